@@ -1,0 +1,1 @@
+//! Contracts: what the columns of a data set must be.

@@ -1,0 +1,19 @@
+//! The nouns of Flumen as data, and the seams between its parts.
+//!
+//! This crate knows no runtime, no SQL, no network and no files. Read [`read`] and [`write`] for the two seams that rows
+//! pass, [`contract`] for the one place where drift is decided, [`load`] for what makes a load idempotent.
+
+pub mod clock;
+pub mod contract;
+pub mod dataset;
+pub mod error;
+pub mod limits;
+pub mod load;
+pub mod observe;
+pub mod read;
+pub mod secret;
+pub mod sql;
+pub mod text;
+pub mod write;
+
+pub use error::{Error, ErrorKind, Result};

@@ -1,0 +1,40 @@
+//! Every limit has a name, and lives here.
+
+use std::time::Duration;
+
+/// Bytes of text that one worker parses at a time.
+pub const TEXT_BLOCK_BYTES: usize = 1 << 20;
+/// The longest CSV field or record; a longer one is a stray quote far more often than data.
+pub const CSV_RECORD_BYTES: usize = 16 << 20;
+/// The most columns that a table may have.
+pub const COLUMNS: usize = 10_000;
+/// The largest single JSON value (one record).
+pub const JSON_VALUE_BYTES: usize = 16 << 20;
+/// Rows in a batch made from a columnar format.
+pub const BATCH_ROWS: usize = 16_384;
+/// Bytes read from the start of a file to find out what it is.
+pub const SNIFF_BYTES: usize = 64 << 10;
+/// Places in a file from which types are sampled before it is read, and bytes read at each.
+pub const SAMPLE_PLACES: usize = 8;
+/// Bytes of a sample at one place.
+pub const SAMPLE_BYTES: usize = 64 << 10;
+/// Bad rows that an error message shows.
+pub const BAD_ROWS_SHOWN: usize = 10;
+/// Bad rows kept in memory before they are written to quarantine.
+pub const QUARANTINE_BATCH_ROWS: usize = 1_024;
+/// Rows in a Parquet row group that we write.
+pub const ROW_GROUP_ROWS: usize = 1 << 20;
+/// The size at which a lake file is closed and the next begun.
+pub const LAKE_FILE_BYTES: usize = 256 << 20;
+/// Tries for one request to a server that may recover.
+pub const REQUEST_TRIES: u32 = 6;
+/// The wait before the second try; it doubles from there.
+pub const RETRY_DELAY: Duration = Duration::from_millis(250);
+/// The longest wait between two tries.
+pub const RETRY_DELAY_MAX: Duration = Duration::from_secs(8);
+/// How long a server may be silent before a request counts as failed.
+pub const READ_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a Postgres server that went away is waited for.
+pub const POSTGRES_PATIENCE: Duration = Duration::from_secs(60);
+/// Times that a lake commit is tried again when another writer was faster.
+pub const COMMIT_TRIES: usize = 100;
