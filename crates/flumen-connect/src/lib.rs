@@ -1,1 +1,6 @@
-//! See `ARCHITECTURE.md`.
+//! Sources, sinks, formats, and the pipeline that moves rows between them.
+//!
+//! This crate knows neither Delta nor SQL: the lake's sink arrives through [`flumen_core::write::Sink`].
+
+pub mod blob;
+pub mod formats;

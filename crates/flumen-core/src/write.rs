@@ -2,7 +2,7 @@
 //! threads and then committed as one, or not at all.
 
 use arrow::array::RecordBatch;
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{DataType, SchemaRef};
 use async_trait::async_trait;
 
 use crate::error::Result;
@@ -36,6 +36,12 @@ pub trait Sink: Send + Sync {
 
     /// Whether rows carry the `_flumen_*` columns unless it is said otherwise.
     fn lineage_by_default(&self) -> bool;
+
+    /// The type as which the destination keeps a column of `data_type`, as `docs/types.md` lists them: the rows of a load come
+    /// in these types. Null stays Null: the pipeline leaves such a column out.
+    ///
+    /// Errors: `Invalid` for a type that cannot be kept without loss, with the remedy.
+    fn stored_type(&self, data_type: &DataType) -> Result<DataType>;
 }
 
 /// What a destination holds before a load.
@@ -102,7 +108,7 @@ pub trait BatchWriter: Send {
 
 /// The columns of every quarantine table.
 pub fn quarantine_schema() -> SchemaRef {
-    use arrow::datatypes::{DataType, Field, Schema, TimeUnit};
+    use arrow::datatypes::{Field, Schema, TimeUnit};
     std::sync::Arc::new(Schema::new(vec![
         Field::new("load", DataType::Utf8, false),
         Field::new("file", DataType::Utf8, false),
