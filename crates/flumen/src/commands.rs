@@ -1,0 +1,64 @@
+//! The commands. A new one costs its own file, a variant and a line here, and its name in [`GROUPS`].
+
+mod completion;
+
+use flumen_core::Result;
+
+use crate::context::Context;
+
+/// What Flumen can do.
+#[derive(Debug, clap::Subcommand)]
+pub enum Command {
+    Completion(completion::CompletionCommand),
+}
+
+impl Command {
+    /// Does it.
+    pub async fn run(self, context: &Context) -> Result<()> {
+        match self {
+            Command::Completion(command) => command.run(context).await,
+        }
+    }
+}
+
+/// The headings under which `flumen --help` lists the commands.
+const GROUPS: &[(&str, &[&str])] = &[
+    ("Data", &["ingest", "sql", "load", "contract", "sample"]),
+    ("Project", &["init", "connection", "doctor"]),
+    ("Shell", &["completion"]),
+];
+
+/// The list of commands for `flumen --help`, by group.
+pub fn overview() -> String {
+    use clap::Subcommand as _;
+    let commands = Command::augment_subcommands(clap::Command::new("flumen"));
+    let about = |name: &str| {
+        let command = commands.find_subcommand(name)?;
+        Some(command.get_about().map(ToString::to_string).unwrap_or_default())
+    };
+    let mut text = String::new();
+    for (heading, names) in GROUPS {
+        text.push_str(&format!("{heading}:\n"));
+        for name in *names {
+            if let Some(about) = about(name) {
+                text.push_str(&format!("  {name:<12} {about}\n"));
+            }
+        }
+        text.push('\n');
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_command_is_in_the_overview() {
+        use clap::Subcommand as _;
+        for command in Command::augment_subcommands(clap::Command::new("flumen")).get_subcommands() {
+            let listed = GROUPS.iter().any(|(_, names)| names.contains(&command.get_name()));
+            assert!(listed || command.is_hide_set(), "'{}' is missing in GROUPS", command.get_name());
+        }
+    }
+}
