@@ -1,10 +1,10 @@
 //! The bytes of one file, wherever they are: on the local disk, on their way from a server, in memory.
 
-use std::io::Read;
+use std::io::{self, Read};
 use std::path::PathBuf;
 
-use flumen_core::Result;
 use flumen_core::load::FileIdentity;
+use flumen_core::{Error, Result};
 
 /// The bytes of one file. They can be read more than once, and by several threads. Everything blocks.
 pub trait Blob: Send + Sync {
@@ -32,4 +32,59 @@ pub trait Blob: Send + Sync {
     /// How this file is told from another version of itself: the server's checksum or strong ETag, else a hash of the
     /// content.
     fn identity(&self) -> Result<FileIdentity>;
+}
+
+/// The first `bytes` bytes of `reader`, or all of them if there are fewer.
+pub fn read_head(reader: &mut dyn Read, bytes: usize) -> io::Result<Vec<u8>> {
+    let mut head = Vec::with_capacity(bytes);
+    reader.take(bytes as u64).read_to_end(&mut head)?;
+    Ok(head)
+}
+
+/// What a failed read of the file at `address` means: the [`Error`] that it carries, or else what the local disk said.
+pub fn error(address: &str, error: io::Error) -> Error {
+    match error.downcast::<Error>() {
+        Ok(ours) => ours,
+        Err(io) => Error::io(address, io),
+    }
+}
+
+/// The validator of `content` where its server gives none.
+pub fn content_hash(hash: &blake3::Hash) -> String {
+    format!("blake3:{}", hash.to_hex())
+}
+
+/// A file in memory: for tests, and for what was read already.
+pub struct Memory {
+    address: String,
+    content: bytes::Bytes,
+}
+
+impl Memory {
+    /// A file with `content`, to be known as `address`.
+    pub fn new(address: impl Into<String>, content: impl Into<bytes::Bytes>) -> Self {
+        Self { address: address.into(), content: content.into() }
+    }
+}
+
+impl Blob for Memory {
+    fn address(&self) -> &str {
+        &self.address
+    }
+
+    fn size(&self) -> Option<u64> {
+        Some(self.content.len() as u64)
+    }
+
+    fn open(&self) -> Result<Box<dyn Read + Send>> {
+        Ok(Box::new(io::Cursor::new(self.content.clone())))
+    }
+
+    fn local_file(&self) -> Result<PathBuf> {
+        Err(Error::invalid(format!("{} is not on a disk", self.address)).hint("save it to a file first"))
+    }
+
+    fn identity(&self) -> Result<FileIdentity> {
+        Ok(FileIdentity { address: self.address.clone(), validator: Some(content_hash(&blake3::hash(&self.content))) })
+    }
 }

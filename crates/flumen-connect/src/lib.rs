@@ -3,4 +3,5 @@
 //! This crate knows neither Delta nor SQL: the lake's sink arrives through [`flumen_core::write::Sink`].
 
 pub mod blob;
+pub mod codec;
 pub mod formats;
