@@ -5,3 +5,4 @@
 pub mod blob;
 pub mod codec;
 pub mod formats;
+pub mod ingest;

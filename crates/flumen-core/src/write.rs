@@ -26,6 +26,12 @@ pub trait Sink: Send + Sync {
     /// The loads in the ledger, the latest first, no more than `limit`.
     async fn loads(&self, limit: usize) -> Result<Vec<LedgerEntry>>;
 
+    /// How often the ledger has seen this load committed, whether it was taken back since or not.
+    async fn times_loaded(&self, load: &LoadId) -> Result<usize> {
+        let loads = self.loads(usize::MAX).await?;
+        Ok(loads.iter().filter(|entry| entry.record.load == *load).count())
+    }
+
     /// Takes a load back, in one commit: the table is as if it had never been. `at` is the undoing's own record.
     async fn undo(&self, load: &LoadId, record: &LoadRecord) -> Result<Committed>;
 

@@ -57,6 +57,25 @@ pub struct InputPlan {
     pub text: TextOptions,
 }
 
+impl InputPlan {
+    /// Whether rows of an input with `schema` are rows of the table as they are: the same columns in the same order and of the
+    /// same types, nothing to look up, nothing to check.
+    pub fn is_identity(&self, schema: &Schema) -> bool {
+        let as_it_is = |at: usize, column: &ColumnPlan| {
+            let Some(offered) = schema.fields().get(at) else { return false };
+            let field = self.schema.field(at);
+            column.codes.is_empty()
+                && matches!(column.sources.as_slice(), [source] if self.request.columns[*source].index == at)
+                && offered.name() == field.name()
+                && offered.data_type() == field.data_type()
+                && (field.is_nullable() || !offered.is_nullable())
+        };
+        schema.fields().len() == self.columns.len()
+            && self.unwanted.is_empty()
+            && self.columns.iter().enumerate().all(|(at, column)| as_it_is(at, column))
+    }
+}
+
 /// How one column of the table is made from an input.
 #[derive(Debug, Clone)]
 pub struct ColumnPlan {
