@@ -2,6 +2,8 @@
 //!
 //! A format is found from the name and checked against the bytes. Each has its own file below, and one line here.
 
+pub mod csv;
+
 use std::sync::Arc;
 
 use flumen_core::Result;

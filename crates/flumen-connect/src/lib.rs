@@ -4,5 +4,6 @@
 
 pub mod blob;
 pub mod codec;
+pub mod encoding;
 pub mod formats;
 pub mod ingest;

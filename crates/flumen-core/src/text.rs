@@ -80,6 +80,7 @@ pub fn classify(value: &[u8], options: &TextOptions) -> TypeSet {
 /// Builds one column of one type from text.
 pub struct TextColumn {
     builder: Builder,
+    nulls: Vec<String>,
     decimal_comma: bool,
     date_format: Option<String>,
     trim: bool,
@@ -133,6 +134,7 @@ impl TextColumn {
         };
         Ok(Self {
             builder,
+            nulls: options.nulls.clone(),
             decimal_comma: options.decimal_comma,
             date_format: options.date_format.clone(),
             trim: options.trim,
@@ -214,6 +216,23 @@ impl TextColumn {
             Builder::TimestampTz(b) => put!(b, parse::timestamp_in(value, format, true)),
             Builder::Text(_) => false,
         }
+    }
+
+    /// Appends many values. An empty one, and the null tokens, are null. `misfit` is called with the place (in `values`) and
+    /// the bytes of each value that does not fit, and a null is appended in its stead.
+    pub fn extend<'a>(&mut self, values: impl Iterator<Item = &'a [u8]>, mut misfit: impl FnMut(usize, &'a [u8])) {
+        for (place, value) in values.enumerate() {
+            if value.is_empty() || self.is_null(value) {
+                self.append_null();
+            } else if !self.append(value) {
+                misfit(place, value);
+            }
+        }
+    }
+
+    fn is_null(&self, value: &[u8]) -> bool {
+        let value = if self.trim { value.trim_ascii() } else { value };
+        value.is_empty() || !self.nulls.is_empty() && self.nulls.iter().any(|null| null.as_bytes() == value)
     }
 
     /// The array of what was appended since the last call.
