@@ -2,6 +2,8 @@
 
 use std::io::{self, Read};
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use flumen_core::load::FileIdentity;
 use flumen_core::{Error, Result};
@@ -86,5 +88,57 @@ impl Blob for Memory {
 
     fn identity(&self) -> Result<FileIdentity> {
         Ok(FileIdentity { address: self.address.clone(), validator: Some(content_hash(&blake3::hash(&self.content))) })
+    }
+}
+
+/// A file whose bytes are counted as they are read: for progress.
+pub struct Counted {
+    blob: Arc<dyn Blob>,
+    bytes: Arc<AtomicU64>,
+}
+
+impl Counted {
+    /// `blob`, with the bytes that are read of it added to `bytes`.
+    pub fn new(blob: Arc<dyn Blob>, bytes: Arc<AtomicU64>) -> Self {
+        Self { blob, bytes }
+    }
+}
+
+impl Blob for Counted {
+    fn address(&self) -> &str {
+        self.blob.address()
+    }
+
+    fn name(&self) -> &str {
+        self.blob.name()
+    }
+
+    fn size(&self) -> Option<u64> {
+        self.blob.size()
+    }
+
+    fn open(&self) -> Result<Box<dyn Read + Send>> {
+        Ok(Box::new(CountedRead { reader: self.blob.open()?, bytes: Arc::clone(&self.bytes) }))
+    }
+
+    fn local_file(&self) -> Result<PathBuf> {
+        self.blob.local_file()
+    }
+
+    fn identity(&self) -> Result<FileIdentity> {
+        self.blob.identity()
+    }
+}
+
+struct CountedRead {
+    reader: Box<dyn Read + Send>,
+    bytes: Arc<AtomicU64>,
+}
+
+impl Read for CountedRead {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.reader.read(buffer)?;
+        self.bytes.fetch_add(read as u64, Ordering::Relaxed);
+        Ok(read)
     }
 }

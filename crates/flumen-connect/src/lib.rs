@@ -2,8 +2,12 @@
 //!
 //! This crate knows neither Delta nor SQL: the lake's sink arrives through [`flumen_core::write::Sink`].
 
+pub mod address;
+mod archive;
 pub mod blob;
 pub mod codec;
 pub mod encoding;
 pub mod formats;
 pub mod ingest;
+pub mod sources;
+pub mod spool;

@@ -22,6 +22,8 @@ pub const SAMPLE_BYTES: usize = 64 << 10;
 pub const BAD_ROWS_SHOWN: usize = 10;
 /// Bad rows kept in memory before they are written to quarantine.
 pub const QUARANTINE_BATCH_ROWS: usize = 1_024;
+/// The most rows of a Parquet row group that one worker reads at a time.
+pub const PARQUET_SPLIT_ROWS: usize = 256 << 10;
 /// Rows in a Parquet row group that we write.
 pub const ROW_GROUP_ROWS: usize = 1 << 20;
 /// The size at which a lake file is closed and the next begun.
