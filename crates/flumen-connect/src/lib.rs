@@ -11,3 +11,4 @@ pub mod formats;
 pub mod ingest;
 pub mod sources;
 pub mod spool;
+pub mod sample;

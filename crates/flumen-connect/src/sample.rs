@@ -160,7 +160,9 @@ impl Taxi {
     pub fn files(&self) -> Result<Vec<SampleFile>> {
         let kinds: Vec<Kind> = Kind::ALL.into_iter().filter(|kind| self.kinds.contains(kind)).collect();
         if kinds.is_empty() {
-            return Err(Error::invalid("no kind of sample file was asked for").hint("for example: --kinds yellow,zones"));
+            return Err(
+                Error::invalid("no kind of sample file was asked for").hint("for example: --kinds yellow,zones")
+            );
         }
         if self.rows_per_month > ROWS_PER_FILE {
             return Err(Error::invalid(format!("{} rows a month are too many", self.rows_per_month))

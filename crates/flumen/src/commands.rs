@@ -1,6 +1,7 @@
 //! The commands. A new one costs its own file, a variant and a line here, and its name in [`GROUPS`].
 
 mod completion;
+mod sample;
 
 use flumen_core::Result;
 
@@ -10,6 +11,7 @@ use crate::context::Context;
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
     Completion(completion::CompletionCommand),
+    Sample(sample::SampleCommand),
 }
 
 impl Command {
@@ -17,6 +19,7 @@ impl Command {
     pub async fn run(self, context: &Context) -> Result<()> {
         match self {
             Command::Completion(command) => command.run(context).await,
+            Command::Sample(command) => command.run(context).await,
         }
     }
 }

@@ -6,6 +6,7 @@ mod cli;
 mod commands;
 mod context;
 mod output;
+mod sample_server;
 
 use std::process::ExitCode;
 

@@ -3,8 +3,8 @@
 use std::io::Write;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, Float64Builder, Int32Builder, Int64Builder, LargeStringBuilder, StringBuilder};
 use arrow::array::TimestampMicrosecondBuilder;
+use arrow::array::{ArrayRef, Float64Builder, Int32Builder, Int64Builder, LargeStringBuilder, StringBuilder};
 use arrow::datatypes::{DataType, SchemaRef};
 use flumen_core::Error;
 use parquet::arrow::ArrowWriter;

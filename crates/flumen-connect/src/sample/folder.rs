@@ -54,18 +54,17 @@ impl Folder {
     /// # Errors
     /// When it cannot be made or written to, or another run writes to it ([`flumen_core::ErrorKind::Conflict`]).
     pub fn open(path: &Path) -> Result<Self> {
-        let shown = path.display();
+        let shown = path.display().to_string();
         match std::fs::create_dir_all(path) {
             Err(error) if matches!(error.kind(), Io::AlreadyExists | Io::NotADirectory) => {
                 return Err(Error::invalid(format!("{shown}: this is not a folder"))
                     .hint("name a folder with --out; it is made if it is not there"));
             }
-            made => made.map_err(|error| Error::io(shown, error))?,
+            made => made.map_err(|error| Error::io(&shown, error))?,
         }
         let list_path = path.join(LIST);
         let unopened = |error| Error::io(list_path.display(), error);
-        let mut list =
-            OpenOptions::new().read(true).append(true).create(true).open(&list_path).map_err(unopened)?;
+        let mut list = OpenOptions::new().read(true).append(true).create(true).open(&list_path).map_err(unopened)?;
         if let Err(TryLockError::WouldBlock) = list.try_lock() {
             return Err(Error::new(
                 flumen_core::ErrorKind::Conflict,
@@ -116,9 +115,8 @@ impl Folder {
     pub fn check(&self, files: &[SampleFile], force: bool) -> Result<()> {
         let Some(other) = files.iter().filter(|_| !force).find(|file| {
             let path = self.path.join(file.name());
-            path.symlink_metadata().is_ok_and(|found| {
-                self.entry(file).is_none_or(|entry| !found.is_file() || found.len() != entry.bytes)
-            })
+            path.symlink_metadata()
+                .is_ok_and(|found| self.entry(file).is_none_or(|entry| !found.is_file() || found.len() != entry.bytes))
         }) else {
             return Ok(());
         };

@@ -66,7 +66,9 @@ impl FromStr for Month {
             return Err(wrong(format!("'{text}' is not a month: a year has months 01 to 12")));
         }
         if !(FIRST_YEAR..=LAST_YEAR).contains(&i64::from(year)) {
-            return Err(wrong(format!("there are no sample trips for {text}: the years are {FIRST_YEAR} to {LAST_YEAR}")));
+            return Err(wrong(format!(
+                "there are no sample trips for {text}: the years are {FIRST_YEAR} to {LAST_YEAR}"
+            )));
         }
         Ok(Self::of(i64::from(year), i64::from(month)))
     }

@@ -41,24 +41,26 @@ const WEEKEND_HOURS: [u64; 24] =
 /// How busy each day of the week is, from Monday, in hundredths.
 const DAYS: [u64; 7] = [93, 100, 103, 107, 108, 104, 90];
 /// Tenths of a mile an hour at which traffic moves, by hour.
-const SPEED: [i64; 24] =
-    [170, 182, 193, 202, 210, 205, 168, 134, 115, 110, 108, 106, 104, 105, 103, 104, 108, 104, 106, 115, 128, 138, 146, 156];
+const SPEED: [i64; 24] = [
+    170, 182, 193, 202, 210, 205, 168, 134, 115, 110, 108, 106, 104, 105, 103, 104, 108, 104, 106, 115, 128, 138, 146,
+    156,
+];
 
 /// The zones where most yellow trips begin, busiest first; then those of the green ones.
 const BUSY_YELLOW: [u16; 56] = [
-    237, 161, 236, 162, 186, 230, 48, 170, 142, 234, 79, 132, 239, 163, 141, 107, 68, 138, 164, 100, 238, 263, 231, 229,
-    249, 90, 143, 140, 113, 246, 262, 43, 151, 137, 50, 144, 114, 148, 158, 233, 87, 13, 75, 211, 224, 125, 261, 88, 166,
-    74, 41, 42, 24, 45, 116, 209,
+    237, 161, 236, 162, 186, 230, 48, 170, 142, 234, 79, 132, 239, 163, 141, 107, 68, 138, 164, 100, 238, 263, 231,
+    229, 249, 90, 143, 140, 113, 246, 262, 43, 151, 137, 50, 144, 114, 148, 158, 233, 87, 13, 75, 211, 224, 125, 261,
+    88, 166, 74, 41, 42, 24, 45, 116, 209,
 ];
 const BUSY_GREEN: [u16; 40] = [
-    74, 75, 41, 42, 7, 82, 166, 95, 97, 129, 244, 65, 130, 181, 260, 223, 33, 49, 25, 66, 61, 226, 116, 152, 52, 17, 40,
-    92, 43, 80, 112, 255, 256, 179, 247, 69, 189, 24, 168, 37,
+    74, 75, 41, 42, 7, 82, 166, 95, 97, 129, 244, 65, 130, 181, 260, 223, 33, 49, 25, 66, 61, 226, 116, 152, 52, 17,
+    40, 92, 43, 80, 112, 255, 256, 179, 247, 69, 189, 24, 168, 37,
 ];
 
 /// Quantiles of the length of a ride within the city, at steps of 1/32.
 const MILES: [i64; 33] = [
-    1, 38, 52, 62, 71, 79, 86, 92, 99, 105, 111, 117, 123, 130, 137, 145, 153, 161, 170, 180, 190, 201, 214, 229, 248, 270,
-    300, 338, 395, 480, 620, 880, 2600,
+    1, 38, 52, 62, 71, 79, 86, 92, 99, 105, 111, 117, 123, 130, 137, 145, 153, 161, 170, 180, 190, 201, 214, 229, 248,
+    270, 300, 338, 395, 480, 620, 880, 2600,
 ];
 
 /// What a ride cost in a month.
@@ -401,7 +403,8 @@ impl Model {
             1..86 => Cell::Base(base),
             _ => Cell::Base((draw.below(900) * 7 % 3_300) as u32 + 1),
         };
-        let known = |zone, draw: &mut Draw, per_million| if draw.chance(per_million) { Cell::Int(zone) } else { Cell::Null };
+        let known =
+            |zone, draw: &mut Draw, per_million| if draw.chance(per_million) { Cell::Int(zone) } else { Cell::Null };
         cells.extend([
             Cell::Base(base),
             Cell::Time(pickup),
@@ -420,9 +423,9 @@ impl Model {
             return None;
         }
         let near = (u128::from(row) * u128::from(bad_rows) / u128::from(rows)) as u64;
-        (near.saturating_sub(1)..=near + 1).take_while(|bad| *bad < bad_rows).find(|bad| {
-            (u128::from(2 * bad + 1) * u128::from(rows) / u128::from(2 * bad_rows)) as u64 == row
-        })
+        (near.saturating_sub(1)..=near + 1)
+            .take_while(|bad| *bad < bad_rows)
+            .find(|bad| (u128::from(2 * bad + 1) * u128::from(rows) / u128::from(2 * bad_rows)) as u64 == row)
     }
 }
 
