@@ -23,6 +23,8 @@ pub mod folder;
 mod layout;
 mod month;
 mod ordered;
+#[cfg(test)]
+mod tests;
 mod text;
 mod trips;
 

@@ -29,12 +29,23 @@ pub(super) fn write(
     workers: usize,
     watch: &Watch,
 ) -> Result<(), Failure> {
+    write_groups(trips, GROUP_ROWS, out, workers, watch)
+}
+
+/// [`write`], in row groups of `group_rows`.
+pub(super) fn write_groups(
+    trips: &Trips,
+    group_rows: u64,
+    out: &mut (impl Write + Send),
+    workers: usize,
+    watch: &Watch,
+) -> Result<(), Failure> {
     let schema = layout::schema(trips.kind, trips.month);
     let properties = WriterProperties::builder().set_compression(Compression::SNAPPY).build();
     let writer = ArrowWriter::try_new(out, Arc::clone(&schema), Some(properties))?;
     let (mut file, groups) = writer.into_serialized_writer()?;
     let model = Model::new(trips);
-    let rows_of = |group: u64| group * GROUP_ROWS..((group + 1) * GROUP_ROWS).min(trips.rows);
+    let rows_of = |group: u64| group * group_rows..((group + 1) * group_rows).min(trips.rows);
     let make = |group| encode(&model, &schema, &groups, group, rows_of(group), watch);
     let take = |chunks: Vec<ArrowColumnChunk>| {
         let mut group = file.next_row_group()?;
@@ -44,7 +55,7 @@ pub(super) fn write(
         group.close()?;
         Ok(())
     };
-    in_order(trips.rows.div_ceil(GROUP_ROWS), workers, watch, make, take)?;
+    in_order(trips.rows.div_ceil(group_rows), workers, watch, make, take)?;
     file.close()?;
     Ok(())
 }

@@ -31,7 +31,19 @@ pub(super) fn write(
     workers: usize,
     watch: &Watch,
 ) -> Result<(), Failure> {
-    let lines = Lines::new(trips);
+    write_blocks(trips, BLOCK_ROWS, gzip, out, workers, watch)
+}
+
+/// [`write`], in blocks of `block_rows`.
+pub(super) fn write_blocks(
+    trips: &Trips,
+    block_rows: u64,
+    gzip: bool,
+    out: &mut (impl Write + Send),
+    workers: usize,
+    watch: &Watch,
+) -> Result<(), Failure> {
+    let lines = Lines::new(trips, block_rows);
     let mut crc = Crc::new();
     if gzip {
         out.write_all(&GZIP_HEAD).map_err(Failure::Io)?;
@@ -47,7 +59,7 @@ pub(super) fn write(
         watch.add_rows(rows);
         Ok(())
     };
-    in_order(trips.rows.div_ceil(BLOCK_ROWS).max(1), workers, watch, make, take)?;
+    in_order(trips.rows.div_ceil(block_rows).max(1), workers, watch, make, take)?;
     if gzip {
         out.write_all(&GZIP_LAST).map_err(Failure::Io)?;
         out.write_all(&crc.sum().to_le_bytes()).map_err(Failure::Io)?;
@@ -76,24 +88,26 @@ struct Lines {
     header: String,
     /// Whether each column is a double.
     doubles: Vec<bool>,
+    block_rows: u64,
     total: u64,
 }
 
 impl Lines {
-    fn new(trips: &Trips) -> Self {
+    fn new(trips: &Trips, block_rows: u64) -> Self {
         let schema = layout::schema(trips.kind, trips.month);
         let names: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
         Self {
             model: Model::new(trips),
             header: names.join(","),
             doubles: schema.fields().iter().map(|field| *field.data_type() == DataType::Float64).collect(),
+            block_rows,
             total: trips.rows,
         }
     }
 
     fn rows(&self, block: u64) -> std::ops::Range<u64> {
-        let first = block * BLOCK_ROWS;
-        first..(first + BLOCK_ROWS).min(self.total)
+        let first = block * self.block_rows;
+        first..(first + self.block_rows).min(self.total)
     }
 
     /// The text of a block, the header before the first one.

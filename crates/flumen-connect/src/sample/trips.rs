@@ -154,7 +154,7 @@ impl Rush {
     fn pickup(&self, row: u64, draw: &mut Draw) -> i64 {
         let all = self.before.last().copied().unwrap_or(1);
         let place = (u128::from(row) * u128::from(all) / u128::from(self.rows)) as u64;
-        let late = (u128::from(draw.bits()) * u128::from(all / 60 + all / self.rows) >> 32) as u64;
+        let late = ((u128::from(draw.bits()) * u128::from(all / 60 + all / self.rows)) >> 32) as u64;
         let place = (place + late) % all;
         let hour = self.before.partition_point(|before| *before <= place) - 1;
         let weight = self.before[hour + 1] - self.before[hour];
