@@ -9,6 +9,6 @@ pub mod codec;
 pub mod encoding;
 pub mod formats;
 pub mod ingest;
+pub mod sample;
 pub mod sources;
 pub mod spool;
-pub mod sample;

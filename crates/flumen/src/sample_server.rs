@@ -146,15 +146,15 @@ impl SampleServer {
         let url = self.url();
         let shelf = Arc::clone(&self.shelf);
         let served = Served { shelf: Arc::clone(&shelf), output: context.output };
+        if let Some(path) = ready_file {
+            announce(path, &url)?;
+        }
         if context.output.json {
             context.output.json(&serde_json::json!({ "url": url, "files": shelf.items.keys().collect::<Vec<_>>() }))?;
         } else {
             context.output.line(&url)?;
         }
         context.output.note(format_args!("serving {} sample files; Ctrl-C ends it", shelf.items.len()));
-        if let Some(path) = ready_file {
-            announce(path, &url)?;
-        }
         let app = Router::new().fallback(answer).with_state(served);
         let ended = tokio::select! {
             ended = axum::serve(self.listener, app) => ended.map_err(|error| Error::io(&url, error)),
