@@ -109,6 +109,10 @@ impl TaxiCommand {
                     return Err(Error::invalid("--serve cannot write to standard output")
                         .hint("leave out --out, or name the folder in which the files are to be kept"));
                 }
+                // What an earlier server left behind when it was killed must not be taken for this one's address.
+                if let Some(stale) = self.ready_file.as_deref().filter(|path| path.is_file()) {
+                    std::fs::remove_file(stale).map_err(|error| Error::io(stale.display(), error))?;
+                }
                 let folder = out.as_deref().map(Folder::open).transpose()?;
                 if let Some(folder) = &folder {
                     folder.check(&request.served()?, self.force)?;
