@@ -12,3 +12,5 @@ pub mod ingest;
 pub mod sample;
 pub mod sources;
 pub mod spool;
+pub mod postgres;
+pub mod sinks;

@@ -1,0 +1,3 @@
+//! Sinks: where rows go. Each has its own file below, and one line here.
+
+pub mod postgres;

@@ -1,0 +1,89 @@
+//! The lock of a load, the names of its staging tables, and the sweeping of those that were left behind.
+
+use flumen_core::load::LoadId;
+use flumen_core::{Error, Result};
+use tokio_postgres::Client;
+
+use super::Target;
+use crate::postgres::quote;
+
+const STAGE_PREFIX: &str = "_flumen_stage_";
+
+/// The name of a load's staging table `number`.
+pub fn stage_name(load: &LoadId, number: usize) -> String {
+    format!("{STAGE_PREFIX}{}_{number}", load.short())
+}
+
+/// The key of the advisory lock that belongs to the first twelve digits of a load's id: those in its tables' names.
+fn key(digits: &str) -> Option<i64> {
+    // The upper bits keep clear of the keys that people choose by hand.
+    const OURS: i64 = 0x464c << 48;
+    i64::from_str_radix(digits, 16).ok().map(|digits| OURS | digits)
+}
+
+/// Takes the lock of `load` for as long as the connection lasts.
+///
+/// Errors: `Conflict` if another connection has it; the message names it.
+pub async fn take(client: &Client, target: &Target, load: &LoadId) -> Result<()> {
+    let key = key(load.short()).ok_or_else(|| Error::internal(format!("the id '{load}' is not hexadecimal")))?;
+    let row = client
+        .query_one("select pg_catalog.pg_try_advisory_lock($1)", &[&key])
+        .await
+        .map_err(|error| target.failed(error))?;
+    if row.get(0) {
+        return Ok(());
+    }
+    let holder = client
+        .query_opt(
+            "select a.pid, a.usename::text, coalesce(a.client_addr::text, 'this machine'), \
+                    to_char(a.backend_start, 'YYYY-MM-DD HH24:MI:SS') \
+             from pg_catalog.pg_locks l join pg_catalog.pg_stat_activity a on a.pid = l.pid \
+             where l.locktype = 'advisory' and l.granted and l.objsubid = 1 \
+               and l.database = (select oid from pg_catalog.pg_database where datname = current_database()) \
+               and (l.classid::bigint << 32 | l.objid::bigint) = $1",
+            &[&key],
+        )
+        .await
+        .ok()
+        .flatten();
+    let who = holder.map_or_else(String::new, |row| {
+        let (pid, user, host, since): (i32, Option<String>, Option<String>, Option<String>) =
+            (row.get(0), row.get(1), row.get(2), row.get(3));
+        format!(
+            " (process {pid} of the server, user {}, from {}, since {} UTC)",
+            user.unwrap_or_default(),
+            host.unwrap_or_default(),
+            since.unwrap_or_default()
+        )
+    });
+    Err(Error::conflict(format!("{}: load {} is running already{who}", target.name(), load.short()))
+        .hint("wait for it to end; what it loads is then in the ledger"))
+}
+
+/// Drops the staging tables in the table's schema that no running load owns, and those of `load`, whose lock is held.
+pub async fn sweep(client: &Client, target: &Target, load: &LoadId) -> Result<()> {
+    let left = client
+        .query(
+            "select c.relname::text from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace \
+             where n.nspname = $1 and c.relkind = 'r' and starts_with(c.relname, $2)",
+            &[&target.table.namespace, &STAGE_PREFIX],
+        )
+        .await
+        .map_err(|error| target.failed(error))?;
+    for row in left {
+        let name: String = row.get(0);
+        let digits = name.trim_start_matches(STAGE_PREFIX).split('_').next().unwrap_or_default();
+        let table = format!("{}.{}", quote(&target.table.namespace), quote(&name));
+        if digits == load.short() {
+            client.batch_execute(&format!("drop table if exists {table}")).await.map_err(|e| target.failed(e))?;
+        } else if let Some(key) = key(digits) {
+            // Somebody else's: gone if its lock is free and it is ours to drop, otherwise it does not matter here.
+            let block = format!(
+                "do $$ begin if pg_catalog.pg_try_advisory_xact_lock({key}) then drop table if exists {table}; end if; \
+                 exception when insufficient_privilege or lock_not_available then null; end $$"
+            );
+            let _ = client.batch_execute(&block).await;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,169 @@
+//! A real Postgres server for tests: Debian's, in a folder of its own, on a port of its own, without the wish to survive.
+//!
+//! One server a test process, one database a test. A shell waits on a pipe that the test process holds open: when the
+//! process ends, however it ends, the shell stops the server and removes its folder.
+
+use std::io::Write;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// A running server.
+pub struct Server {
+    /// The folder of its socket.
+    pub socket: PathBuf,
+    /// Its port, on the socket and on loopback.
+    pub port: u16,
+    _watcher: Child,
+}
+
+/// The server of this process, started on first use.
+pub fn server() -> &'static Server {
+    static SERVER: OnceLock<Server> = OnceLock::new();
+    SERVER.get_or_init(|| Server::start().expect("Postgres starts: install Debian's package `postgresql`"))
+}
+
+/// The folder with `initdb` and `pg_ctl`.
+fn binaries() -> PathBuf {
+    let mut found: Vec<PathBuf> = std::fs::read_dir("/usr/lib/postgresql")
+        .expect("/usr/lib/postgresql is there: install Debian's package `postgresql`")
+        .filter_map(|entry| Some(entry.ok()?.path().join("bin")))
+        .filter(|folder| folder.join("initdb").exists())
+        .collect();
+    found.sort();
+    found.pop().expect("a server is installed: Debian's package `postgresql`")
+}
+
+/// Postgres refuses to run as root: then it runs as another user.
+fn as_other_user() -> Option<&'static str> {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let is_root = status.lines().any(|line| line.starts_with("Uid:") && line.split_whitespace().nth(2) == Some("0"));
+    let users = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let has = |user: &str| users.lines().any(|line| line.split(':').next() == Some(user));
+    is_root.then(|| if has("postgres") { "postgres" } else { "nobody" })
+}
+
+fn command(program: &Path) -> Command {
+    match as_other_user() {
+        Some(user) => {
+            let mut command = Command::new("setpriv");
+            command.args(["--reuid", user, "--regid", if user == "nobody" { "nogroup" } else { user }, "--clear-groups"]);
+            command.arg(program);
+            command
+        }
+        None => Command::new(program),
+    }
+}
+
+fn run(command: &mut Command, log: &Path) -> bool {
+    let log = std::fs::File::options().create(true).append(true).open(log).expect("a log");
+    let errors = log.try_clone().expect("a log");
+    command.current_dir("/").stdin(Stdio::null()).stdout(log).stderr(errors).status().is_ok_and(|status| status.success())
+}
+
+impl Server {
+    fn start() -> Option<Self> {
+        let home = tempfile::Builder::new().prefix("flumen-pg").tempdir_in("/tmp").ok()?.keep();
+        let (bin, data, log) = (binaries(), home.join("data"), home.join("log"));
+        if let Some(user) = as_other_user() {
+            Command::new("chown").arg(user).arg(&home).status().ok()?;
+        }
+        let mut watcher = Command::new("sh")
+            .args(["-c", "read -r _; \"$@\" >/dev/null 2>&1; rm -rf \"$HOME_OF_SERVER\"", "sh"])
+            .args(stop(&bin, &data))
+            .env("HOME_OF_SERVER", &home)
+            .current_dir("/")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            // Whoever kills the tests as a group must not kill it.
+            .process_group(0)
+            .spawn()
+            .ok()?;
+        let mut init = command(&bin.join("initdb"));
+        init.arg("-D").arg(&data).args(["-U", "flumen", "-A", "trust", "-E", "UTF8", "--locale=C", "-N", "--no-instructions"]);
+        if !run(&mut init, &log) {
+            eprintln!("{}", std::fs::read_to_string(&log).unwrap_or_default());
+            return None;
+        }
+        // Another process may take the port between its choice and its use: then the next one.
+        for _ in 0..10 {
+            let port = std::net::TcpListener::bind("127.0.0.1:0").ok()?.local_addr().ok()?.port();
+            let settings = format!(
+                "-c port={port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={} -c fsync=off \
+                 -c full_page_writes=off -c synchronous_commit=off -c max_connections=50 -c shared_buffers=64MB \
+                 -c autovacuum=off -c logging_collector=off",
+                home.display()
+            );
+            let mut start = command(&bin.join("pg_ctl"));
+            start.arg("-D").arg(&data).arg("-l").arg(home.join("server.log")).arg("-o").arg(settings).args(["-w", "start"]);
+            if run(&mut start, &log) {
+                return Some(Self { socket: home, port, _watcher: watcher });
+            }
+        }
+        eprintln!("{}", std::fs::read_to_string(home.join("server.log")).unwrap_or_default());
+        let _ = watcher.stdin.take().map(|mut pipe| pipe.write_all(b"\n"));
+        None
+    }
+
+    /// A new, empty database, and the URL that reaches it.
+    pub async fn database(&self) -> Database {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let name = format!("test_{}", NUMBER.fetch_add(1, Ordering::Relaxed));
+        let admin = connect(&self.url("postgres")).await;
+        admin.batch_execute(&format!("create database {name}")).await.expect("a database");
+        Database { url: self.url(&name), client: connect(&self.url(&name)).await }
+    }
+
+    fn url(&self, database: &str) -> String {
+        format!("postgresql://flumen@127.0.0.1:{}/{database}", self.port)
+    }
+}
+
+/// The command that stops the server at `data` at once.
+fn stop(bin: &Path, data: &Path) -> Vec<std::ffi::OsString> {
+    let mut stop = command(&bin.join("pg_ctl"));
+    stop.arg("-D").arg(data).args(["-m", "immediate", "-w", "stop"]);
+    std::iter::once(stop.get_program()).chain(stop.get_args()).map(Into::into).collect()
+}
+
+async fn connect(url: &str) -> tokio_postgres::Client {
+    let (client, connection) = tokio_postgres::connect(url, tokio_postgres::NoTls).await.expect("a connection");
+    tokio::spawn(connection);
+    client
+}
+
+/// A database of one test.
+pub struct Database {
+    /// How it is reached.
+    pub url: String,
+    /// A connection of the superuser.
+    pub client: tokio_postgres::Client,
+}
+
+impl Database {
+    /// Runs statements.
+    pub async fn run(&self, sql: &str) {
+        if let Err(error) = self.client.batch_execute(sql).await {
+            panic!("{sql}: {error:?}");
+        }
+    }
+
+    /// The answer to a query: a line a row, ` | ` between the values, `-` for null.
+    pub async fn show(&self, sql: &str) -> String {
+        let messages = match self.client.simple_query(sql).await {
+            Ok(messages) => messages,
+            Err(error) => panic!("{sql}: {error:?}"),
+        };
+        let line = |row: &tokio_postgres::SimpleQueryRow| {
+            (0..row.len()).map(|i| row.get(i).unwrap_or("-").to_owned()).collect::<Vec<_>>().join(" | ")
+        };
+        let lines = messages.iter().filter_map(|message| match message {
+            tokio_postgres::SimpleQueryMessage::Row(row) => Some(line(row)),
+            _ => None,
+        });
+        lines.collect::<Vec<_>>().join("\n")
+    }
+}
