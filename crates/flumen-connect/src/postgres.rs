@@ -7,7 +7,7 @@ pub mod catalog;
 pub mod connect;
 pub mod encode;
 pub mod error;
-mod numeric;
+pub mod numeric;
 pub mod types;
 
 pub use connect::{Connect, PlainConnector};

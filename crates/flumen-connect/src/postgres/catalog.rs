@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use arrow::datatypes::{Field, Schema, SchemaRef};
-use flumen_core::dataset::TableName;
 use flumen_core::Result;
+use flumen_core::dataset::TableName;
 use tokio_postgres::GenericClient;
 
 use super::error::explain;
-use super::types::PgType;
 use super::quote;
+use super::types::PgType;
 
 /// A table, view or the like, as it is now.
 #[derive(Debug, Clone)]

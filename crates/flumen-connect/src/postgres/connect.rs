@@ -95,7 +95,9 @@ pub async fn connect_patiently(connector: &dyn Connect, patience: Duration) -> R
     };
     match tokio::time::timeout(patience, tries).await {
         Ok(result) => result,
-        Err(_) => Err(last
-            .unwrap_or_else(|| Error::unavailable(format!("postgres at {} does not answer", connector.place())))),
+        Err(_) => {
+            Err(last
+                .unwrap_or_else(|| Error::unavailable(format!("postgres at {} does not answer", connector.place()))))
+        }
     }
 }

@@ -4,9 +4,7 @@
 //! is allocated once, at its size; a second pass writes each column's values at their places. No value is allocated by
 //! itself.
 
-use arrow::array::{
-    Array, ArrayRef, AsArray, BooleanArray, Decimal128Array, Decimal256Array, RecordBatch,
-};
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Decimal128Array, Decimal256Array, RecordBatch};
 use arrow::buffer::NullBuffer;
 use arrow::datatypes::{
     DataType, Date32Type, DurationMicrosecondType, FieldRef, Float32Type, Float64Type, Int16Type, Int32Type, Int64Type,
@@ -76,7 +74,9 @@ impl Encoder {
             .columns
             .iter()
             .zip(&arrays)
-            .map(|((_, column), array)| Cells::new(&column.wire, &column.field, array).map_err(|bad| bad.explain(&column.name)))
+            .map(|((_, column), array)| {
+                Cells::new(&column.wire, &column.field, array).map_err(|bad| bad.explain(&column.name))
+            })
             .collect::<Result<Vec<_>>>()?;
         let mut first = 0;
         let mut ends = Vec::with_capacity(BLOCK_ROWS);
@@ -168,9 +168,12 @@ enum Values<'a> {
     Date(&'a [i32]),
     Timestamp(&'a [i64]),
     /// Bytes of the array itself.
-    Slices { data: &'a [u8], offsets: &'a [i32] },
+    Slices {
+        data: &'a [u8],
+        offsets: &'a [i32],
+    },
     /// Bytes made for this batch: of numbers, arrays, JSON.
-    Made { data: Vec<u8>, offsets: Vec<usize> },
+    Made(Made),
 }
 
 impl<'a> Cells<'a> {
@@ -222,7 +225,7 @@ impl<'a> Cells<'a> {
             Values::Int2(_) => Some(2),
             Values::Int4(_) | Values::Float4(_) | Values::Date(_) => Some(4),
             Values::Int8(_) | Values::Float8(_) | Values::Timestamp(_) => Some(8),
-            Values::Slices { .. } | Values::Made { .. } => None,
+            Values::Slices { .. } | Values::Made(_) => None,
         }
     }
 
@@ -249,7 +252,7 @@ impl<'a> Cells<'a> {
                     }
                 }
             }
-            (Values::Made { offsets, .. }, None) => {
+            (Values::Made(Made { offsets, .. }), None) => {
                 for (row, length) in lengths.iter_mut().enumerate() {
                     *length += offsets[first + row + 1] - offsets[first + row];
                 }
@@ -279,7 +282,7 @@ impl<'a> Cells<'a> {
                     &data[offsets[row] as usize..offsets[row + 1] as usize]
                 });
             }
-            Values::Made { data, offsets } => {
+            Values::Made(Made { data, offsets }) => {
                 place_slices(nulls, first, places, block, |row| &data[offsets[row]..offsets[row + 1]]);
             }
         }
@@ -396,25 +399,43 @@ fn shorten(value: &[u8]) -> String {
     format!("{:?}…", text.chars().take(60).collect::<String>())
 }
 
-/// The values that take more than copying: each is made once for the batch.
-fn make<'a>(wire: &Wire, field: &FieldRef, array: &'a ArrayRef) -> Result<Values<'a>, Unfit> {
-    let mut data = Vec::with_capacity(array.len() * 12);
-    let mut offsets = Vec::with_capacity(array.len() + 1);
-    offsets.push(0);
-    let mut each = |put: &mut dyn FnMut(usize, &mut Vec<u8>) -> Result<(), Unfit>| -> Result<(), Unfit> {
+/// Values that were made one after the other: that of row `i` from `offsets[i]` to `offsets[i + 1]`.
+struct Made {
+    data: Vec<u8>,
+    offsets: Vec<usize>,
+}
+
+impl Made {
+    fn for_rows(rows: usize) -> Self {
+        let mut offsets = Vec::with_capacity(rows + 1);
+        offsets.push(0);
+        Self { data: Vec::with_capacity(rows * 12), offsets }
+    }
+
+    /// Makes the value of each row of `array` that is not null by `put`.
+    fn each(
+        &mut self,
+        array: &ArrayRef,
+        mut put: impl FnMut(usize, &mut Vec<u8>) -> Result<(), Unfit>,
+    ) -> Result<(), Unfit> {
         for row in 0..array.len() {
             if array.is_valid(row) {
-                put(row, &mut data)?;
+                put(row, &mut self.data)?;
             }
-            offsets.push(data.len());
+            self.offsets.push(self.data.len());
         }
         Ok(())
-    };
+    }
+}
+
+/// The values that take more than copying: each is made once for the batch.
+fn make<'a>(wire: &Wire, field: &FieldRef, array: &'a ArrayRef) -> Result<Values<'a>, Unfit> {
+    let mut made = Made::for_rows(array.len());
     match (wire, array.data_type()) {
         (Wire::Numeric, DataType::Decimal128(_, scale)) => {
             let (scale, values) = (*scale as u8, array.as_any().downcast_ref::<Decimal128Array>());
             let values = values.ok_or_else(|| unexpected(wire, array))?.values();
-            each(&mut |row, out| {
+            made.each(array, |row, out| {
                 numeric::put_decimal128(out, values[row], scale);
                 Ok(())
             })?;
@@ -422,14 +443,14 @@ fn make<'a>(wire: &Wire, field: &FieldRef, array: &'a ArrayRef) -> Result<Values
         (Wire::Numeric, DataType::Decimal256(_, scale)) => {
             let (scale, values) = (*scale as u8, array.as_any().downcast_ref::<Decimal256Array>());
             let values = values.ok_or_else(|| unexpected(wire, array))?;
-            each(&mut |row, out| {
+            made.each(array, |row, out| {
                 numeric::put_decimal256(out, values.value(row), scale);
                 Ok(())
             })?;
         }
         (Wire::NumericText, DataType::Utf8) => {
             let text = array.as_string::<i32>();
-            each(&mut |row, out| {
+            made.each(array, |row, out| {
                 let value = text.value(row).as_bytes();
                 if numeric::put_text(out, value) {
                     return Ok(());
@@ -440,7 +461,7 @@ fn make<'a>(wire: &Wire, field: &FieldRef, array: &'a ArrayRef) -> Result<Values
         (Wire::JsonbText, DataType::Utf8) => {
             let text = array.as_string::<i32>();
             check_nul(array, text.values(), text.value_offsets())?;
-            each(&mut |row, out| {
+            made.each(array, |row, out| {
                 // The version of the binary form; the text follows.
                 out.push(1);
                 out.extend_from_slice(text.value(row).as_bytes());
@@ -449,7 +470,7 @@ fn make<'a>(wire: &Wire, field: &FieldRef, array: &'a ArrayRef) -> Result<Values
         }
         (Wire::Uuid, DataType::Utf8) => {
             let text = array.as_string::<i32>();
-            each(&mut |row, out| match uuid::Uuid::try_parse(text.value(row).trim()) {
+            made.each(array, |row, out| match uuid::Uuid::try_parse(text.value(row).trim()) {
                 Ok(id) => {
                     out.extend_from_slice(id.as_bytes());
                     Ok(())
@@ -462,7 +483,7 @@ fn make<'a>(wire: &Wire, field: &FieldRef, array: &'a ArrayRef) -> Result<Values
         }
         (Wire::Interval, DataType::Duration(_)) => {
             let values = array.as_primitive::<DurationMicrosecondType>();
-            each(&mut |row, out| {
+            made.each(array, |row, out| {
                 out.extend_from_slice(&values.value(row).to_be_bytes());
                 out.extend_from_slice(&[0; 8]);
                 Ok(())
@@ -470,7 +491,7 @@ fn make<'a>(wire: &Wire, field: &FieldRef, array: &'a ArrayRef) -> Result<Values
         }
         (Wire::Interval, DataType::Interval(_)) => {
             let values = array.as_primitive::<IntervalMonthDayNanoType>();
-            each(&mut |row, out| {
+            made.each(array, |row, out| {
                 let value = values.value(row);
                 out.extend_from_slice(&(value.nanoseconds / 1000).to_be_bytes());
                 out.extend_from_slice(&value.days.to_be_bytes());
@@ -481,7 +502,7 @@ fn make<'a>(wire: &Wire, field: &FieldRef, array: &'a ArrayRef) -> Result<Values
         (Wire::Array(wire, element), DataType::List(item)) => {
             let list = array.as_list::<i32>();
             let items = Cells::new(wire, item, list.values())?;
-            each(&mut |row, out| {
+            made.each(array, |row, out| {
                 let (begin, end) = (list.value_offsets()[row] as usize, list.value_offsets()[row + 1] as usize);
                 put_array(&items, *element, begin..end, out);
                 Ok(())
@@ -491,12 +512,12 @@ fn make<'a>(wire: &Wire, field: &FieldRef, array: &'a ArrayRef) -> Result<Values
             let options = arrow_json::EncoderOptions::default();
             let unfit = |error: arrow::error::ArrowError| Unfit::new(error.to_string(), "load the column as text");
             let mut encoder = arrow_json::writer::make_encoder(field, array.as_ref(), &options).map_err(unfit)?;
-            each(&mut |row, out| {
+            made.each(array, |row, out| {
                 out.push(1);
                 encoder.encode(row, out);
                 Ok(())
             })?;
-            if memchr::memmem::find(&data, b"\\u0000").is_some() {
+            if memchr::memmem::find(&made.data, b"\\u0000").is_some() {
                 return Err(Unfit::new(
                     "a nested value has a NUL byte, which jsonb cannot hold",
                     "remove the NUL bytes from the file",
@@ -505,7 +526,7 @@ fn make<'a>(wire: &Wire, field: &FieldRef, array: &'a ArrayRef) -> Result<Values
         }
         _ => return Err(unexpected(wire, array)),
     }
-    Ok(Values::Made { data, offsets })
+    Ok(Values::Made(made))
 }
 
 fn unexpected(wire: &Wire, array: &ArrayRef) -> Unfit {

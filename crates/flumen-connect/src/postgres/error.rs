@@ -63,12 +63,14 @@ fn from_server(what: &impl std::fmt::Display, db: &DbError) -> Error {
         c if *c == SqlState::INSUFFICIENT_PRIVILEGE => {
             Error::invalid(format!("{what}: {said}")).hint(grant_for(said, db))
         }
-        c if *c == SqlState::TOO_MANY_CONNECTIONS => Error::unavailable(format!("{what}: Postgres has no connection left: {said}"))
-            .hint("try again later, use fewer workers, or raise max_connections"),
-        c if *c == SqlState::DISK_FULL => Error::unavailable(format!(
-            "{what}: the disk of the Postgres server is full; the table is as it was"
-        ))
-        .hint("free some space on the server and run the same command again"),
+        c if *c == SqlState::TOO_MANY_CONNECTIONS => {
+            Error::unavailable(format!("{what}: Postgres has no connection left: {said}"))
+                .hint("try again later, use fewer workers, or raise max_connections")
+        }
+        c if *c == SqlState::DISK_FULL => {
+            Error::unavailable(format!("{what}: the disk of the Postgres server is full; the table is as it was"))
+                .hint("free some space on the server and run the same command again")
+        }
         c if *c == SqlState::UNIQUE_VIOLATION => Error::data(format!("{what}: a key is there twice{detail}"))
             .hint("remove the duplicates, or load with --mode merge and that key"),
         c if *c == SqlState::NOT_NULL_VIOLATION => {
@@ -76,8 +78,10 @@ fn from_server(what: &impl std::fmt::Display, db: &DbError) -> Error {
             Error::data(format!("{what}: the column '{column}' must not be null{detail}"))
                 .hint("drop the NOT NULL of the column, or give it a default")
         }
-        c if *c == SqlState::LOCK_NOT_AVAILABLE => Error::conflict(format!("{what}: the table is locked by somebody else"))
-            .hint("wait until the other transaction ends, and run the same command again"),
+        c if *c == SqlState::LOCK_NOT_AVAILABLE => {
+            Error::conflict(format!("{what}: the table is locked by somebody else"))
+                .hint("wait until the other transaction ends, and run the same command again")
+        }
         c if *c == SqlState::T_R_DEADLOCK_DETECTED || *c == SqlState::T_R_SERIALIZATION_FAILURE => {
             make(ErrorKind::Conflict, "run the same command again")
         }
@@ -88,7 +92,8 @@ fn from_server(what: &impl std::fmt::Display, db: &DbError) -> Error {
             Error::not_found(format!("{what}: {said}")).hint("create the database first, or name another one")
         }
         c if *c == SqlState::UNDEFINED_TABLE || *c == SqlState::UNDEFINED_COLUMN => {
-            Error::not_found(format!("{what}: {said}")).hint("check the names; `flumen connection test` shows what is there")
+            Error::not_found(format!("{what}: {said}"))
+                .hint("check the names; `flumen connection test` shows what is there")
         }
         c if *c == SqlState::INVALID_PASSWORD || *c == SqlState::INVALID_AUTHORIZATION_SPECIFICATION => {
             Error::invalid(format!("{what}: {said}")).hint("check user and password of the connection")

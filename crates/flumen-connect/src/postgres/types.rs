@@ -80,7 +80,9 @@ pub enum Wire {
 pub fn stored_type(data_type: &DataType) -> Result<DataType> {
     use DataType as D;
     Ok(match data_type {
-        D::Null | D::Boolean | D::Int16 | D::Int32 | D::Int64 | D::Float32 | D::Float64 | D::Date32 => data_type.clone(),
+        D::Null | D::Boolean | D::Int16 | D::Int32 | D::Int64 | D::Float32 | D::Float64 | D::Date32 => {
+            data_type.clone()
+        }
         D::Int8 | D::UInt8 => D::Int16,
         D::UInt16 => D::Int32,
         D::UInt32 => D::Int64,
@@ -161,7 +163,8 @@ pub fn column_type(stored: &DataType) -> Result<(String, Wire)> {
         D::Float64 => ("double precision".into(), Wire::Float8),
         D::Decimal128(precision, scale) | D::Decimal256(precision, scale) => {
             // A key made from uint64 reads better without its zeros.
-            let name = if *scale == 0 { format!("numeric({precision})") } else { format!("numeric({precision},{scale})") };
+            let name =
+                if *scale == 0 { format!("numeric({precision})") } else { format!("numeric({precision},{scale})") };
             (name, Wire::Numeric)
         }
         D::Utf8 => ("text".into(), Wire::Text),

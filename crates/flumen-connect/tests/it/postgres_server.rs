@@ -3,6 +3,8 @@
 //! One server a test process, one database a test. A shell waits on a pipe that the test process holds open: when the
 //! process ends, however it ends, the shell stops the server and removes its folder.
 
+#![allow(clippy::expect_used, clippy::panic, clippy::print_stderr, reason = "a test that cannot have its server fails")]
+
 use std::io::Write;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -12,9 +14,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 /// A running server.
 pub struct Server {
-    /// The folder of its socket.
-    pub socket: PathBuf,
-    /// Its port, on the socket and on loopback.
+    /// Its port on loopback.
     pub port: u16,
     _watcher: Child,
 }
@@ -49,7 +49,13 @@ fn command(program: &Path) -> Command {
     match as_other_user() {
         Some(user) => {
             let mut command = Command::new("setpriv");
-            command.args(["--reuid", user, "--regid", if user == "nobody" { "nogroup" } else { user }, "--clear-groups"]);
+            command.args([
+                "--reuid",
+                user,
+                "--regid",
+                if user == "nobody" { "nogroup" } else { user },
+                "--clear-groups",
+            ]);
             command.arg(program);
             command
         }
@@ -60,7 +66,13 @@ fn command(program: &Path) -> Command {
 fn run(command: &mut Command, log: &Path) -> bool {
     let log = std::fs::File::options().create(true).append(true).open(log).expect("a log");
     let errors = log.try_clone().expect("a log");
-    command.current_dir("/").stdin(Stdio::null()).stdout(log).stderr(errors).status().is_ok_and(|status| status.success())
+    command
+        .current_dir("/")
+        .stdin(Stdio::null())
+        .stdout(log)
+        .stderr(errors)
+        .status()
+        .is_ok_and(|status| status.success())
 }
 
 impl Server {
@@ -83,7 +95,17 @@ impl Server {
             .spawn()
             .ok()?;
         let mut init = command(&bin.join("initdb"));
-        init.arg("-D").arg(&data).args(["-U", "flumen", "-A", "trust", "-E", "UTF8", "--locale=C", "-N", "--no-instructions"]);
+        init.arg("-D").arg(&data).args([
+            "-U",
+            "flumen",
+            "-A",
+            "trust",
+            "-E",
+            "UTF8",
+            "--locale=C",
+            "-N",
+            "--no-instructions",
+        ]);
         if !run(&mut init, &log) {
             eprintln!("{}", std::fs::read_to_string(&log).unwrap_or_default());
             return None;
@@ -98,9 +120,16 @@ impl Server {
                 home.display()
             );
             let mut start = command(&bin.join("pg_ctl"));
-            start.arg("-D").arg(&data).arg("-l").arg(home.join("server.log")).arg("-o").arg(settings).args(["-w", "start"]);
+            start
+                .arg("-D")
+                .arg(&data)
+                .arg("-l")
+                .arg(home.join("server.log"))
+                .arg("-o")
+                .arg(settings)
+                .args(["-w", "start"]);
             if run(&mut start, &log) {
-                return Some(Self { socket: home, port, _watcher: watcher });
+                return Some(Self { port, _watcher: watcher });
             }
         }
         eprintln!("{}", std::fs::read_to_string(home.join("server.log")).unwrap_or_default());

@@ -1,5 +1,7 @@
 //! The Postgres sink against a real server.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "these are tests")]
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,10 +9,10 @@ use arrow::array::*;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use flumen_connect::postgres::PlainConnector;
 use flumen_connect::sinks::postgres::{PostgresOptions, PostgresSink};
+use flumen_core::Result;
 use flumen_core::dataset::TableName;
 use flumen_core::load::{Fence, FileIdentity, FileRecord, LoadId, LoadRecord, LoadRequest, Mode};
 use flumen_core::write::{LoadSession, Sink};
-use flumen_core::Result;
 
 use crate::postgres_server::{Database, server};
 
@@ -55,7 +57,11 @@ fn record(request: &LoadRequest) -> LoadRecord {
         dataset: "pg.public.t".into(),
         mode: request.mode.clone(),
         started: request.started,
-        files: vec![FileRecord { identity: file, ledger_id: Some(LoadId::derive(["file", request.load.as_str()])), rows: 0 }],
+        files: vec![FileRecord {
+            identity: file,
+            ledger_id: Some(LoadId::derive(["file", request.load.as_str()])),
+            rows: 0,
+        }],
         rows_read: 0,
         rows_written: 0,
         rows_quarantined: 0,
@@ -125,4 +131,15 @@ async fn a_new_table_then_more_rows_then_others() {
     assert_eq!(db.show(LEFT).await, "0");
     let loads = sink.loads(10).await.unwrap();
     assert_eq!(loads.iter().map(|entry| entry.record.mode.name()).collect::<Vec<_>>(), ["replace", "append", "append"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_with_dependents_is_refilled() {
+    let db = server().database().await;
+    let sink = sink(&db, "t");
+    load(&sink, "a", Mode::Append, vec![people(&[(1, "one")])]).await.unwrap();
+    db.run("create view names as select name from t").await;
+    load(&sink, "b", Mode::Replace, vec![people(&[(2, "two")])]).await.unwrap();
+    assert_eq!(db.show("select * from names").await, "two");
+    assert_eq!(db.show(LEFT).await, "0");
 }

@@ -4,8 +4,8 @@
 use flumen_core::load::{LoadId, LoadRecord, LoadRequest, Mode};
 use flumen_core::write::LedgerEntry;
 use flumen_core::{Error, Result};
-use tokio_postgres::types::Json;
 use tokio_postgres::error::SqlState;
+use tokio_postgres::types::Json;
 use tokio_postgres::{Client, GenericClient};
 
 use super::Target;

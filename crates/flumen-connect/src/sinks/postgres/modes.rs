@@ -106,7 +106,8 @@ impl Move<'_> {
         let names = quote_all(own.iter().map(|column| column.name.as_str()).chain(more.iter().map(|(name, _)| *name)));
         let values: Vec<String> =
             own.iter().map(|column| self.value(column)).chain(more.iter().map(|(_, value)| value.clone())).collect();
-        let overriding = if self.columns.iter().any(|column| column.identity) { "overriding system value " } else { "" };
+        let overriding =
+            if self.columns.iter().any(|column| column.identity) { "overriding system value " } else { "" };
         self.run(&format!(
             "insert into {} ({names}) {overriding}select {} from {} s {condition}",
             self.into,
@@ -301,7 +302,8 @@ impl Move<'_> {
             .await?;
         // What was unchanged is still open; everything else is new or was closed just now.
         let open_to = self.columns.iter().find(|column| column.name == valid_to);
-        let null = open_to.map_or_else(|| "null::timestamptz".to_owned(), |column| format!("null::{}", column.sql_type));
+        let null =
+            open_to.map_or_else(|| "null::timestamptz".to_owned(), |column| format!("null::{}", column.sql_type));
         self.insert_with(
             &[(valid_from, since), (valid_to, null)],
             &format!("where not exists (select from {} t where {same} and t.{to} is null)", self.into),

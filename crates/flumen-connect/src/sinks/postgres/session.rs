@@ -257,7 +257,8 @@ fn check(target: &Target, request: &LoadRequest, before: Option<&Table>) -> Resu
             .hint("create a partitioned table yourself, and append to it"));
     }
     let Some(before) = before else { return Ok(()) };
-    if !matches!(before.kind, 'r' | 'p' | 'f') && !(before.kind == 'v' && request.mode == Mode::Append) {
+    let takes_rows = matches!(before.kind, 'r' | 'p' | 'f') || before.kind == 'v' && request.mode == Mode::Append;
+    if !takes_rows {
         return Err(Error::invalid(format!("{name} is a view, not a table")).hint("load into a table"));
     }
     if !request.primary_key.is_empty() && request.primary_key != before.primary_key {
@@ -266,11 +267,10 @@ fn check(target: &Target, request: &LoadRequest, before: Option<&Table>) -> Resu
     }
     let new = request.schema.fields().iter().find(|field| before.column(field.name()).is_none());
     match new {
-        Some(new) if !request.evolve && !is_extra(&request.mode, new.name()) => Err(Error::invalid(format!(
-            "{name} has no column '{}'",
-            new.name()
-        ))
-        .did_you_mean(new.name(), before.columns.iter().map(|column| column.name.as_str()))),
+        Some(new) if !request.evolve && !is_extra(&request.mode, new.name()) => {
+            Err(Error::invalid(format!("{name} has no column '{}'", new.name()))
+                .did_you_mean(new.name(), before.columns.iter().map(|column| column.name.as_str())))
+        }
         _ => Ok(()),
     }
 }

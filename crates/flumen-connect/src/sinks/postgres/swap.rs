@@ -55,10 +55,8 @@ pub async fn is_possible(client: &impl GenericClient, target: &Target, table: u3
 pub async fn make_stage(client: &Client, target: &Target, plan: &Plan) -> Result<()> {
     let before = plan.before.as_ref().ok_or_else(|| Error::internal("nothing is there to be swapped"))?;
     let stage = target.beside(&plan.stage);
-    let mut sql = format!(
-        "create table {stage} (like {} including all excluding indexes excluding statistics);",
-        target.sql()
-    );
+    let mut sql =
+        format!("create table {stage} (like {} including all excluding indexes excluding statistics);", target.sql());
     for field in plan.fields() {
         let name = quote(field.name());
         let (sql_type, _) = column_type(field.data_type())?;
@@ -80,8 +78,7 @@ pub async fn make_stage(client: &Client, target: &Target, plan: &Plan) -> Result
         )
         .await
         .map_err(|error| target.failed(error))?;
-    let (owner, is_ours, options): (String, bool, Option<String>) =
-        (settings.get(0), settings.get(1), settings.get(2));
+    let (owner, is_ours, options): (String, bool, Option<String>) = (settings.get(0), settings.get(1), settings.get(2));
     let mut sql = String::new();
     if !is_ours {
         sql.push_str(&format!("alter table {stage} owner to {};", quote(&owner)));
@@ -147,7 +144,8 @@ fn asked_for<'a>(plan: &'a Plan, old: &[Index]) -> Vec<&'a Vec<String>> {
     let is_new = |columns: &&Vec<String>| {
         let list = quote_all(columns.iter().map(String::as_str));
         let bare = columns.join(", ");
-        !old.iter().any(|index| index.rest.ends_with(&format!("({list})")) || index.rest.ends_with(&format!("({bare})")))
+        !old.iter()
+            .any(|index| index.rest.ends_with(&format!("({list})")) || index.rest.ends_with(&format!("({bare})")))
     };
     plan.request.indexes.iter().filter(is_new).collect()
 }
@@ -215,7 +213,9 @@ pub async fn swap(tx: &Transaction<'_>, target: &Target, plan: &Plan, now: &Tabl
         match index.constraint {
             Some((kind, deferred)) => {
                 let built = quote(&built);
-                sql.push_str(&format!("alter table {table} add constraint {name} {kind} using index {built}{deferred};"));
+                sql.push_str(&format!(
+                    "alter table {table} add constraint {name} {kind} using index {built}{deferred};"
+                ));
                 if let Some(comment) = &index.comment {
                     sql.push_str(&format!("comment on constraint {name} on {table} is {};", literal(comment)));
                 }
