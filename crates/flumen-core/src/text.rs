@@ -15,8 +15,10 @@ use crate::error::{Error, Result};
 
 pub mod parse;
 mod types;
+mod word;
 
 pub use types::{TypeSet, join};
+pub use word::Piece;
 
 /// How text is to be understood.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -220,13 +222,48 @@ impl TextColumn {
 
     /// Appends many values. An empty one, and the null tokens, are null. `misfit` is called with the place (in `values`) and
     /// the bytes of each value that does not fit, and a null is appended in its stead.
-    pub fn extend<'a>(&mut self, values: impl Iterator<Item = &'a [u8]>, mut misfit: impl FnMut(usize, &'a [u8])) {
-        for (place, value) in values.enumerate() {
-            if value.is_empty() || self.is_null(value) {
-                self.append_null();
-            } else if !self.append(value) {
-                misfit(place, value);
+    pub fn extend<'a>(&mut self, values: impl Iterator<Item = Piece<'a>>, mut misfit: impl FnMut(usize, &'a [u8])) {
+        // What is common has its own loop. (A null token may look like a number.)
+        let plain = self.nulls.is_empty() && self.date_format.is_none() && !self.decimal_comma;
+        if !plain {
+            for (place, value) in values.enumerate() {
+                self.extend_one(place, value.bytes(), &mut misfit);
             }
+            return;
+        }
+        macro_rules! fast {
+            ($builder:ident, $parse:expr) => {
+                for (place, value) in values.enumerate() {
+                    if let Builder::$builder(builder) = &mut self.builder
+                        && let Some(parsed) = $parse(value)
+                    {
+                        builder.append_value(parsed);
+                    } else {
+                        self.extend_one(place, value.bytes(), &mut misfit);
+                    }
+                }
+            };
+        }
+        match &self.builder {
+            Builder::Int64(_) => fast!(Int64, word::int64),
+            Builder::Float64(_) => fast!(Float64, word::float64),
+            Builder::Date(_) => fast!(Date, word::date32),
+            Builder::Timestamp(_) => fast!(Timestamp, word::timestamp),
+            Builder::Int32(_) => fast!(Int32, |value| word::int64(value).and_then(|n| i32::try_from(n).ok())),
+            Builder::Int16(_) => fast!(Int16, |value| word::int64(value).and_then(|n| i16::try_from(n).ok())),
+            _ => {
+                for (place, value) in values.enumerate() {
+                    self.extend_one(place, value.bytes(), &mut misfit);
+                }
+            }
+        }
+    }
+
+    fn extend_one<'a>(&mut self, place: usize, value: &'a [u8], misfit: &mut impl FnMut(usize, &'a [u8])) {
+        if value.is_empty() || self.is_null(value) {
+            self.append_null();
+        } else if !self.append(value) {
+            misfit(place, value);
         }
     }
 

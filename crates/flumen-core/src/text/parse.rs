@@ -2,11 +2,11 @@
 
 use chrono::{Datelike, NaiveDate, NaiveDateTime};
 
-const POWERS: [f64; 23] = [
+pub(super) const POWERS: [f64; 23] = [
     1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15, 1e16, 1e17, 1e18, 1e19, 1e20,
     1e21, 1e22,
 ];
-const MICROS_A_DAY: i64 = 86_400_000_000;
+pub(super) const MICROS_A_DAY: i64 = 86_400_000_000;
 
 /// Whether all of `value` is digits, after an optional sign.
 pub fn is_digits(value: &[u8]) -> bool {

@@ -8,7 +8,7 @@ use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use flumen_core::Result;
 use flumen_core::read::{BadRow, Misfit, RawBatch, ReadRequest, RowNumbers, WantedColumn};
-use flumen_core::text::{TextColumn, TextOptions};
+use flumen_core::text::{Piece, TextColumn, TextOptions};
 use memchr::{memchr, memchr_iter};
 
 use super::scan::{Marks, Scanner, Survey};
@@ -94,8 +94,9 @@ pub(super) fn parse(layout: &Layout, block: &Block) -> Result<(RawBatch, Surplus
                     .extend(rows.spans.chunks_exact(rows.width).map(|row| rows.value(row[wanted.index])), &mut misfit);
             } else {
                 let fields = rows.ends.chunks_exact(rows.width + 1);
-                let value =
-                    |row: &[u32]| &text[row[wanted.index].wrapping_add(1) as usize..row[wanted.index + 1] as usize];
+                let value = |row: &[u32]| {
+                    Piece::new(text, row[wanted.index].wrapping_add(1) as usize, row[wanted.index + 1] as usize)
+                };
                 column.extend(fields.map(value), &mut misfit);
             }
         }
@@ -243,8 +244,14 @@ impl<'a> Rows<'a> {
         let mut last = end;
         if fields.len() > self.width {
             last = fields[self.width - 1] as usize;
-            let empty = |byte: &u8| *byte == self.layout.marks.delimiter || Some(*byte) == self.quote;
-            if !self.text[last..end].iter().all(empty) {
+            let delimiter = self.layout.marks.delimiter;
+            let empty = |field: &[u8]| match field.trim_ascii_end() {
+                [first, inner @ .., last] if self.quote == Some(*first) && first == last => {
+                    inner.trim_ascii().is_empty()
+                }
+                field => field.trim_ascii().is_empty(),
+            };
+            if !self.text[last + 1..end].split(|byte| *byte == delimiter).all(empty) {
                 let (has, header) = (fields.len(), self.layout.width_from);
                 return Some(Fault { column: None, reason: format!("has {has} fields, {header} has {}", self.width) });
             }
@@ -351,9 +358,13 @@ impl<'a> Rows<'a> {
     }
 
     #[inline]
-    fn value(&self, (from, to): Span) -> &[u8] {
+    fn value(&self, (from, to): Span) -> Piece<'_> {
         let (from, to, length) = (from as usize, to as usize, self.text.len());
-        if from < length { &self.text[from..to] } else { &self.unescaped[from - length..to - length] }
+        if from < length {
+            Piece::new(self.text, from, to)
+        } else {
+            Piece::new(&self.unescaped, from - length, to - length)
+        }
     }
 
     fn end_chunk(&mut self) {

@@ -41,6 +41,9 @@ impl Dialect {
         };
         let line = 1 + memchr_iter(b'\n', &head[..begin]).count() as u64;
         let text = &head[begin..];
+        if !ended && memchr::memchr(b'\n', text).is_none() {
+            return Ok(None);
+        }
         let quote = options.quote.unwrap_or_else(|| Some(find_quote(text)));
         let delimiter = options.delimiter.unwrap_or_else(|| find_delimiter(text, ended, quote, name, options));
         let marks = Marks { delimiter, quote };
@@ -101,9 +104,8 @@ fn empty(address: &str, skipped: usize) -> Error {
 fn record_end(text: &[u8], ended: bool, marks: Marks) -> Option<usize> {
     let mut end = None;
     marks.walk(text, |at, newline| {
-        if newline && end.is_none() {
-            end = Some(at + 1);
-        }
+        end = newline.then_some(at + 1);
+        !newline
     });
     end.or(ended.then_some(text.len()))
 }
@@ -122,11 +124,12 @@ pub(super) fn records(text: &[u8], ended: bool, marks: Marks, mut each: impl FnM
             }
             fields.clear();
         }
+        more
     };
     marks.walk(text, |at, newline| {
         fields.push(&text[from..at]);
         from = at + 1;
-        take(&mut fields, newline);
+        take(&mut fields, newline)
     });
     if ended && (from < text.len() || !fields.is_empty()) {
         fields.push(&text[from..]);

@@ -155,13 +155,14 @@ impl Reading {
         let marks = shared.layout.marks;
         let mut survey = marks.survey(&text);
         if survey.whole == 0 {
-            // A single record with a quote that is never closed. On one line it is a bad row: a file cut short ends so.
-            // Over several lines, whoever wrote it did not mean it.
-            if memchr::memchr(b'\n', &text[..text.len() - 1]).is_some() {
+            // A single record with a quote that is never closed. Within one line it makes a bad row: a file that was cut
+            // short ends so. Over several lines, whoever wrote it did not mean it.
+            let opened = marks.walk(&text, |_, _| true).unwrap_or(0);
+            if memchr::memchr(b'\n', &text[opened..text.len() - 1]).is_some() {
                 return Err(self.unclosed(shared, &text));
             }
             survey.whole = text.len();
-            survey.lines = 1;
+            survey.lines = memchr::memchr_iter(b'\n', &text).count() as u64;
             survey.records = 1;
             survey.messy = true;
         }
@@ -176,7 +177,7 @@ impl Reading {
     }
 
     fn too_long(&self, shared: &Shared, text: &[u8]) -> Error {
-        if shared.layout.marks.walk(text, |_, _| {}).is_some() {
+        if shared.layout.marks.walk(text, |_, _| true).is_some() {
             return self.unclosed(shared, text);
         }
         let (address, line, limit) = (&shared.address, self.line, limits::CSV_RECORD_BYTES >> 20);
@@ -184,7 +185,7 @@ impl Reading {
     }
 
     fn unclosed(&self, shared: &Shared, text: &[u8]) -> Error {
-        let opened = shared.layout.marks.walk(text, |_, _| {}).unwrap_or(0);
+        let opened = shared.layout.marks.walk(text, |_, _| true).unwrap_or(0);
         let line = self.line + memchr::memchr_iter(b'\n', &text[..opened]).count() as u64;
         Error::data(format!("{}: the quote that opens on line {line} is never closed", shared.address))
             .hint("double the quotes inside the value, or read the file without quotes: --quote none")

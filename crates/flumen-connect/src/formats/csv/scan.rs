@@ -205,13 +205,14 @@ impl Marks {
                 survey.records += u64::from(!is_blank(&text[survey.whole..at]));
                 survey.whole = at + 1;
             }
+            true
         });
         survey
     }
 
     /// The slow scanner: calls `end` with the place of every delimiter and newline outside quotes, and whether it is a
-    /// newline. Returns the place of the quote that is open at the end, if one is.
-    pub fn walk(self, text: &[u8], mut end: impl FnMut(usize, bool)) -> Option<usize> {
+    /// newline, while it says true. Returns the place of the quote that is open at the end of the text, if one is.
+    pub fn walk(self, text: &[u8], mut end: impl FnMut(usize, bool) -> bool) -> Option<usize> {
         let mut at = 0;
         while at < text.len() {
             if self.quote == Some(text[at]) {
@@ -228,7 +229,9 @@ impl Marks {
             }
             let next = memchr2(self.delimiter, b'\n', &text[at..])?;
             at += next;
-            end(at, text[at] == b'\n');
+            if !end(at, text[at] == b'\n') {
+                return None;
+            }
             at += 1;
         }
         None
@@ -311,6 +314,7 @@ impl<'a> Scanner<'a> {
             if newline {
                 records.push(ends.len() as u32);
             }
+            true
         });
         if open.is_some() {
             // A quote is open at the end of the file: the record ends there all the same.

@@ -194,3 +194,275 @@ fn bytes_that_are_no_text() {
         "x.csv: line 1: the name of column 1 ('gr\u{fffd}sse') is not valid UTF-8 [if the file is in Latin-1, add --encoding latin-1]",
     );
 }
+
+#[test]
+fn a_quote_that_is_never_closed() {
+    // On the last line, the file was cut short there: a bad row.
+    check(
+        "a,b\n1,\"x\"\n2,\"y",
+        "a Int64, b Utf8
+        1: 1 | x
+        2: BAD line 3: there is no closing quote at the end of column 'b': \"2,\\\"y\"",
+    );
+    check(
+        "a,b,c\n1,\"x\",3\n2,\"y,3",
+        "a Int64, b Utf8, c Int64
+        1: 1 | x | 3
+        2: BAD line 3: has 2 fields, the header has 3: \"2,\\\"y,3\"",
+    );
+    check(
+        "a,b\n1,\"x\n\"\n2,\"y\n3,z\n4,zz\n",
+        "x.csv: the quote that opens on line 4 is never closed [double the quotes inside the value, or read the file without quotes: --quote none]",
+    );
+    let long = format!("a,b\n1,x\n2,\"{}", "y,z\n".repeat(5 << 20));
+    let input = open("x.csv", long.as_bytes(), &ReadOptions::default(), 1 << 20).unwrap();
+    assert_eq!(dump(&input).unwrap_err().to_string(), "x.csv: the quote that opens on line 3 is never closed");
+    let long = format!("a,b\n1,{}\n2,z\n", "y".repeat(17 << 20));
+    let input = open("x.csv", long.as_bytes(), &ReadOptions::default(), 1 << 20).unwrap();
+    assert_eq!(dump(&input).unwrap_err().to_string(), "x.csv: line 2 is longer than 16 MiB");
+}
+
+#[test]
+fn no_quotes_on_demand() {
+    let none = ReadOptions { quote: Some(None), ..ReadOptions::default() };
+    check_with("x.csv", b"a,b\n1,\"x\n2,y\"\n", &none, "a Int64, b Utf8\n1: 1 | \"x\n2: 2 | y\"");
+}
+
+#[test]
+fn a_million_columns_are_too_many() {
+    let wide = (0..1_000_000).map(|n| format!("c{n}")).collect::<Vec<_>>().join(",");
+    let plain = ReadOptions::default();
+    let error = open("x.csv", format!("\n{wide}\n1\n").as_bytes(), &plain, 1 << 20).err().unwrap();
+    assert_eq!(error.to_string(), "x.csv: line 2 has 1000000 fields; a table has at most 10000 columns");
+    let ragged = open("x.csv", format!("a,b\n1,2\n{wide}\n").as_bytes(), &plain, 1 << 20).unwrap();
+    assert!(dump(&ragged).unwrap().contains("2: BAD line 3: has 1000000 fields, the header has 2"));
+}
+
+#[test]
+fn values_that_come_as_a_surprise_are_misfits() {
+    let mut text = "a,b\n".to_owned();
+    for n in 0..100_000 {
+        text.push_str(&format!("{n},\"{n}.5\"\n"));
+    }
+    // In memory there are no places to sample: the type is that of the beginning.
+    text.push_str("x7,\"\ny\"\n\"p \"\"q\"\"\",0.5\n");
+    let input = open("x.csv", text.as_bytes(), &ReadOptions::default(), 1 << 20).unwrap();
+    let dumped = dump(&input).unwrap();
+    let tail: Vec<&str> = dumped.lines().skip(99_999).collect();
+    assert_eq!(
+        tail,
+        [
+            "100000: 99999 | 99999.5",
+            "100001: MISFIT line 100002 \"x7\" | MISFIT line 100002 \"\\ny\"",
+            "100002: MISFIT line 100004 \"p \\\"q\\\"\" | 0.5"
+        ]
+    );
+}
+
+#[test]
+fn null_tokens_and_trimming() {
+    let text = TextOptions { nulls: vec!["NA".into(), "-1".into()], trim: true, ..TextOptions::default() };
+    let options = ReadOptions { text, ..ReadOptions::default() };
+    check_with(
+        "x.csv",
+        b"a,b\n1, x \nNA,\"NA\"\n-1,  \n 2 ,NAN\n",
+        &options,
+        "a Int64, b Utf8
+        1: 1 | x
+        2: - | -
+        3: - | -
+        4: 2 | NAN",
+    );
+}
+
+/// The real files, as they were published.
+fn heads() -> Vec<(String, Vec<u8>)> {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/data/tlc_heads.zip");
+    let mut archive = zip::ZipArchive::new(std::fs::File::open(path).unwrap()).unwrap();
+    let mut read = |index| {
+        let mut member = archive.by_index(index).unwrap();
+        let mut text = Vec::new();
+        std::io::Read::read_to_end(&mut member, &mut text).unwrap();
+        (member.name().unwrap().into_owned(), text)
+    };
+    (0..152).map(&mut read).collect()
+}
+
+#[test]
+fn the_real_heads() {
+    for block_bytes in [1 << 20, 100] {
+        let (mut rows, mut bad, mut short, mut surplus) = (0, 0, 0, 0);
+        for (name, text) in heads() {
+            let input = open(&name, &text, &ReadOptions::default(), block_bytes).unwrap();
+            let dumped = dump(&input).unwrap();
+            assert!(!dumped.contains("MISFIT"), "{dumped}");
+            rows += dumped.lines().filter(|line| !line.starts_with('!')).count();
+            bad += dumped.lines().filter(|line| line.contains(": BAD line")).count();
+            short += dumped.lines().filter(|line| line.contains(", the header has ")).count();
+            surplus += dumped.lines().filter(|line| line.contains("2 more fields than the header, all empty")).count();
+        }
+        assert_eq!((bad, short, surplus), (137, 137, 18));
+        assert_eq!(rows, HEAD_ROWS);
+    }
+}
+
+/// Lines of all heads that are neither blank nor a header.
+const HEAD_ROWS: usize = 1639;
+
+mod against_a_slow_reader {
+    use std::sync::Mutex;
+
+    use arrow::datatypes::DataType;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// A field's value, or `None` if it is malformed.
+    type Field = Option<String>;
+
+    /// The obvious way, one character at a time. `None`: a quote that opens on an earlier line than the last is never closed.
+    fn slow(text: &str) -> Option<Vec<Vec<Field>>> {
+        let text: Vec<char> = text.strip_suffix('\n').unwrap_or(text).chars().collect();
+        let (mut records, mut at) = (Vec::new(), 0);
+        while at <= text.len() {
+            let (begin, mut fields) = (at, Vec::new());
+            loop {
+                let quoted = text.get(at) == Some(&'"');
+                let (mut value, mut closed) = (String::new(), !quoted);
+                if quoted {
+                    let opened = at;
+                    at += 1;
+                    while at < text.len() && !closed {
+                        if text[at] == '"' && text.get(at + 1) == Some(&'"') {
+                            value.push('"');
+                            at += 2;
+                        } else if text[at] == '"' {
+                            closed = true;
+                            at += 1;
+                        } else {
+                            value.push(text[at]);
+                            at += 1;
+                        }
+                    }
+                    if !closed && text[opened..].contains(&'\n') {
+                        return None;
+                    }
+                }
+                let from = at;
+                while at < text.len() && !matches!(text[at], ',' | '\n') {
+                    at += 1;
+                }
+                let last = text.get(at) != Some(&',');
+                let mut rest: String = text[from..at].iter().collect();
+                if last {
+                    rest = rest.strip_suffix('\r').unwrap_or(&rest).to_owned();
+                }
+                fields.push(match (quoted, closed) {
+                    (false, _) => Some(rest),
+                    (true, true) if rest.chars().all(|c| c == ' ') => Some(value),
+                    _ => None,
+                });
+                at += 1;
+                if last {
+                    break;
+                }
+            }
+            let line: String = text[begin..at.min(text.len() + 1) - 1].iter().collect();
+            if !matches!(line.as_str(), "" | "\r") {
+                records.push(fields);
+            }
+        }
+        Some(records)
+    }
+
+    /// What is to be seen of the records, with the first one's width.
+    fn expected(text: &str) -> String {
+        let Some(records) = slow(text) else { return "never closed".to_owned() };
+        let width = records[0].len();
+        let show = |record: &Vec<Field>| {
+            if record.len() < width {
+                return "BAD".to_owned();
+            }
+            let surplus_empty =
+                record[width..].iter().all(|field| field.as_deref().is_some_and(|value| value.trim() == ""));
+            match record[..width].iter().cloned().collect::<Option<Vec<String>>>() {
+                Some(values) if surplus_empty => format!("{values:?}"),
+                _ => "BAD".to_owned(),
+            }
+        };
+        records.iter().map(show).collect::<Vec<_>>().join("\n")
+    }
+
+    fn read(text: &str, block_bytes: usize, threads: usize) -> flumen_core::Result<String> {
+        let options = ReadOptions {
+            header: Some(false),
+            delimiter: Some(b','),
+            quote: Some(Some(b'"')),
+            ..ReadOptions::default()
+        };
+        let input = open("x.csv", text.as_bytes(), &options, block_bytes)?;
+        let mut request = ReadRequest::all(input.schema());
+        for column in &mut request.columns {
+            column.data_type = DataType::Utf8;
+        }
+        let (splits, rows) = (input.read(&request)?, Mutex::new(Vec::new()));
+        let work = || -> flumen_core::Result<()> {
+            while let Some(mut split) = splits.next()? {
+                while let Some(raw) = split.next_batch()? {
+                    assert!(raw.misfits.is_empty());
+                    let mut rows = rows.lock().unwrap();
+                    rows.extend(raw.bad.iter().map(|bad| (bad.row, bad.line.unwrap(), "BAD".to_owned())));
+                    for row in 0..raw.batch.num_rows() {
+                        let value = |column: &arrow::array::ArrayRef| array_value_to_string(column, row).unwrap();
+                        let values: Vec<String> = raw.batch.columns().iter().map(value).collect();
+                        rows.push((raw.rows.at(row), 0, format!("{values:?}")));
+                    }
+                }
+            }
+            Ok(())
+        };
+        std::thread::scope(|scope| {
+            let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+            workers.into_iter().try_for_each(|worker| worker.join().unwrap())
+        })?;
+        let mut rows = rows.into_inner().unwrap();
+        rows.sort();
+        for (index, (number, ..)) in rows.iter().enumerate() {
+            assert_eq!(*number, index as u64 + 1);
+        }
+        Ok(rows.into_iter().map(|(.., shown)| shown).collect::<Vec<_>>().join("\n"))
+    }
+
+    fn text() -> impl Strategy<Value = String> {
+        let tidy = prop::sample::select(vec![
+            "a,b,c\n",
+            "1,2,3\r\n",
+            "\"x\",\"y, z\",\"\"\n",
+            "\"p \"\"q\"\"\",\"\n\",ö\n",
+            "\n",
+            "1,2\n",
+            "1,2,3,,\n",
+        ]);
+        let messy = prop::sample::select(vec![
+            "a", "\"", "\"\"", ",", "\n", "\r\n", " ", "ö", "1,2,3", "\n\"", "\",\"", "\"\n",
+        ]);
+        let pieces = prop_oneof![2 => tidy.boxed(), 1 => messy.clone().boxed()];
+        prop_oneof![prop::collection::vec(pieces, 1..60), prop::collection::vec(messy, 1..40)]
+            .prop_map(|pieces| pieces.concat())
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 1000, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn the_result_is_the_same(text in text(), block_bytes in 1usize..200, threads in 1usize..=3) {
+            prop_assume!(text.contains('\n') && text.contains(|c| !matches!(c, '\n' | '\r')));
+            let answer = match read(&text, block_bytes, threads) {
+                Ok(rows) => rows,
+                Err(error) if error.to_string().contains("is never closed") => "never closed".to_owned(),
+                Err(error) => error.to_string(),
+            };
+            prop_assert_eq!(answer, expected(&text), "{:?}", text);
+        }
+    }
+}
