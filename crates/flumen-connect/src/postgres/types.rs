@@ -250,6 +250,26 @@ impl PgType {
         }
     }
 
+    /// How SQL turns a value of the stored type into one of this type, with nothing lost: what stands behind it, or
+    /// `None` if a digit might be lost in silence.
+    pub fn conversion(&self, stored: &DataType, sql_type: &str) -> Option<String> {
+        use DataType as D;
+        let plain = || Some(String::new());
+        match (self.oid, stored) {
+            // An explicit cast would cut text off at the length of the column; an assignment refuses it.
+            (oid::TEXT | oid::VARCHAR | oid::BPCHAR, D::Utf8) => plain(),
+            (oid::TEXT, _) => Some("::text".to_owned()),
+            (oid::INT4 | oid::INT8, D::Int16 | D::Int32 | D::Int64) => plain(),
+            (oid::INT2, D::Int16 | D::Int32 | D::Int64) => plain(),
+            (oid::NUMERIC, D::Int16 | D::Int32 | D::Int64) => plain(),
+            (oid::FLOAT8, D::Int16 | D::Int32 | D::Float32) => plain(),
+            (oid::TIMESTAMP, D::Date32) => plain(),
+            // Text is read as the type is, and refused if it is not of it.
+            (_, D::Utf8) => Some(format!("::{sql_type}")),
+            _ => self.wire(stored).map(|_| format!("::{sql_type}")),
+        }
+    }
+
     /// Precision and scale, where Arrow has room for them.
     fn numeric(&self) -> Option<(u8, i8)> {
         let packed = u32::try_from(self.modifier.checked_sub(4)?).ok()?;
@@ -276,7 +296,16 @@ impl PgType {
             (oid::INT8, D::Int64) => Wire::Int8,
             (oid::FLOAT4, D::Float32) => Wire::Float4,
             (oid::FLOAT8, D::Float64) => Wire::Float8,
-            (oid::NUMERIC, D::Decimal128(..) | D::Decimal256(..)) => Wire::Numeric,
+            (oid::NUMERIC, D::Decimal128(precision, scale) | D::Decimal256(precision, scale)) => {
+                let whole = |precision: u8, scale: i8| i16::from(precision) - i16::from(scale);
+                match self.numeric() {
+                    // Postgres would round to a smaller scale in silence.
+                    Some((_, there)) if there < *scale => return None,
+                    Some((wide, there)) if whole(wide, there) < whole(*precision, *scale) => return None,
+                    None if self.modifier != -1 => return None,
+                    _ => Wire::Numeric,
+                }
+            }
             (oid::NUMERIC, D::Utf8) => Wire::NumericText,
             (oid::TEXT | oid::VARCHAR | oid::BPCHAR | oid::NAME | oid::JSON | oid::XML, D::Utf8) => Wire::Text,
             (oid::JSONB, D::Utf8) => Wire::JsonbText,

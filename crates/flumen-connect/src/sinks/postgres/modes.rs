@@ -1,5 +1,6 @@
 //! What each mode does with the rows of a staging table, in SQL. Everything here runs in the load's last transaction.
 
+use arrow::datatypes::Field;
 use flumen_core::load::{LOAD_COLUMN, LoadRecord, Mode};
 use flumen_core::{Error, Result};
 use tokio_postgres::Transaction;
@@ -7,7 +8,7 @@ use tokio_postgres::Transaction;
 use super::Target;
 use super::session::{Plan, is_extra};
 use crate::postgres::catalog::{Column, Table};
-use crate::postgres::types::oid;
+use crate::postgres::types::{column_type, oid};
 use crate::postgres::{literal, quote, quote_all};
 
 /// The staging table and the table, with the columns that go from one to the other.
@@ -18,7 +19,40 @@ struct Move<'a> {
     into: String,
     /// The staging table, for SQL.
     from: String,
-    columns: Vec<&'a Column>,
+    columns: Vec<Moved<'a>>,
+}
+
+/// A column of the table, and how the load's values are turned into its type.
+struct Moved<'a> {
+    column: &'a Column,
+    conversion: String,
+}
+
+impl<'a> Moved<'a> {
+    fn new(target: &Target, column: &'a Column, field: &Field) -> Result<Self> {
+        match column.pg_type.conversion(field.data_type(), &column.sql_type) {
+            Some(conversion) => Ok(Self { column, conversion }),
+            None => Err(Error::invalid(format!(
+                "{}: the column '{}' is {}, and the rows to load have {}",
+                target.name(),
+                column.name,
+                column.sql_type,
+                column_type(field.data_type()).map_or_else(|_| field.data_type().to_string(), |(name, _)| name)
+            ))
+            .hint(format!(
+                "load the column as {} with --types, or alter the table; its type stays while other things depend on it",
+                column.sql_type
+            ))),
+        }
+    }
+}
+
+impl std::ops::Deref for Moved<'_> {
+    type Target = Column;
+
+    fn deref(&self) -> &Column {
+        self.column
+    }
 }
 
 /// Moves the rows. Returns how many rows that were there before were removed or changed.
@@ -36,7 +70,9 @@ pub async fn apply(
         target,
         into: target.sql(),
         from: target.beside(&plan.stage),
-        columns: columns.filter_map(|field| table.column(field.name())).collect(),
+        columns: columns
+            .filter_map(|field| Some(Moved::new(target, table.column(field.name())?, field)))
+            .collect::<Result<_>>()?,
     };
     if !matches!(mode, Mode::Append) {
         let strength = if matches!(mode, Mode::Replace) { "access exclusive" } else { "share row exclusive" };
@@ -90,8 +126,8 @@ impl Move<'_> {
     }
 
     /// The value of a column of the staging table, in the type that the table has.
-    fn value(&self, column: &Column) -> String {
-        format!("s.{}::{}", quote(&column.name), column.sql_type)
+    fn value(&self, column: &Moved<'_>) -> String {
+        format!("s.{}{}", quote(&column.name), column.conversion)
     }
 
     /// Copies the rows of the staging table (`s`) for which `condition` (`where …`) holds.
@@ -101,7 +137,7 @@ impl Move<'_> {
 
     /// Like [`Move::insert`], with values for more columns.
     async fn insert_with(&self, more: &[(&str, String)], condition: &str) -> Result<()> {
-        let own: Vec<&&Column> =
+        let own: Vec<&Moved<'_>> =
             self.columns.iter().filter(|column| more.iter().all(|(name, _)| *name != column.name)).collect();
         let names = quote_all(own.iter().map(|column| column.name.as_str()).chain(more.iter().map(|(name, _)| *name)));
         let values: Vec<String> =
@@ -139,10 +175,10 @@ impl Move<'_> {
         Ok(i64::from(rows))
     }
 
-    fn key_columns(&self, keys: &[String]) -> Result<Vec<&Column>> {
+    fn key_columns(&self, keys: &[String]) -> Result<Vec<&Moved<'_>>> {
         keys.iter()
             .map(|key| {
-                self.columns.iter().find(|column| column.name == *key).copied().ok_or_else(|| {
+                self.columns.iter().find(|column| column.name == *key).ok_or_else(|| {
                     Error::invalid(format!("{}: there is no column '{key}' to be a key", self.target.name()))
                 })
             })
@@ -150,8 +186,8 @@ impl Move<'_> {
     }
 
     /// `t.key = s.key and …`
-    fn same_key(&self, keys: &[&Column]) -> String {
-        let same = |column: &&Column| format!("t.{} = {}", quote(&column.name), self.value(column));
+    fn same_key(&self, keys: &[&Moved<'_>]) -> String {
+        let same = |column: &&Moved<'_>| format!("t.{} = {}", quote(&column.name), self.value(column));
         keys.iter().map(same).collect::<Vec<_>>().join(" and ")
     }
 
@@ -219,7 +255,7 @@ impl Move<'_> {
         let set: Vec<String> = self
             .columns
             .iter()
-            .filter(|column| !keys.contains(column))
+            .filter(|column| keys.iter().all(|key| key.name != column.name))
             .map(|column| format!("{} = {}", quote(&column.name), self.value(column)))
             .collect();
         if !set.is_empty() {
@@ -275,17 +311,17 @@ impl Move<'_> {
             .hint("load the states of a thing in the order of their time"));
         }
         // What a thing is, without its key, its validity, and where the row came from.
-        let states: Vec<&&Column> = self
+        let states: Vec<&Moved<'_>> = self
             .columns
             .iter()
             .filter(|column| {
-                !keys.contains(column)
+                keys.iter().all(|key| key.name != column.name)
                     && column.name != valid_from
                     && column.name != valid_to
                     && !column.name.starts_with("_flumen_")
             })
             .collect();
-        let differs = |column: &&&Column| {
+        let differs = |column: &&Moved<'_>| {
             // json and xml know no equality.
             let cast = if matches!(column.pg_type.oid, oid::JSON | oid::XML) { "::text" } else { "" };
             format!("t.{}{cast} is distinct from {}{cast}", quote(&column.name), self.value(column))
