@@ -6,6 +6,7 @@ pub mod address;
 mod archive;
 pub mod blob;
 pub mod codec;
+mod download;
 pub mod encoding;
 pub mod formats;
 pub mod ingest;
@@ -14,3 +15,5 @@ pub mod sample;
 pub mod sinks;
 pub mod sources;
 pub mod spool;
+
+pub use download::Retry;

@@ -18,7 +18,7 @@ use flumen_core::read::{FileReader, Input, ReadOptions, ReadRequest};
 /// All that there is to see of a file: its warnings, its columns, its rows.
 pub async fn show(address: &str, options: &ReadOptions) -> String {
     let spool = tempfile::tempdir().unwrap();
-    let files = Files::with_spool(Spool::within(spool.path()));
+    let files = Files::new().with_spool(Spool::within(spool.path()));
     match FileReader::open(&files, address, options).await {
         Ok(inputs) => inputs.iter().map(|input| show_input(input.as_ref())).collect::<Vec<_>>().join("\n--\n"),
         Err(error) => format!("{error} [{}]", error.remedy().unwrap_or_default()),
