@@ -40,3 +40,11 @@ pub const READ_TIMEOUT: Duration = Duration::from_secs(30);
 pub const POSTGRES_PATIENCE: Duration = Duration::from_secs(60);
 /// Times that a lake commit is tried again when another writer was faster.
 pub const COMMIT_TRIES: usize = 100;
+/// Commits of a lake table from one checkpoint of its log to the next.
+pub const LAKE_CHECKPOINT_COMMITS: u64 = 50;
+/// Bytes of one row group in the making, encoded, at which a writer ends it.
+pub const ROW_GROUP_BYTES: usize = 48 << 20;
+/// Files of different partitions that one load keeps open at once.
+pub const LAKE_OPEN_FILES: usize = 128;
+/// Bytes of one part of an upload to an object store.
+pub const UPLOAD_PART_BYTES: usize = 8 << 20;

@@ -1,1 +1,15 @@
-//! See `ARCHITECTURE.md`.
+//! Delta tables: the lake's folders, its sink, its ledger, and the operations on tables.
+//!
+//! - [`lake`]: a storage root with namespaces and tables; snapshots of a table and the files in them.
+//! - [`types`]: how Arrow's types are kept in Delta.
+//! - [`ledger`]: which loads a table has had, from its log.
+//! - [`sink`]: how a load writes, and commits, as one.
+//!
+//! Every change is one Delta commit, made by the loop in `commit.rs`: look at the latest snapshot, decide, try to write the
+//! next version, and decide again if somebody else was faster.
+
+mod commit;
+pub mod lake;
+pub mod ledger;
+pub mod sink;
+pub mod types;

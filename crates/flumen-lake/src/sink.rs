@@ -1,0 +1,538 @@
+//! The lake's [`Sink`]: a load writes Parquet files that nobody sees, then one Delta commit names them all.
+//!
+//! What always holds:
+//!
+//! - The commit carries the rows, the ledger's entries and the fencing number together, or none of them.
+//! - Each try of the commit checks against the version directly before it that no file of the load was loaded by somebody
+//!   else since this load looked, that the load was not done by another attempt, and that its claim is still ours. So a
+//!   file is never loaded twice, however many processes try.
+//! - The files of a load are in the folder `load-<id>` of the table. Those that an attempt left behind are swept by the
+//!   next attempt at the same load: before it writes, where it is certain that the other is dead (it holds the lock of the
+//!   load, on a local disk, or a newer claim), and after its commit, when the other cannot commit any more.
+
+mod convert;
+mod files;
+mod lock;
+mod output;
+mod partition;
+mod schema;
+mod stats;
+
+use std::collections::{HashMap, HashSet};
+use std::path::Path as FsPath;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::{DataType, SchemaRef};
+use async_trait::async_trait;
+use deltalake_core::kernel::{Add, Transaction};
+use flumen_core::clock::{Clock, Ids};
+use flumen_core::load::{Committed, Fence, LoadId, LoadRecord, LoadRequest, Mode};
+use flumen_core::write::{BatchWriter, LedgerEntry, LoadSession, Sink, TableState};
+use flumen_core::{Error, Result};
+use futures::TryStreamExt;
+use object_store::path::Path;
+use serde_json::{Map, Value, json};
+use tokio::runtime::Handle;
+
+pub(crate) use files::{LoadFiles, NewFile, load_folder};
+use lock::LoadLock;
+use schema::Evolution;
+
+use crate::commit::{Change, Current, Note, commit, line};
+use crate::lake::{Snapshot, Table, delete_files};
+use crate::ledger::{self, Ledger, RECORD_KEY, claim_key, done_key, file_key};
+use crate::types;
+
+/// A lake table as the destination of loads.
+pub struct LakeSink {
+    table: Table,
+    clock: Arc<dyn Clock>,
+    ids: Arc<dyn Ids>,
+    /// What [`Sink::known`] answered: a load commits only if that is still so.
+    seen: Mutex<HashMap<String, i64>>,
+}
+
+impl LakeSink {
+    /// The sink for `table`.
+    pub fn new(table: Table, clock: Arc<dyn Clock>, ids: Arc<dyn Ids>) -> Self {
+        Self { table, clock, ids, seen: Mutex::default() }
+    }
+
+    /// The table.
+    pub fn table(&self) -> &Table {
+        &self.table
+    }
+
+    /// Takes a load over from a holder whose lease lapsed: an empty commit with the new holder's number. From then on no
+    /// commit of an older holder succeeds. A table that is not there yet needs no claim: the number is checked as far as
+    /// there is one.
+    ///
+    /// Errors: `Conflict` if the load was claimed with a higher number already, or is done.
+    pub async fn claim(&self, load: &LoadId, fence: Fence) -> Result<()> {
+        if self.table.snapshot().await?.is_none() {
+            return Ok(());
+        }
+        let mut change = Claim { table: &self.table, load, fence };
+        let note = self.note("FLUMEN CLAIM", json!({ "load": load }), Map::new());
+        commit(&self.table, &mut change, &note).await.map(|_| ())
+    }
+
+    fn note(&self, operation: &'static str, parameters: Value, entries: Map<String, Value>) -> Note {
+        Note { operation, parameters, entries, at: self.clock.now(), id: self.ids.next() }
+    }
+
+    async fn ledger(&self) -> Result<Ledger> {
+        Ok(Current::read(&self.table).await?.ledger)
+    }
+
+    /// What the ledger said when this load looked: at [`Sink::known`], or now.
+    fn expectations(&self, request: &LoadRequest, ledger: &Ledger) -> HashMap<String, i64> {
+        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let keys = request.files.iter().filter_map(|(_, id)| id.as_ref()).map(file_key);
+        keys.chain([done_key(&request.load)])
+            .map(|key| {
+                let version = seen.get(&key).copied().unwrap_or_else(|| ledger.version_of(&key));
+                (key, version)
+            })
+            .collect()
+    }
+}
+
+struct Claim<'a> {
+    table: &'a Table,
+    load: &'a LoadId,
+    fence: Fence,
+}
+
+#[async_trait]
+impl Change for Claim<'_> {
+    async fn actions(&mut self, current: &Current) -> Result<Vec<Value>> {
+        if current.ledger.is_done(self.load) {
+            return Err(done_already(self.table, self.load));
+        }
+        if let Some(newer) = current.ledger.claim(self.load).filter(|there| *there > self.fence) {
+            return Err(claimed(self.table, self.load, newer));
+        }
+        Ok(vec![line(Transaction::new(claim_key(self.load), self.fence.0))?])
+    }
+}
+
+fn done_already(table: &Table, load: &LoadId) -> Error {
+    Error::conflict(format!("{}: the load {load} is committed already", table.address()))
+        .hint("nothing is to be done; `flumen load show` tells about it")
+}
+
+fn claimed(table: &Table, load: &LoadId, by: Fence) -> Error {
+    Error::conflict(format!("{}: attempt {} has taken over the load {load}", table.address(), by.0))
+        .hint("this attempt was too slow; the other one finishes the load")
+}
+
+#[async_trait]
+impl Sink for LakeSink {
+    fn address(&self) -> String {
+        self.table.address()
+    }
+
+    async fn state(&self) -> Result<Option<TableState>> {
+        let snapshot = self.table.snapshot().await?;
+        Ok(snapshot.map(|snapshot| TableState {
+            schema: snapshot.schema(),
+            version: Some(snapshot.version()),
+            partition_by: snapshot.partition_by(),
+        }))
+    }
+
+    async fn known(&self, files: &[LoadId]) -> Result<Vec<bool>> {
+        let ledger = self.ledger().await?;
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        for file in files {
+            let key = file_key(file);
+            let version = ledger.version_of(&key);
+            seen.insert(key, version);
+        }
+        Ok(files.iter().map(|file| ledger.has_file(file)).collect())
+    }
+
+    async fn loads(&self, limit: usize) -> Result<Vec<LedgerEntry>> {
+        let Some(snapshot) = self.table.snapshot().await? else { return Ok(Vec::new()) };
+        let loads = ledger::loads(&self.table, snapshot.version(), limit).await?;
+        Ok(loads.into_iter().map(|load| load.entry).collect())
+    }
+
+    async fn undo(&self, load: &LoadId, record: &LoadRecord) -> Result<Committed> {
+        let _ = (load, record);
+        Err(Error::invalid("undo"))
+    }
+
+    async fn begin(&self, request: LoadRequest) -> Result<Box<dyn LoadSession>> {
+        let current = Current::read(&self.table).await?;
+        let expected = self.expectations(&request, &current.ledger);
+        check_fence(&self.table, &request, &current.ledger)?;
+        let rewrites = request.mode != Mode::Append;
+        if let Some(snapshot) = &current.snapshot {
+            snapshot.check_writable(rewrites)?;
+        }
+        let evolution = match (&request.mode, request.evolve) {
+            (Mode::Replace, _) => Evolution::Anything,
+            (_, true) => Evolution::AddColumns,
+            (_, false) => Evolution::Frozen,
+        };
+        let conversion = schema::conversion(&self.table, current.snapshot.as_ref(), &request.schema, evolution)?;
+        let partition_by = match &current.snapshot {
+            Some(snapshot) => snapshot.partition_by(),
+            None => spelled(&request.partition_by, &conversion.schema),
+        };
+        let lock = match self.table.folder() {
+            Some(folder) => {
+                let folder = folder.join(load_folder(&request.load));
+                Some(LoadLock::take(&folder, request.load.as_str(), &self.table.address())?)
+            }
+            None => None,
+        };
+        if lock.is_some() || request.fence.0 > 0 {
+            sweep(&self.table, &request.load, &HashSet::new()).await?;
+        }
+        let files = LoadFiles::new(
+            self.table.clone(),
+            request.load.clone(),
+            self.ids.next(),
+            conversion,
+            &partition_by,
+            Handle::current(),
+        )?;
+        let note = self.note("WRITE", Value::Null, Map::new());
+        let table_id = self.ids.next();
+        Ok(Box::new(LakeSession {
+            table: self.table.clone(),
+            clock: Arc::clone(&self.clock),
+            request,
+            files: Arc::new(files),
+            expected,
+            evolution,
+            partition_by,
+            note,
+            table_id,
+            lock,
+            settled: false,
+        }))
+    }
+
+    fn lineage_by_default(&self) -> bool {
+        true
+    }
+
+    fn stored_type(&self, data_type: &DataType) -> Result<DataType> {
+        types::stored_type(data_type)
+    }
+}
+
+/// `names` as the columns of `schema` are spelled.
+fn spelled(names: &[String], schema: &SchemaRef) -> Vec<String> {
+    names
+        .iter()
+        .map(|name| schema::find(schema, name).map_or_else(|| name.clone(), |field| field.name().clone()))
+        .collect()
+}
+
+/// Whether the attempt still holds the load. An attempt with number 0 competes with nobody.
+fn check_fence(table: &Table, request: &LoadRequest, ledger: &Ledger) -> Result<()> {
+    if request.fence.0 == 0 {
+        return Ok(());
+    }
+    if ledger.is_done(&request.load) {
+        return Err(done_already(table, &request.load));
+    }
+    match ledger.claim(&request.load) {
+        Some(claim) if claim != request.fence => Err(claimed(table, &request.load, claim)),
+        _ => Ok(()),
+    }
+}
+
+/// Removes what dead attempts at `load` left in its folder: whatever the log does not know, and `keep` does not name.
+async fn sweep(table: &Table, load: &LoadId, keep: &HashSet<String>) -> Result<()> {
+    let folder = Path::from(load_folder(load));
+    let listed: Vec<Path> = table
+        .store()
+        .list(Some(&folder))
+        .map_ok(|file| file.location)
+        .try_filter(|path| {
+            let data = path.as_ref().ends_with(".parquet") && !keep.contains(path.as_ref());
+            std::future::ready(data)
+        })
+        .try_collect()
+        .await
+        .map_err(|error| table.store_error(error))?;
+    if listed.is_empty() {
+        return Ok(());
+    }
+    let known = match table.snapshot().await? {
+        Some(snapshot) => known_files(&snapshot).await?,
+        None => HashSet::new(),
+    };
+    delete_files(table, listed.into_iter().filter(|path| !known.contains(path.as_ref()))).await
+}
+
+/// The files that the log names: those of the table, and those that were removed and may be wanted by an undo.
+async fn known_files(snapshot: &Snapshot) -> Result<HashSet<String>> {
+    let table = snapshot.table();
+    let mut known: HashSet<String> = snapshot.files()?.into_iter().map(|file| file.path).collect();
+    let state = deltalake_core::table::state::DeltaTableState::new(snapshot.state.clone());
+    let mut removed = state.all_tombstones(table.log.as_ref());
+    while let Some(removed) = removed.try_next().await.map_err(|error| table.error(error))? {
+        known.insert(removed.path().into_owned());
+    }
+    Ok(known)
+}
+
+/// One load on its way into a lake table.
+struct LakeSession {
+    table: Table,
+    clock: Arc<dyn Clock>,
+    request: LoadRequest,
+    files: Arc<LoadFiles>,
+    expected: HashMap<String, i64>,
+    evolution: Evolution,
+    partition_by: Vec<String>,
+    note: Note,
+    table_id: uuid::Uuid,
+    lock: Option<LoadLock>,
+    /// Whether the files are committed, or removed.
+    settled: bool,
+}
+
+#[async_trait]
+impl LoadSession for LakeSession {
+    fn writer(&self) -> Result<Box<dyn BatchWriter>> {
+        Ok(Box::new(self.files.writer()))
+    }
+
+    fn takes_over(&self, schema: &SchemaRef) -> bool {
+        let _ = schema;
+        false
+    }
+
+    fn take_over(&self, path: &FsPath) -> Result<u64> {
+        let _ = path;
+        Err(Error::internal("take_over"))
+    }
+
+    async fn quarantine(&self, rows: Vec<RecordBatch>) -> Result<()> {
+        let _ = rows;
+        Ok(())
+    }
+
+    async fn commit(mut self: Box<Self>, record: &LoadRecord) -> Result<Committed> {
+        match self.try_commit(record).await {
+            Ok(committed) => Ok(committed),
+            Err(error) => {
+                self.remove_files().await?;
+                Err(error)
+            }
+        }
+    }
+
+    async fn abort(mut self: Box<Self>) -> Result<()> {
+        self.remove_files().await
+    }
+}
+
+impl LakeSession {
+    async fn try_commit(&mut self, record: &LoadRecord) -> Result<Committed> {
+        let files = Arc::clone(&self.files);
+        let written = tokio::task::spawn_blocking(move || files.finish()).await;
+        let written =
+            written.map_err(|error| Error::internal(format!("the last files were not written: {error}")))??;
+        let bytes_written = written.iter().map(|file| file.size).sum();
+        self.note.at = self.clock.now();
+        self.note.parameters = parameters(&self.request, &self.partition_by);
+        self.note.entries = entries(record, &written)?;
+        let mut change = LoadChange {
+            table: &self.table,
+            request: &self.request,
+            columns: self.files.columns(),
+            partition_by: &self.partition_by,
+            expected: &self.expected,
+            evolution: self.evolution,
+            files: &written,
+            table_id: self.table_id,
+            now_ms: self.note.at.timestamp_millis(),
+        };
+        let version = commit(&self.table, &mut change, &self.note).await?;
+        self.settled = true;
+        let ours = written.into_iter().map(|file| file.path).collect();
+        // The rows are committed: what a dead attempt left is not worth an error now.
+        let _ = sweep(&self.table, &self.request.load, &ours).await;
+        self.lock.take();
+        Ok(Committed { version: Some(version), bytes_written })
+    }
+
+    async fn remove_files(&mut self) -> Result<()> {
+        self.settled = true;
+        let paths = self.files.discard();
+        let removed = delete_files(&self.table, paths).await;
+        self.lock.take();
+        remove_empty_folders(&self.table);
+        removed
+    }
+}
+
+impl Drop for LakeSession {
+    fn drop(&mut self) {
+        if self.settled {
+            return;
+        }
+        let paths = self.files.discard();
+        if self.table.folder().is_some() {
+            for file in paths.iter().filter_map(|path| output::local_path(&self.table, path)) {
+                let _ = std::fs::remove_file(file);
+            }
+            self.lock.take();
+            remove_empty_folders(&self.table);
+        } else if let Ok(runtime) = Handle::try_current() {
+            let table = self.table.clone();
+            runtime.spawn(async move { delete_files(&table, paths).await });
+        }
+    }
+}
+
+/// The folders of a table that never came to be.
+fn remove_empty_folders(table: &Table) {
+    let Some(folder) = table.folder() else { return };
+    let _ = std::fs::remove_dir(folder);
+    if let Some(namespace) = folder.parent() {
+        let _ = std::fs::remove_dir(namespace);
+    }
+}
+
+/// Delta's `operationParameters`: all values are text.
+fn parameters(request: &LoadRequest, partition_by: &[String]) -> Value {
+    let mode = match request.mode {
+        Mode::Append => "Append",
+        _ => "Overwrite",
+    };
+    json!({ "mode": mode, "partitionBy": json!(partition_by).to_string(), "load": request.load })
+}
+
+fn entries(record: &LoadRecord, files: &[NewFile]) -> Result<Map<String, Value>> {
+    let record = serde_json::to_value(record)
+        .map_err(|error| Error::internal(format!("the record of a load cannot be written: {error}")))?;
+    let rows: u64 = files.iter().map(|file| file.rows).sum();
+    let bytes: u64 = files.iter().map(|file| file.size).sum();
+    let metrics = json!({
+        "numFiles": files.len().to_string(),
+        "numOutputRows": rows.to_string(),
+        "numOutputBytes": bytes.to_string(),
+    });
+    Ok(Map::from_iter([(RECORD_KEY.to_owned(), record), ("operationMetrics".to_owned(), metrics)]))
+}
+
+/// The commit of a load.
+struct LoadChange<'a> {
+    table: &'a Table,
+    request: &'a LoadRequest,
+    columns: &'a SchemaRef,
+    partition_by: &'a [String],
+    expected: &'a HashMap<String, i64>,
+    evolution: Evolution,
+    files: &'a [NewFile],
+    table_id: uuid::Uuid,
+    now_ms: i64,
+}
+
+#[async_trait]
+impl Change for LoadChange<'_> {
+    async fn actions(&mut self, current: &Current) -> Result<Vec<Value>> {
+        check_fence(self.table, self.request, &current.ledger)?;
+        self.check_expectations(&current.ledger)?;
+        let snapshot = current.snapshot.as_ref();
+        if let Some(snapshot) = snapshot {
+            snapshot.check_writable(self.request.mode != Mode::Append)?;
+            if snapshot.partition_by() != self.partition_by {
+                return Err(Error::conflict(format!(
+                    "{}: another load has made the table meanwhile, with other partitions",
+                    self.table.address()
+                ))
+                .hint("run the same command again"));
+            }
+        }
+        let mut actions = schema::schema_actions(
+            self.table,
+            snapshot,
+            self.columns,
+            self.partition_by,
+            self.evolution,
+            self.table_id,
+            self.now_ms,
+        )?;
+        if let (Some(snapshot), Mode::Replace) = (snapshot, &self.request.mode) {
+            let files = snapshot.state.try_log_data().map_err(|error| self.table.error(error))?;
+            for file in files.iter() {
+                actions.push(line(file.remove_action(true))?);
+            }
+        }
+        for file in self.files {
+            actions.push(line(add(file, self.now_ms))?);
+        }
+        actions.extend(self.transactions(&current.ledger)?);
+        Ok(actions)
+    }
+}
+
+impl LoadChange<'_> {
+    /// That nobody has loaded the same since this load looked.
+    fn check_expectations(&self, ledger: &Ledger) -> Result<()> {
+        if ledger.version_of(&done_key(&self.request.load)) != self.expected_of(&done_key(&self.request.load)) {
+            return Err(done_already(self.table, &self.request.load));
+        }
+        for (file, id) in &self.request.files {
+            let Some(key) = id.as_ref().map(file_key) else { continue };
+            if ledger.version_of(&key) != self.expected_of(&key) {
+                return Err(Error::conflict(format!(
+                    "{}: another load has loaded {} meanwhile",
+                    self.table.address(),
+                    file.address
+                ))
+                .hint("run the same command again: it loads what is missing"));
+            }
+        }
+        Ok(())
+    }
+
+    fn expected_of(&self, key: &str) -> i64 {
+        self.expected.get(key).copied().unwrap_or(0)
+    }
+
+    /// The ledger's entries: every file and the load are done, under our number.
+    fn transactions(&self, ledger: &Ledger) -> Result<Vec<Value>> {
+        let files = self.request.files.iter().filter_map(|(_, id)| id.as_ref()).map(file_key);
+        let mut lines = Vec::new();
+        let mut written = HashSet::new();
+        for key in files.chain([done_key(&self.request.load)]) {
+            if written.insert(key.clone()) {
+                let version = ledger.version_of(&key);
+                // The next odd number.
+                lines.push(self.transaction(key, version + 1 + version % 2)?);
+            }
+        }
+        lines.push(self.transaction(claim_key(&self.request.load), self.request.fence.0)?);
+        Ok(lines)
+    }
+
+    fn transaction(&self, key: String, version: i64) -> Result<Value> {
+        line(Transaction::new_with_last_update(key, version, Some(self.now_ms)))
+    }
+}
+
+/// The action that makes `file` visible.
+pub(crate) fn add(file: &NewFile, now_ms: i64) -> Add {
+    Add {
+        path: file.path.clone(),
+        partition_values: file.partition.iter().cloned().collect(),
+        size: file.size.try_into().unwrap_or(i64::MAX),
+        modification_time: now_ms,
+        data_change: true,
+        stats: Some(file.stats.clone()),
+        ..Default::default()
+    }
+}

@@ -1,0 +1,151 @@
+//! Splits rows by the values of the partition columns, which stand in the log and not in the files.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+#[cfg(test)]
+use arrow::array::RecordBatch;
+use arrow::array::{ArrayRef, UInt32Array};
+use arrow::compute::take;
+use arrow::datatypes::{DataType, Schema, SchemaRef};
+use arrow::util::display::{ArrayFormatter, FormatOptions};
+use flumen_core::{Error, Result};
+
+/// The values of the partition columns, by column, as Delta writes them.
+pub(crate) type Partition = Arc<[(String, Option<String>)]>;
+
+/// Which columns divide the rows.
+#[derive(Debug)]
+pub(crate) struct Partitioning {
+    /// Name and place of each partition column, in the table's order.
+    by: Vec<(String, usize)>,
+    /// The places of the others.
+    kept: Vec<usize>,
+}
+
+impl Partitioning {
+    /// How rows with the columns of `schema` are divided by the columns `partition_by`; and the columns that are left for
+    /// the files.
+    ///
+    /// Errors: `Invalid` if such a column is not there, cannot divide rows, or if none is left.
+    pub(crate) fn new(schema: &SchemaRef, partition_by: &[String]) -> Result<(Self, SchemaRef)> {
+        let mut by = Vec::new();
+        for name in partition_by {
+            let wanted = name.to_lowercase();
+            let Some(place) = schema.fields().iter().position(|field| field.name().to_lowercase() == wanted) else {
+                let names = schema.fields().iter().map(|field| field.name().as_str());
+                return Err(
+                    Error::invalid(format!("there is no column '{name}' to partition by")).did_you_mean(name, names)
+                );
+            };
+            let field = schema.field(place);
+            if field.data_type().is_nested() || *field.data_type() == DataType::Binary {
+                return Err(Error::invalid(format!(
+                    "the column '{name}' ({}) cannot partition a table",
+                    field.data_type()
+                ))
+                .hint("partition by a column of text, numbers, dates or truth values"));
+            }
+            by.push((field.name().clone(), place));
+        }
+        let kept: Vec<usize> =
+            (0..schema.fields().len()).filter(|place| !by.iter().any(|(_, partition)| partition == place)).collect();
+        if kept.is_empty() {
+            return Err(Error::invalid("the table has no column beside those it is partitioned by"));
+        }
+        let columns = Arc::new(Schema::new(kept.iter().map(|place| schema.field(*place).clone()).collect::<Vec<_>>()));
+        Ok((Self { by, kept }, columns))
+    }
+
+    /// The rows of each partition, without the partition columns.
+    pub(crate) fn split(&self, columns: Vec<ArrayRef>) -> Result<Vec<(Partition, Vec<ArrayRef>)>> {
+        if self.by.is_empty() {
+            return Ok(vec![(Arc::from([]), columns)]);
+        }
+        let mut rows: HashMap<Vec<Option<String>>, Vec<u32>> = HashMap::new();
+        let keys =
+            self.by.iter().filter_map(|(_, place)| columns.get(*place)).map(Keys::new).collect::<Result<Vec<_>>>()?;
+        let count = columns.first().map_or(0, |column| column.len());
+        for row in 0..count {
+            let key: Vec<Option<String>> = keys.iter().map(|key| key.value(row)).collect();
+            rows.entry(key).or_default().push(u32::try_from(row).unwrap_or(u32::MAX));
+        }
+        let kept: Vec<&ArrayRef> = self.kept.iter().filter_map(|place| columns.get(*place)).collect();
+        let mut parts = Vec::with_capacity(rows.len());
+        let whole = rows.len() == 1;
+        for (key, rows) in rows {
+            let rows = UInt32Array::from(rows);
+            let part =
+                kept.iter().map(|column| if whole { Ok(Arc::clone(column)) } else { Ok(take(column, &rows, None)?) });
+            let names = self.by.iter().map(|(name, _)| name.clone());
+            parts.push((names.zip(key).collect(), part.collect::<Result<Vec<_>>>()?));
+        }
+        Ok(parts)
+    }
+}
+
+/// The values of one partition column as text.
+struct Keys<'a> {
+    column: &'a ArrayRef,
+    text: ArrayFormatter<'a>,
+}
+
+/// How Delta writes dates and times as partition values.
+const FORMAT: FormatOptions<'static> = FormatOptions::new()
+    .with_timestamp_format(Some("%Y-%m-%d %H:%M:%S%.6f"))
+    .with_timestamp_tz_format(Some("%Y-%m-%dT%H:%M:%S%.6fZ"));
+
+impl<'a> Keys<'a> {
+    fn new(column: &'a ArrayRef) -> Result<Self> {
+        Ok(Self { column, text: ArrayFormatter::try_new(column.as_ref(), &FORMAT)? })
+    }
+
+    /// `None` for null, and for the empty text, which Delta takes for null.
+    fn value(&self, row: usize) -> Option<String> {
+        if self.column.is_null(row) {
+            return None;
+        }
+        Some(self.text.value(row).to_string()).filter(|text| !text.is_empty())
+    }
+}
+
+/// For tests and checks: the rows of `batch` by partition.
+#[cfg(test)]
+fn split_batch(batch: &RecordBatch, by: &[String]) -> Result<Vec<String>> {
+    let (partitioning, _) = Partitioning::new(&batch.schema(), by)?;
+    let mut found: Vec<String> = partitioning
+        .split(batch.columns().to_vec())?
+        .into_iter()
+        .map(|(partition, columns)| format!("{:?} {}", partition.as_ref(), columns.first().map_or(0, |c| c.len())))
+        .collect();
+    found.sort();
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use arrow::array::{Date32Array, Int32Array, StringArray};
+
+    #[test]
+    fn rows_go_to_their_partition() {
+        let batch = RecordBatch::try_from_iter([
+            ("day", Arc::new(Date32Array::from(vec![Some(0), Some(1), None, Some(0)])) as ArrayRef),
+            ("n", Arc::new(Int32Array::from(vec![1, 2, 3, 4])) as ArrayRef),
+            ("s", Arc::new(StringArray::from(vec!["", "a", "b", ""])) as ArrayRef),
+        ])
+        .unwrap();
+        let split = split_batch(&batch, &["DAY".to_owned(), "s".to_owned()]).unwrap();
+        assert_eq!(
+            split,
+            [
+                r#"[("day", None), ("s", Some("b"))] 1"#,
+                r#"[("day", Some("1970-01-01")), ("s", None)] 2"#,
+                r#"[("day", Some("1970-01-02")), ("s", Some("a"))] 1"#,
+            ]
+        );
+        assert!(
+            split_batch(&batch, &["dya".to_owned()]).unwrap_err().remedy().is_some_and(|hint| hint.contains("day"))
+        );
+    }
+}
