@@ -5,6 +5,7 @@
 
 pub mod catalog;
 pub mod connect;
+pub mod decode;
 pub mod encode;
 pub mod error;
 pub mod numeric;

@@ -21,6 +21,7 @@ use crate::spool::Spool;
 pub mod http;
 pub mod local;
 pub mod object_store;
+pub mod postgres;
 pub mod stdin;
 
 use http::WebFile;

@@ -24,9 +24,9 @@ pub const BLOCK_BYTES: usize = 128 << 10;
 /// Rows looked at together.
 const BLOCK_ROWS: usize = 1024;
 /// Microseconds from 1970 to 2000, where Postgres begins to count.
-const EPOCH_MICROS: i64 = 946_684_800_000_000;
+pub const EPOCH_MICROS: i64 = 946_684_800_000_000;
 /// Days from 1970 to 2000.
-const EPOCH_DAYS: i32 = 10_957;
+pub const EPOCH_DAYS: i32 = 10_957;
 /// The days and microseconds (since 2000) that Postgres can keep: from 4713 BC to 5874897 and 294276 AD.
 const DAYS: std::ops::RangeInclusive<i32> = -2_451_545..=2_145_031_948;
 const MICROS: std::ops::Range<i64> = -211_813_488_000_000_000..9_223_371_331_200_000_000;
@@ -357,13 +357,19 @@ fn place_slices<'a>(
     }
 }
 
-fn check_range<T: Copy>(array: &ArrayRef, values: &[T], fits: impl Fn(&T) -> bool, what: &str) -> Result<(), Unfit> {
+fn check_range<T: Copy + std::fmt::Display>(
+    array: &ArrayRef,
+    values: &[T],
+    fits: impl Fn(&T) -> bool,
+    what: &str,
+) -> Result<(), Unfit> {
     if values.iter().all(&fits) {
         return Ok(());
     }
     match values.iter().enumerate().find(|(row, value)| array.is_valid(*row) && !fits(value)) {
-        Some((row, _)) => {
-            let shown = arrow::util::display::array_value_to_string(array, row).unwrap_or_default();
+        Some((row, value)) => {
+            let shown = arrow::util::display::array_value_to_string(array, row)
+                .unwrap_or_else(|_| format!("{value} (since 1970)"));
             Err(Unfit::new(
                 format!("the {what} {shown} is outside of what Postgres can keep"),
                 "mend the value, or load the column as text with --types",

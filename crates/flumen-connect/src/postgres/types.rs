@@ -140,13 +140,19 @@ fn stored_field(field: &Arc<Field>) -> Result<Arc<Field>> {
     let stored = match stored_type(field.data_type())? {
         // Nobody knows better within a nested value: JSON null.
         DataType::Null => DataType::Utf8,
+        // The JSON writer knows zones by their offset alone.
+        DataType::Timestamp(unit, Some(_)) => DataType::Timestamp(unit, Some("+00:00".into())),
         other => other,
     };
     Ok(Arc::new(field.as_ref().clone().with_data_type(stored)))
 }
 
 fn stored_item(item: &Arc<Field>) -> Result<Arc<Field>> {
-    Ok(Arc::new(Field::new("item", stored_field(item)?.data_type().clone(), true)))
+    let stored = match stored_type(item.data_type())? {
+        DataType::Null => DataType::Utf8,
+        other => other,
+    };
+    Ok(Arc::new(Field::new("item", stored, true)))
 }
 
 /// The Postgres type that a new column gets for a stored type, and how its values go over the wire.
