@@ -36,16 +36,26 @@ impl Dialect {
     ///
     /// Errors: `Data` for an empty file, for too many columns, and for names that are no text.
     pub fn find(address: &str, name: &str, head: &[u8], ended: bool, options: &ReadOptions) -> Result<Option<Self>> {
-        let Some(begin) = beginning(head, options.skip_lines) else {
+        check(options)?;
+        let Some(mut begin) = beginning(head, options.skip_lines) else {
             return if ended { Err(empty(address, options.skip_lines)) } else { Ok(None) };
         };
+        // What Excel writes and reads in front of the header.
+        let mut announced = None;
+        if let [b's', b'e', b'p', b'=', delimiter, rest @ ..] = &head[begin..]
+            && let [b'\r', b'\n', ..] | [b'\n', ..] = rest
+        {
+            announced = Some(*delimiter);
+            begin += 6 + usize::from(rest[0] == b'\r');
+        }
         let line = 1 + memchr_iter(b'\n', &head[..begin]).count() as u64;
         let text = &head[begin..];
         if !ended && memchr::memchr(b'\n', text).is_none() {
             return Ok(None);
         }
         let quote = options.quote.unwrap_or_else(|| Some(find_quote(text)));
-        let delimiter = options.delimiter.unwrap_or_else(|| find_delimiter(text, ended, quote, name, options));
+        let delimiter =
+            options.delimiter.or(announced).unwrap_or_else(|| find_delimiter(text, ended, quote, name, options));
         let marks = Marks { delimiter, quote };
 
         let mut first: Option<(Vec<Vec<u8>>, usize)> = None;
@@ -75,6 +85,21 @@ impl Dialect {
         let usual_width = usual_width(&head[data_from..], ended, marks).unwrap_or(width);
         Ok(Some(Self { marks, header, names, renamed, usual_width, data_from, data_line }))
     }
+}
+
+/// Whether the marks that the user named can be told apart.
+fn check(options: &ReadOptions) -> Result<()> {
+    let quote = options.quote.unwrap_or(Some(b'"'));
+    for (option, mark) in [("--delimiter", options.delimiter), ("--quote", quote)] {
+        if mark.is_some_and(|mark| matches!(mark, b'\n' | b'\r' | 0) || !mark.is_ascii()) {
+            return Err(Error::invalid(format!("{option} cannot be a line end or a byte beyond ASCII"))
+                .hint("use a character such as ';' or '|'"));
+        }
+    }
+    if options.delimiter.is_some() && options.delimiter == quote {
+        return Err(Error::invalid("--delimiter and --quote are the same character").hint("change one of them"));
+    }
+    Ok(())
 }
 
 /// Where the first line that is not blank begins, after `skip` lines.

@@ -164,6 +164,9 @@ fn names() {
 fn delimiters() {
     check("a;b\n1;x,y\n2;z\n", "a Int64, b Utf8\n1: 1 | x,y\n2: 2 | z");
     check("a\tb c\n1\tx\n", "a Int64, b c Utf8\n1: 1 | x");
+    check("sep=;\r\na;b\n1,2,3;x\n", "a Utf8, b Utf8\n1: 1,2,3 | x");
+    let wrong = ReadOptions { delimiter: Some(b'"'), quote: Some(Some(b'"')), ..ReadOptions::default() };
+    check_with("x.csv", b"a", &wrong, "--delimiter and --quote are the same character [change one of them]");
     check("a|b\n1|x\n", "a Int64, b Utf8\n1: 1 | x");
     let text = TextOptions { decimal_comma: true, ..TextOptions::default() };
     let german = ReadOptions { text, ..ReadOptions::default() };
