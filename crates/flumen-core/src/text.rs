@@ -4,15 +4,18 @@
 //! a value that is classified as a type parses as that type. No digit is ever lost in silence: a number too large for its type
 //! does not fit it.
 
-use arrow::array::{
-    ArrayRef, BooleanBuilder, Date32Builder, Decimal128Builder, Float64Builder, Int64Builder, NullArray,
-    PrimitiveBuilder, StringBuilder, Time64MicrosecondBuilder, TimestampMicrosecondBuilder,
+use arrow::array::{ArrayRef, BooleanBuilder, NullArray, StringBuilder};
+use arrow::datatypes::{
+    DataType, Date32Type, Decimal128Type, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type,
+    Time64MicrosecondType, TimeUnit, TimestampMicrosecondType, validate_decimal_precision_and_scale,
 };
-use arrow::datatypes::{DataType, Float32Type, Int8Type, Int16Type, Int32Type, TimeUnit};
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
 
+use numbers::Numbers;
+
+mod numbers;
 pub mod parse;
 mod types;
 mod word;
@@ -91,17 +94,17 @@ pub struct TextColumn {
 enum Builder {
     Null(usize),
     Boolean(BooleanBuilder),
-    Int8(PrimitiveBuilder<Int8Type>),
-    Int16(PrimitiveBuilder<Int16Type>),
-    Int32(PrimitiveBuilder<Int32Type>),
-    Int64(Int64Builder),
-    Float32(PrimitiveBuilder<Float32Type>),
-    Float64(Float64Builder),
-    Decimal(Decimal128Builder, u8, i8),
-    Date(Date32Builder),
-    Time(Time64MicrosecondBuilder),
-    Timestamp(TimestampMicrosecondBuilder),
-    TimestampTz(TimestampMicrosecondBuilder),
+    Int8(Numbers<Int8Type>),
+    Int16(Numbers<Int16Type>),
+    Int32(Numbers<Int32Type>),
+    Int64(Numbers<Int64Type>),
+    Float32(Numbers<Float32Type>),
+    Float64(Numbers<Float64Type>),
+    Decimal(Numbers<Decimal128Type>, u8, i8),
+    Date(Numbers<Date32Type>),
+    Time(Numbers<Time64MicrosecondType>),
+    Timestamp(Numbers<TimestampMicrosecondType>),
+    TimestampTz(Numbers<TimestampMicrosecondType>),
     Text(StringBuilder),
 }
 
@@ -113,24 +116,20 @@ impl TextColumn {
         let builder = match data_type {
             DataType::Null => Builder::Null(0),
             DataType::Boolean => Builder::Boolean(BooleanBuilder::with_capacity(rows)),
-            DataType::Int8 => Builder::Int8(PrimitiveBuilder::with_capacity(rows)),
-            DataType::Int16 => Builder::Int16(PrimitiveBuilder::with_capacity(rows)),
-            DataType::Int32 => Builder::Int32(PrimitiveBuilder::with_capacity(rows)),
-            DataType::Int64 => Builder::Int64(Int64Builder::with_capacity(rows)),
-            DataType::Float32 => Builder::Float32(PrimitiveBuilder::with_capacity(rows)),
-            DataType::Float64 => Builder::Float64(Float64Builder::with_capacity(rows)),
+            DataType::Int8 => Builder::Int8(Numbers::new(data_type, rows)),
+            DataType::Int16 => Builder::Int16(Numbers::new(data_type, rows)),
+            DataType::Int32 => Builder::Int32(Numbers::new(data_type, rows)),
+            DataType::Int64 => Builder::Int64(Numbers::new(data_type, rows)),
+            DataType::Float32 => Builder::Float32(Numbers::new(data_type, rows)),
+            DataType::Float64 => Builder::Float64(Numbers::new(data_type, rows)),
             DataType::Decimal128(precision, scale) => {
-                let builder = Decimal128Builder::with_capacity(rows).with_precision_and_scale(*precision, *scale)?;
-                Builder::Decimal(builder, *precision, *scale)
+                validate_decimal_precision_and_scale::<Decimal128Type>(*precision, *scale)?;
+                Builder::Decimal(Numbers::new(data_type, rows), *precision, *scale)
             }
-            DataType::Date32 => Builder::Date(Date32Builder::with_capacity(rows)),
-            DataType::Time64(TimeUnit::Microsecond) => Builder::Time(Time64MicrosecondBuilder::with_capacity(rows)),
-            DataType::Timestamp(TimeUnit::Microsecond, None) => {
-                Builder::Timestamp(TimestampMicrosecondBuilder::with_capacity(rows))
-            }
-            DataType::Timestamp(TimeUnit::Microsecond, Some(zone)) => {
-                Builder::TimestampTz(TimestampMicrosecondBuilder::with_capacity(rows).with_timezone(Arc::clone(zone)))
-            }
+            DataType::Date32 => Builder::Date(Numbers::new(data_type, rows)),
+            DataType::Time64(TimeUnit::Microsecond) => Builder::Time(Numbers::new(data_type, rows)),
+            DataType::Timestamp(TimeUnit::Microsecond, None) => Builder::Timestamp(Numbers::new(data_type, rows)),
+            DataType::Timestamp(TimeUnit::Microsecond, Some(_)) => Builder::TimestampTz(Numbers::new(data_type, rows)),
             DataType::Utf8 => Builder::Text(StringBuilder::with_capacity(rows, rows * 8)),
             other => return Err(Error::invalid(format!("text cannot be read as {other}"))),
         };
@@ -154,16 +153,16 @@ impl TextColumn {
         match &mut self.builder {
             Builder::Null(rows) => *rows += 1,
             Builder::Boolean(b) => b.append_null(),
-            Builder::Int8(b) => b.append_null(),
-            Builder::Int16(b) => b.append_null(),
-            Builder::Int32(b) => b.append_null(),
-            Builder::Int64(b) => b.append_null(),
-            Builder::Float32(b) => b.append_null(),
-            Builder::Float64(b) => b.append_null(),
-            Builder::Decimal(b, ..) => b.append_null(),
-            Builder::Date(b) => b.append_null(),
-            Builder::Time(b) => b.append_null(),
-            Builder::Timestamp(b) | Builder::TimestampTz(b) => b.append_null(),
+            Builder::Int8(b) => b.push(None),
+            Builder::Int16(b) => b.push(None),
+            Builder::Int32(b) => b.push(None),
+            Builder::Int64(b) => b.push(None),
+            Builder::Float32(b) => b.push(None),
+            Builder::Float64(b) => b.push(None),
+            Builder::Decimal(b, ..) => b.push(None),
+            Builder::Date(b) => b.push(None),
+            Builder::Time(b) => b.push(None),
+            Builder::Timestamp(b) | Builder::TimestampTz(b) => b.push(None),
             Builder::Text(b) => b.append_null(),
         }
     }
@@ -194,7 +193,7 @@ impl TextColumn {
         macro_rules! put {
             ($builder:expr, $parsed:expr) => {{
                 let parsed = $parsed;
-                $builder.append_option(parsed);
+                $builder.push(parsed);
                 parsed.is_some()
             }};
         }
@@ -204,7 +203,11 @@ impl TextColumn {
                 *rows += 1;
                 false
             }
-            Builder::Boolean(b) => put!(b, parse::boolean(value)),
+            Builder::Boolean(b) => {
+                let parsed = parse::boolean(value);
+                b.append_option(parsed);
+                parsed.is_some()
+            }
             Builder::Int8(b) => put!(b, parse::integral(number).and_then(|n| i8::try_from(n).ok())),
             Builder::Int16(b) => put!(b, parse::integral(number).and_then(|n| i16::try_from(n).ok())),
             Builder::Int32(b) => put!(b, parse::integral(number).and_then(|n| i32::try_from(n).ok())),
@@ -222,51 +225,55 @@ impl TextColumn {
 
     /// Appends many values. An empty one, and the null tokens, are null. `misfit` is called with the place (in `values`) and
     /// the bytes of each value that does not fit, and a null is appended in its stead.
-    pub fn extend<'a>(&mut self, values: impl Iterator<Item = Piece<'a>>, mut misfit: impl FnMut(usize, &'a [u8])) {
-        // What is common has its own loop. (A null token may look like a number.)
+    pub fn extend<'a>(
+        &mut self,
+        values: impl ExactSizeIterator<Item = Piece<'a>>,
+        mut misfit: impl FnMut(usize, &'a [u8]),
+    ) {
+        // A null token may look like a number, and a date in a format of its own like another date.
         let plain = self.nulls.is_empty() && self.date_format.is_none() && !self.decimal_comma;
-        if !plain {
-            for (place, value) in values.enumerate() {
-                self.extend_one(place, value.bytes(), &mut misfit);
-            }
-            return;
-        }
         macro_rules! fast {
-            ($builder:ident, $parse:expr) => {
-                for (place, value) in values.enumerate() {
-                    if let Builder::$builder(builder) = &mut self.builder
-                        && let Some(parsed) = $parse(value)
-                    {
-                        builder.append_value(parsed);
-                    } else {
-                        self.extend_one(place, value.bytes(), &mut misfit);
+            ($numbers:expr, $short:expr, $full:expr) => {
+                $numbers.extend(values, $short, |place, value| {
+                    let trimmed = value.trim_ascii();
+                    let parsed = $full(trimmed);
+                    if parsed.is_none() && !trimmed.is_empty() {
+                        misfit(place, value);
                     }
-                }
+                    parsed
+                })
             };
         }
-        match &self.builder {
-            Builder::Int64(_) => fast!(Int64, word::int64),
-            Builder::Float64(_) => fast!(Float64, word::float64),
-            Builder::Date(_) => fast!(Date, word::date32),
-            Builder::Timestamp(_) => fast!(Timestamp, word::timestamp),
-            Builder::Int32(_) => fast!(Int32, |value| word::int64(value).and_then(|n| i32::try_from(n).ok())),
-            Builder::Int16(_) => fast!(Int16, |value| word::int64(value).and_then(|n| i16::try_from(n).ok())),
+        #[allow(clippy::redundant_closure, reason = "a function passed by name is called, not inlined")]
+        match &mut self.builder {
+            Builder::Int64(b) if plain => fast!(b, |value| word::int64(value), parse::integral),
+            Builder::Float64(b) if plain => fast!(b, |value| word::float64(value), parse::float64),
+            Builder::Timestamp(b) if plain => {
+                fast!(b, |value| word::timestamp(value), |value| parse::timestamp_in(value, None, false))
+            }
+            Builder::Date(b) if plain => fast!(b, |value| word::date32(value), |value| parse::date_in(value, None)),
+            Builder::Int32(b) if plain => {
+                let narrow = |number: i64| i32::try_from(number).ok();
+                fast!(b, |value| word::int64(value).and_then(narrow), |value| parse::integral(value).and_then(narrow))
+            }
+            Builder::Int16(b) if plain => {
+                let narrow = |number: i64| i16::try_from(number).ok();
+                fast!(b, |value| word::int64(value).and_then(narrow), |value| parse::integral(value).and_then(narrow))
+            }
             _ => {
                 for (place, value) in values.enumerate() {
-                    self.extend_one(place, value.bytes(), &mut misfit);
+                    let value = value.bytes();
+                    if self.is_null(value) {
+                        self.append_null();
+                    } else if !self.append(value) {
+                        misfit(place, value);
+                    }
                 }
             }
         }
     }
 
-    fn extend_one<'a>(&mut self, place: usize, value: &'a [u8], misfit: &mut impl FnMut(usize, &'a [u8])) {
-        if value.is_empty() || self.is_null(value) {
-            self.append_null();
-        } else if !self.append(value) {
-            misfit(place, value);
-        }
-    }
-
+    #[inline]
     fn is_null(&self, value: &[u8]) -> bool {
         let value = if self.trim { value.trim_ascii() } else { value };
         value.is_empty() || !self.nulls.is_empty() && self.nulls.iter().any(|null| null.as_bytes() == value)
@@ -277,16 +284,16 @@ impl TextColumn {
         match &mut self.builder {
             Builder::Null(rows) => Arc::new(NullArray::new(std::mem::take(rows))),
             Builder::Boolean(b) => Arc::new(b.finish()),
-            Builder::Int8(b) => Arc::new(b.finish()),
-            Builder::Int16(b) => Arc::new(b.finish()),
-            Builder::Int32(b) => Arc::new(b.finish()),
-            Builder::Int64(b) => Arc::new(b.finish()),
-            Builder::Float32(b) => Arc::new(b.finish()),
-            Builder::Float64(b) => Arc::new(b.finish()),
-            Builder::Decimal(b, ..) => Arc::new(b.finish()),
-            Builder::Date(b) => Arc::new(b.finish()),
-            Builder::Time(b) => Arc::new(b.finish()),
-            Builder::Timestamp(b) | Builder::TimestampTz(b) => Arc::new(b.finish()),
+            Builder::Int8(b) => b.finish(),
+            Builder::Int16(b) => b.finish(),
+            Builder::Int32(b) => b.finish(),
+            Builder::Int64(b) => b.finish(),
+            Builder::Float32(b) => b.finish(),
+            Builder::Float64(b) => b.finish(),
+            Builder::Decimal(b, ..) => b.finish(),
+            Builder::Date(b) => b.finish(),
+            Builder::Time(b) => b.finish(),
+            Builder::Timestamp(b) | Builder::TimestampTz(b) => b.finish(),
             Builder::Text(b) => Arc::new(b.finish()),
         }
     }
