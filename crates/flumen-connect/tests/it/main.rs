@@ -4,6 +4,7 @@
 
 mod formats;
 mod http;
+mod postgres_modes;
 mod postgres_server;
 mod postgres_sink;
 mod postgres_source;

@@ -16,7 +16,7 @@ use flumen_core::write::{LoadSession, Sink};
 
 use crate::postgres_server::{Database, server};
 
-fn options() -> PostgresOptions {
+pub fn options() -> PostgresOptions {
     PostgresOptions {
         lock_timeout: Duration::from_millis(200),
         patience: Duration::from_secs(5),
@@ -24,17 +24,17 @@ fn options() -> PostgresOptions {
     }
 }
 
-fn sink_of(url: &str, table: &str, options: PostgresOptions) -> PostgresSink {
+pub fn sink_of(url: &str, table: &str, options: PostgresOptions) -> PostgresSink {
     let connector = Arc::new(PlainConnector::from_url(url).unwrap());
     let table = TableName { namespace: "public".into(), table: table.into() };
     PostgresSink::new(connector, format!("pg.{table}"), table, options).unwrap()
 }
 
-fn sink(database: &Database, table: &str) -> PostgresSink {
+pub fn sink(database: &Database, table: &str) -> PostgresSink {
     sink_of(&database.url, table, options())
 }
 
-fn request(name: &str, mode: Mode, schema: SchemaRef) -> LoadRequest {
+pub fn request(name: &str, mode: Mode, schema: SchemaRef) -> LoadRequest {
     LoadRequest {
         load: LoadId::derive([name]),
         mode,
@@ -50,7 +50,7 @@ fn request(name: &str, mode: Mode, schema: SchemaRef) -> LoadRequest {
     }
 }
 
-fn record(request: &LoadRequest) -> LoadRecord {
+pub fn record(request: &LoadRequest) -> LoadRecord {
     let file = FileIdentity { address: format!("{}.csv", request.load.short()), validator: Some("x".into()) };
     LoadRecord {
         load: request.load.clone(),
@@ -75,7 +75,7 @@ fn record(request: &LoadRequest) -> LoadRecord {
 }
 
 /// Writes each batch by a thread of its own.
-fn write(session: &dyn LoadSession, batches: Vec<RecordBatch>) -> Result<()> {
+pub fn write(session: &dyn LoadSession, batches: Vec<RecordBatch>) -> Result<()> {
     std::thread::scope(|scope| {
         let threads: Vec<_> = batches
             .into_iter()
@@ -91,7 +91,7 @@ fn write(session: &dyn LoadSession, batches: Vec<RecordBatch>) -> Result<()> {
     })
 }
 
-async fn load_request(sink: &PostgresSink, request: LoadRequest, batches: Vec<RecordBatch>) -> Result<()> {
+pub async fn load_request(sink: &PostgresSink, request: LoadRequest, batches: Vec<RecordBatch>) -> Result<()> {
     let record = record(&request);
     let session = sink.begin(request).await?;
     match tokio::task::block_in_place(|| write(session.as_ref(), batches)) {
@@ -103,19 +103,19 @@ async fn load_request(sink: &PostgresSink, request: LoadRequest, batches: Vec<Re
     }
 }
 
-async fn load(sink: &PostgresSink, name: &str, mode: Mode, batches: Vec<RecordBatch>) -> Result<()> {
+pub async fn load(sink: &PostgresSink, name: &str, mode: Mode, batches: Vec<RecordBatch>) -> Result<()> {
     load_request(sink, request(name, mode, batches[0].schema()), batches).await
 }
 
 /// Rows of (id, name).
-fn people(rows: &[(i64, &str)]) -> RecordBatch {
+pub fn people(rows: &[(i64, &str)]) -> RecordBatch {
     let schema = Schema::new(vec![Field::new("id", DataType::Int64, true), Field::new("name", DataType::Utf8, true)]);
     let ids = Int64Array::from_iter_values(rows.iter().map(|row| row.0));
     let names: StringArray = rows.iter().map(|row| Some(row.1).filter(|name| !name.is_empty())).collect();
     RecordBatch::try_new(Arc::new(schema), vec![Arc::new(ids), Arc::new(names)]).unwrap()
 }
 
-const LEFT: &str = "select count(*) from pg_class where relname like '\\_flumen\\_stage%'";
+pub const LEFT: &str = "select count(*) from pg_class where relname like '\\_flumen\\_stage%'";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_new_table_then_more_rows_then_others() {
