@@ -20,12 +20,13 @@ pub mod csv;
 mod empty;
 pub mod excel;
 pub mod ipc;
+pub mod json;
 pub mod parquet;
 mod plain;
 mod serial;
 
 /// Every format, in the order in which the bytes of a file are held against them.
-static ALL: &[&dyn Format] = &[&parquet::Parquet, &ipc::Ipc, &avro::Avro, &excel::Excel, &csv::Csv];
+static ALL: &[&dyn Format] = &[&parquet::Parquet, &ipc::Ipc, &avro::Avro, &excel::Excel, &csv::Csv, &json::Json];
 
 /// A file format that can be read.
 pub trait Format: Send + Sync {

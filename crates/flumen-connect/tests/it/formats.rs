@@ -241,3 +241,69 @@ async fn big_row_groups_are_read_in_parts() {
     assert_eq!((seen, pieces), (rows as usize, 3));
     assert_eq!(splits.bytes_read(), inputs[0].bytes().unwrap());
 }
+
+#[tokio::test]
+async fn json_is_read_in_all_its_layouts() {
+    let shown =
+        "id: Int64, zone: Utf8, at: Timestamp(µs)\n1: 1 | JFK | 2019-01-01T00:00:00\n2: 2 |  | \n3: 3 | x\"y | ";
+    let [one, two, three] =
+        [r#"{"id":1,"zone":"JFK","at":"2019-01-01 00:00:00"}"#, r#"{"id": 2}"#, r#"{"zone":"x\"y", "id": 3}"#];
+    let lines = format!("{one}\n\n{two}\r\n{three}");
+    let array = format!("\u{feff} [\n{one},{two}\n,\n{three}] \n");
+    let free = format!("{{\n{}\n{two}{three}", &one[1..]);
+    assert_eq!(check("t.ndjson", lines.as_bytes()).await, shown);
+    assert_eq!(check("t.json", lines.as_bytes()).await, shown);
+    assert_eq!(check("t", lines.as_bytes()).await, shown);
+    assert_eq!(check("t.json", array.as_bytes()).await, shown);
+    assert_eq!(check("t.json", free.as_bytes()).await, shown);
+    assert_eq!(check("t.json.gz", &gzip(array.as_bytes())).await, shown);
+}
+
+#[tokio::test]
+async fn nested_json_is_structs_or_flat() {
+    let text = br#"{"a":{"b":1,"c":[1,2.5]},"d":[{"e":"x"},{"e":null}],"m":1}
+{"a":{"b":null},"d":[],"m":{"z":1},"n":null}"#;
+    assert_eq!(
+        check("t.ndjson", text).await,
+        "a: Struct(\"b\": Int64, \"c\": List(Float64)), d: List(Struct(\"e\": Utf8)), m: Utf8, n: Null\n\
+         1: {b: 1, c: [1.0, 2.5]} | [{e: x}, {e: }] | 1 | \n\
+         2: {b: , c: } | [] | {\"z\":1} | "
+    );
+    let flat = ReadOptions { flatten: true, ..ReadOptions::default() };
+    assert_eq!(
+        check_with("t.ndjson", br#"{"a":{"b":1,"c":{"d":"x"}},"e":2}"#, &flat).await,
+        "a_b: Int64, a_c_d: Utf8, e: Int64\n1: 1 | x | 2"
+    );
+}
+
+#[tokio::test]
+async fn records_that_are_no_json_are_bad_rows() {
+    assert_eq!(
+        check("t.ndjson", b"{\"a\":1}\n{\"a\":\n[1]\n{\"a\":\"\xff\"}\n{\"a\":9223372036854775808}").await,
+        "a: Utf8\n1: 1\n5: 9223372036854775808\n\
+         bad row 2 (line Some(2)): is not valid JSON: the value is missing at byte 6: {\"a\":\n\
+         bad row 3 (line Some(3)): is not a JSON object: [1]\n\
+         bad row 4 (line Some(4)): is not valid UTF-8: {\"a\":\"\u{fffd}\"}"
+    );
+    assert_eq!(
+        check("t.json", b"[{\"a\":1},{\"a\" 2},\n3]").await,
+        "a: Int64\n1: 1\nbad row 2 (line Some(1)): is not valid JSON: a colon is missing at byte 6: {\"a\" 2}\n\
+         bad row 3 (line Some(2)): is not a JSON object: 3"
+    );
+    for cut in ["[{\"a\":1},", "[{\"a\":1}", "[{\"a\":", "[{\"a\":\"x", "["] {
+        let shown = check("t.json", cut.as_bytes()).await;
+        assert!(shown.starts_with("t.json ends early: its last value or its array is not closed"), "{cut}: {shown}");
+    }
+    assert!(check("t.json", b"[{}] {}").await.starts_with("t.json: there is more text after the array"));
+}
+
+#[tokio::test]
+async fn a_key_that_comes_late_is_a_column() {
+    let mut text = "{\"a\":1}\n".repeat(400_000);
+    text.push_str("{\"a\":2.5,\"b\":true}\n");
+    let shown = check("t.ndjson", text.as_bytes()).await;
+    assert!(shown.starts_with("a: Float64, b: Boolean\n1: 1.0 | \n"), "{}", &shown[..100]);
+    assert!(shown.ends_with("\n400001: 2.5 | true"));
+    let array = format!("[{}{{\"a\":2.5,\"b\":true}}]", "{\"a\":1},\n".repeat(400_000));
+    assert_eq!(check("t.json", array.as_bytes()).await, shown);
+}
