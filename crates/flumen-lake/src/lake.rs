@@ -7,7 +7,7 @@ use std::path::{Path as FsPath, PathBuf};
 use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
-use deltalake_core::kernel::{EagerSnapshot, Version};
+use deltalake_core::kernel::{DeletionVectorDescriptor, EagerSnapshot, Version};
 use deltalake_core::logstore::{LogStoreRef, StorageConfig, default_logstore};
 use deltalake_core::{DeltaTableError, kernel::transaction::TransactionError};
 use flumen_core::dataset::{LAKE, TableName};
@@ -128,13 +128,14 @@ impl Lake {
         let store: Arc<dyn ObjectStore> = Arc::new(PrefixStore::new(Arc::clone(&self.store), prefix.clone()));
         let log = default_logstore(Arc::clone(&store), Arc::clone(&self.store), &url, &StorageConfig::default());
         let folder = self.folder.as_ref().map(|root| root.join(&name.namespace).join(&name.table));
-        Ok(Table { name: name.clone(), url, store, log, folder })
+        Ok(Table { lake: self.clone(), name: name.clone(), url, store, log, folder })
     }
 }
 
 /// A place for a Delta table: it may hold one, or not yet. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Table {
+    lake: Lake,
     name: TableName,
     url: Url,
     store: Arc<dyn ObjectStore>,
@@ -146,6 +147,11 @@ impl Table {
     /// Its name.
     pub fn name(&self) -> &TableName {
         &self.name
+    }
+
+    /// The table in which the rows are that loads into this one refused.
+    pub fn quarantine(&self) -> Result<Self> {
+        self.lake.table(&self.name.quarantine())
     }
 
     /// Its address, as users write it: `lake.raw.trips`.
@@ -335,7 +341,7 @@ impl Snapshot {
                     size: file.size().try_into().unwrap_or(0),
                     modified_ms: file.modification_time(),
                     partition: file.partition_values_map().into_iter().collect(),
-                    deleted_rows: file.deletion_vector_descriptor().is_some(),
+                    deletion_vector: file.deletion_vector_descriptor(),
                     stats,
                 })
             })
@@ -354,8 +360,8 @@ pub struct DataFile {
     pub modified_ms: i64,
     /// The values of the partition columns, as Delta writes them: the file does not hold these columns.
     pub partition: BTreeMap<String, Option<String>>,
-    /// Whether another tool has deleted rows of it by a deletion vector.
-    pub deleted_rows: bool,
+    /// Rows of it that another tool has deleted in place. We make none.
+    pub deletion_vector: Option<DeletionVectorDescriptor>,
     /// What is known of its rows.
     pub stats: Option<FileStats>,
 }

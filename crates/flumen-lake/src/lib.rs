@@ -4,6 +4,7 @@
 //! - [`types`]: how Arrow's types are kept in Delta.
 //! - [`ledger`]: which loads a table has had, from its log.
 //! - [`sink`]: how a load writes, and commits, as one.
+//! - `ops`: one operation on a table, one module: undo, merge, scd2, replace-where.
 //!
 //! Every change is one Delta commit, made by the loop in `commit.rs`: look at the latest snapshot, decide, try to write the
 //! next version, and decide again if somebody else was faster.
@@ -11,5 +12,6 @@
 mod commit;
 pub mod lake;
 pub mod ledger;
+mod ops;
 pub mod sink;
 pub mod types;

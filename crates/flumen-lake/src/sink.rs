@@ -15,17 +15,19 @@ mod files;
 mod lock;
 mod output;
 mod partition;
+mod quarantine;
 mod schema;
 mod stats;
+mod takeover;
 
 use std::collections::{HashMap, HashSet};
 use std::path::Path as FsPath;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow::array::RecordBatch;
-use arrow::datatypes::{DataType, SchemaRef};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use async_trait::async_trait;
-use deltalake_core::kernel::{Add, Transaction};
+use deltalake_core::kernel::{Add, Remove, Transaction};
 use flumen_core::clock::{Clock, Ids};
 use flumen_core::load::{Committed, Fence, LoadId, LoadRecord, LoadRequest, Mode};
 use flumen_core::write::{BatchWriter, LedgerEntry, LoadSession, Sink, TableState};
@@ -35,13 +37,22 @@ use object_store::path::Path;
 use serde_json::{Map, Value, json};
 use tokio::runtime::Handle;
 
-pub(crate) use files::{LoadFiles, NewFile, load_folder};
+use convert::Conversion;
+use files::load_folder;
+pub(crate) use files::{LoadFiles, NewFile};
 use lock::LoadLock;
 use schema::Evolution;
+pub(crate) use stats::delta_stats;
 
 use crate::commit::{Change, Current, Note, commit, line};
-use crate::lake::{Snapshot, Table, delete_files};
-use crate::ledger::{self, Ledger, RECORD_KEY, claim_key, done_key, file_key};
+use crate::lake::{DataFile, Snapshot, Table, delete_files};
+use crate::ledger::{self, Ledger, RECORD_KEY, UNDOES_KEY, claim_key, done_key, file_key};
+use crate::ops::merge::Merge;
+use crate::ops::replace_where::ReplaceWhere;
+use crate::ops::rewrite::{Operation, Rewriting};
+use crate::ops::scd2::Scd2;
+use crate::ops::take_out::TakeOut;
+use crate::ops::undo::{self, Undo};
 use crate::types;
 
 /// A lake table as the destination of loads.
@@ -80,6 +91,18 @@ impl LakeSink {
 
     fn note(&self, operation: &'static str, parameters: Value, entries: Map<String, Value>) -> Note {
         Note { operation, parameters, entries, at: self.clock.now(), id: self.ids.next() }
+    }
+
+    fn target(&self, load: &LoadId, columns: SchemaRef, partition_by: Vec<String>) -> RewriteTarget {
+        let ids = Arc::clone(&self.ids);
+        RewriteTarget {
+            table: self.table.clone(),
+            load: load.clone(),
+            ids,
+            columns,
+            partition_by,
+            runtime: Handle::current(),
+        }
     }
 
     async fn ledger(&self) -> Result<Ledger> {
@@ -161,8 +184,24 @@ impl Sink for LakeSink {
     }
 
     async fn undo(&self, load: &LoadId, record: &LoadRecord) -> Result<Committed> {
-        let _ = (load, record);
-        Err(Error::invalid("undo"))
+        let snapshot = self.table.snapshot().await?;
+        let (commit_of_load, _) = undo::find(&self.table, snapshot.as_ref(), load).await?;
+        let mut entries = entries(record, &[])?;
+        entries.insert(UNDOES_KEY.to_owned(), json!(commit_of_load.version));
+        let note =
+            self.note("RESTORE", json!({ "load": load, "version": commit_of_load.version.to_string() }), entries);
+        let columns = snapshot.as_ref().map(Snapshot::schema).unwrap_or_else(|| Arc::new(Schema::empty()));
+        let partition_by = snapshot.as_ref().map(Snapshot::partition_by).unwrap_or_default();
+        let mut change = Undo {
+            table: &self.table,
+            load,
+            version: commit_of_load.version,
+            target: self.target(&record.load, columns, partition_by),
+            rewriting: Undo::rewriting(load),
+            now_ms: note.at.timestamp_millis(),
+        };
+        let version = commit(&self.table, &mut change, &note).await?;
+        Ok(Committed { version: Some(version), bytes_written: 0 })
     }
 
     async fn begin(&self, request: LoadRequest) -> Result<Box<dyn LoadSession>> {
@@ -193,9 +232,12 @@ impl Sink for LakeSink {
         if lock.is_some() || request.fence.0 > 0 {
             sweep(&self.table, &request.load, &HashSet::new()).await?;
         }
+        let columns = with_validity(&conversion.schema, &request.mode);
+        let operation = operation(&self.table, &request, &columns, current.snapshot.as_ref())?;
+        let target = self.target(&request.load, Arc::clone(&columns), partition_by.clone());
         let files = LoadFiles::new(
             self.table.clone(),
-            request.load.clone(),
+            folder_of(&request),
             self.ids.next(),
             conversion,
             &partition_by,
@@ -208,6 +250,9 @@ impl Sink for LakeSink {
             clock: Arc::clone(&self.clock),
             request,
             files: Arc::new(files),
+            columns,
+            target,
+            rewriting: operation.map(Rewriting::new),
             expected,
             evolution,
             partition_by,
@@ -291,6 +336,11 @@ struct LakeSession {
     clock: Arc<dyn Clock>,
     request: LoadRequest,
     files: Arc<LoadFiles>,
+    /// The columns that the table will have at least.
+    columns: SchemaRef,
+    target: RewriteTarget,
+    /// What a load does to the rows that are there, where it is more than adding to them or removing them all.
+    rewriting: Option<Rewriting>,
     expected: HashMap<String, i64>,
     evolution: Evolution,
     partition_by: Vec<String>,
@@ -308,18 +358,24 @@ impl LoadSession for LakeSession {
     }
 
     fn takes_over(&self, schema: &SchemaRef) -> bool {
-        let _ = schema;
-        false
+        let whole = matches!(self.request.mode, Mode::Append | Mode::Replace | Mode::ReplaceLoad { .. });
+        whole && !self.files.is_partitioned() && takeover::fits(schema, self.files.columns())
     }
 
     fn take_over(&self, path: &FsPath) -> Result<u64> {
-        let _ = path;
-        Err(Error::internal("take_over"))
+        takeover::take_over(&self.files, path)
     }
 
     async fn quarantine(&self, rows: Vec<RecordBatch>) -> Result<()> {
-        let _ = rows;
-        Ok(())
+        let table = self.table.quarantine()?;
+        let note = Note {
+            operation: "WRITE",
+            parameters: json!({ "mode": "Append", "load": self.request.load }),
+            entries: Map::new(),
+            at: self.clock.now(),
+            id: self.target.ids.next(),
+        };
+        quarantine::write(&table, &self.request.load, note.id, rows, &note).await
     }
 
     async fn commit(mut self: Box<Self>, record: &LoadRecord) -> Result<Committed> {
@@ -350,8 +406,10 @@ impl LakeSession {
         let mut change = LoadChange {
             table: &self.table,
             request: &self.request,
-            columns: self.files.columns(),
+            columns: &self.columns,
             partition_by: &self.partition_by,
+            target: &self.target,
+            rewriting: self.rewriting.as_mut(),
             expected: &self.expected,
             evolution: self.evolution,
             files: &written,
@@ -360,7 +418,10 @@ impl LakeSession {
         };
         let version = commit(&self.table, &mut change, &self.note).await?;
         self.settled = true;
-        let ours = written.into_iter().map(|file| file.path).collect();
+        let superseded: HashSet<Path> =
+            self.rewriting.take().map(|of| of.superseded.into_iter().collect()).unwrap_or_default();
+        let ours = written.into_iter().filter(|file| !superseded.contains(&Path::from(file.path.as_str())));
+        let ours = ours.map(|file| file.path).collect();
         // The rows are committed: what a dead attempt left is not worth an error now.
         let _ = sweep(&self.table, &self.request.load, &ours).await;
         self.lock.take();
@@ -370,7 +431,8 @@ impl LakeSession {
     async fn remove_files(&mut self) -> Result<()> {
         self.settled = true;
         let paths = self.files.discard();
-        let removed = delete_files(&self.table, paths).await;
+        let rewritten = self.rewriting.take().map(Rewriting::discard).unwrap_or_default();
+        let removed = delete_files(&self.table, paths.into_iter().chain(rewritten)).await;
         self.lock.take();
         remove_empty_folders(&self.table);
         removed
@@ -433,6 +495,8 @@ struct LoadChange<'a> {
     request: &'a LoadRequest,
     columns: &'a SchemaRef,
     partition_by: &'a [String],
+    target: &'a RewriteTarget,
+    rewriting: Option<&'a mut Rewriting>,
     expected: &'a HashMap<String, i64>,
     evolution: Evolution,
     files: &'a [NewFile],
@@ -465,13 +529,11 @@ impl Change for LoadChange<'_> {
             self.table_id,
             self.now_ms,
         )?;
-        if let (Some(snapshot), Mode::Replace) = (snapshot, &self.request.mode) {
-            let files = snapshot.state.try_log_data().map_err(|error| self.table.error(error))?;
-            for file in files.iter() {
-                actions.push(line(file.remove_action(true))?);
-            }
+        let (removed, added) = self.outcome(snapshot).await?;
+        for file in &removed {
+            actions.push(line(remove(file, self.now_ms))?);
         }
-        for file in self.files {
+        for file in &added {
             actions.push(line(add(file, self.now_ms))?);
         }
         actions.extend(self.transactions(&current.ledger)?);
@@ -480,6 +542,39 @@ impl Change for LoadChange<'_> {
 }
 
 impl LoadChange<'_> {
+    /// The files that go and those that come.
+    async fn outcome(&mut self, snapshot: Option<&Snapshot>) -> Result<(Vec<DataFile>, Vec<NewFile>)> {
+        let mut there = snapshot.map(Snapshot::files).transpose()?.unwrap_or_default();
+        let mut added = self.files.to_vec();
+        match &self.request.mode {
+            Mode::Append => there.clear(),
+            Mode::Replace => {}
+            Mode::ReplaceLoad { slot } => {
+                let mut removed: Vec<DataFile> = Vec::new();
+                let folder = format!("/{}/", slot_folder(slot));
+                if there.iter().any(|file| is_mixed(&file.path)) {
+                    let snapshot_version = snapshot.map_or(0, Snapshot::version);
+                    let before = loads_of_slot(self.table, snapshot_version, slot).await?;
+                    let mut rewriting = Rewriting::new(Box::new(TakeOut::new(before)));
+                    let outcome = rewriting.outcome(snapshot, self.table, self.target, &[]).await?;
+                    removed.extend(there.iter().filter(|file| outcome.removed.contains(&file.path)).cloned());
+                    added.extend(outcome.added);
+                }
+                removed.extend(there.into_iter().filter(|file| file.path.contains(&folder) && !is_mixed(&file.path)));
+                there = removed;
+            }
+            Mode::Merge { .. } | Mode::Scd2 { .. } | Mode::ReplaceWhere { .. } => {
+                let Some(rewriting) = self.rewriting.as_mut() else {
+                    return Err(Error::internal("a mode that rewrites rows has no operation"));
+                };
+                let outcome = rewriting.outcome(snapshot, self.table, self.target, self.files).await?;
+                there.retain(|file| outcome.removed.contains(&file.path));
+                added = outcome.added;
+            }
+        }
+        Ok((there, added))
+    }
+
     /// That nobody has loaded the same since this load looked.
     fn check_expectations(&self, ledger: &Ledger) -> Result<()> {
         if ledger.version_of(&done_key(&self.request.load)) != self.expected_of(&done_key(&self.request.load)) {
@@ -534,5 +629,138 @@ pub(crate) fn add(file: &NewFile, now_ms: i64) -> Add {
         data_change: true,
         stats: Some(file.stats.clone()),
         ..Default::default()
+    }
+}
+
+/// The action that makes `file` go.
+pub(crate) fn remove(file: &DataFile, now_ms: i64) -> Remove {
+    Remove {
+        path: file.path.clone(),
+        data_change: true,
+        deletion_timestamp: Some(now_ms),
+        extended_file_metadata: Some(true),
+        partition_values: Some(file.partition.clone().into_iter().collect()),
+        size: i64::try_from(file.size).ok(),
+        deletion_vector: file.deletion_vector.clone(),
+        ..Default::default()
+    }
+}
+
+/// The names of files that hold rows of several loads begin so.
+const MIXED: &str = "mixed";
+
+/// Whether the file at `path` may hold rows of several loads.
+pub(crate) fn is_mixed(path: &str) -> bool {
+    path.split('/').any(|part| part == MIXED)
+}
+
+/// The folder, within that of its load, of files that a later load with the same slot replaces.
+fn slot_folder(slot: &str) -> String {
+    format!("slot-{}", LoadId::derive(["slot", slot]))
+}
+
+/// The folder of the files that `request` writes.
+fn folder_of(request: &LoadRequest) -> String {
+    let folder = load_folder(&request.load);
+    match &request.mode {
+        Mode::ReplaceLoad { slot } => format!("{folder}/{}", slot_folder(slot)),
+        _ => folder,
+    }
+}
+
+/// The loads that were written under `slot`.
+async fn loads_of_slot(table: &Table, version: u64, slot: &str) -> Result<Vec<LoadId>> {
+    let loads = ledger::loads(table, version, usize::MAX).await?;
+    let same = loads.into_iter().map(|load| load.entry.record);
+    let same = same.filter(|record| matches!(&record.mode, Mode::ReplaceLoad { slot: of } if of == slot));
+    Ok(same.map(|record| record.load).collect())
+}
+
+/// The columns of a load, and those that its mode adds.
+fn with_validity(columns: &SchemaRef, mode: &Mode) -> SchemaRef {
+    let Mode::Scd2 { valid_from, valid_to, .. } = mode else { return Arc::clone(columns) };
+    let mut fields: Vec<Arc<Field>> = columns.fields().iter().cloned().collect();
+    for name in [valid_from, valid_to] {
+        if schema::find(columns, name).is_none() {
+            fields.push(Arc::new(Field::new(name, types::utc_timestamp(), true)));
+        }
+    }
+    Arc::new(Schema::new(fields))
+}
+
+/// What `request` does to the rows that are there, if that is more than adding to them or removing them all.
+fn operation(
+    table: &Table,
+    request: &LoadRequest,
+    columns: &SchemaRef,
+    current: Option<&Snapshot>,
+) -> Result<Option<Box<dyn Operation>>> {
+    let all = all_columns(columns, current);
+    let spell = |name: &String| -> Result<String> {
+        match schema::find(&all, name) {
+            Some(field) => Ok(field.name().clone()),
+            None => Err(Error::invalid(format!("{}: the load has no column '{name}'", table.address()))
+                .did_you_mean(name, columns.fields().iter().map(|field| field.name().as_str()))),
+        }
+    };
+    let keys = |keys: &[String]| -> Result<Vec<String>> {
+        if keys.is_empty() {
+            return Err(Error::invalid(format!("{}: the mode {} needs keys", table.address(), request.mode.name()))
+                .hint("name the columns that identify a row with --key"));
+        }
+        keys.iter().map(spell).collect()
+    };
+    Ok(match &request.mode {
+        Mode::Append | Mode::Replace | Mode::ReplaceLoad { .. } => None,
+        Mode::Merge { keys: by, delete_flag } => {
+            Some(Box::new(Merge::new(keys(by)?, delete_flag.as_ref().map(spell).transpose()?)))
+        }
+        Mode::Scd2 { keys: by, valid_from, valid_to } => Some(Box::new(Scd2::new(
+            keys(by)?,
+            columns,
+            spell(valid_from)?,
+            spell(valid_to)?,
+            request.started.timestamp_micros(),
+        ))),
+        Mode::ReplaceWhere { predicate } => {
+            let made = ReplaceWhere::new(predicate, &all).map_err(|error| error.within(table.address()))?;
+            Some(Box::new(made))
+        }
+    })
+}
+
+/// The columns of the table after a load with `columns`.
+fn all_columns(columns: &SchemaRef, current: Option<&Snapshot>) -> SchemaRef {
+    let Some(current) = current else { return Arc::clone(columns) };
+    let there = current.schema();
+    let new = columns.fields().iter().filter(|field| schema::find(&there, field.name()).is_none());
+    Arc::new(Schema::new(there.fields().iter().chain(new).cloned().collect::<Vec<_>>()))
+}
+
+/// Where rewritten rows of a table go.
+pub(crate) struct RewriteTarget {
+    table: Table,
+    load: LoadId,
+    ids: Arc<dyn Ids>,
+    columns: SchemaRef,
+    partition_by: Vec<String>,
+    runtime: Handle,
+}
+
+impl RewriteTarget {
+    /// The columns of rewritten rows: all that the table has, then.
+    pub(crate) fn schema(&self, snapshot: Option<&Snapshot>) -> SchemaRef {
+        all_columns(&self.columns, snapshot)
+    }
+
+    /// Files for rewritten rows.
+    pub(crate) fn files(&self, snapshot: Option<&Snapshot>) -> Result<Arc<LoadFiles>> {
+        let schema = self.schema(snapshot);
+        let conversion = Conversion { from: (0..schema.fields().len()).collect(), schema };
+        let folder = format!("{}/{MIXED}", load_folder(&self.load));
+        let runtime = self.runtime.clone();
+        let files =
+            LoadFiles::new(self.table.clone(), folder, self.ids.next(), conversion, &self.partition_by, runtime)?;
+        Ok(Arc::new(files))
     }
 }

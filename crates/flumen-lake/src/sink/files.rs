@@ -54,7 +54,7 @@ pub(crate) fn load_folder(load: &LoadId) -> String {
 /// The files of one attempt at a load.
 pub(crate) struct LoadFiles {
     table: Table,
-    load: LoadId,
+    folder: String,
     attempt: Uuid,
     runtime: Handle,
     conversion: Conversion,
@@ -88,12 +88,12 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl LoadFiles {
-    /// Prepares to write; makes no file yet.
+    /// Prepares to write into `folder` of the table; makes no file yet.
     ///
     /// Errors: `Invalid` if the table cannot be partitioned as asked.
     pub(crate) fn new(
         table: Table,
-        load: LoadId,
+        folder: String,
         attempt: Uuid,
         conversion: Conversion,
         partition_by: &[String],
@@ -108,7 +108,7 @@ impl LoadFiles {
         let row_groups = ArrowRowGroupWriterFactory::new(&pattern.map_err(broken)?, Arc::clone(&columns));
         Ok(Self {
             table,
-            load,
+            folder,
             attempt,
             runtime,
             conversion,
@@ -128,6 +128,21 @@ impl LoadFiles {
         &self.conversion.schema
     }
 
+    /// The table.
+    pub(crate) fn table(&self) -> &Table {
+        &self.table
+    }
+
+    /// Whether the table has partitions.
+    pub(crate) fn is_partitioned(&self) -> bool {
+        self.partitioning.is_partitioned()
+    }
+
+    /// The runtime in which uploads run.
+    pub(crate) fn runtime(&self) -> &Handle {
+        &self.runtime
+    }
+
     /// A writer for one thread.
     pub(crate) fn writer(self: &Arc<Self>) -> Writer {
         locked(&self.state).writers += 1;
@@ -137,7 +152,7 @@ impl LoadFiles {
     /// A path that no file has.
     pub(crate) fn new_path(&self, partition: &Partition) -> Path {
         let number = self.counter.fetch_add(1, Ordering::Relaxed);
-        let mut path = Path::from(load_folder(&self.load));
+        let mut path = Path::from(self.folder.as_str());
         for (column, value) in partition.iter() {
             path = path.join(partition_folder(column, value.as_deref()));
         }
@@ -187,8 +202,7 @@ impl LoadFiles {
     fn close(&self, partition: &Partition, mut file: OpenFile) -> Result<()> {
         let metadata = file.writer.finish().map_err(|error| self.error(error))?;
         let size = file.writer.bytes_written() as u64;
-        let output = file.writer.into_inner().map_err(|error| self.error(error))?;
-        output.finish().map_err(|error| self.io_error(error))?;
+        file.writer.inner_mut().finish().map_err(|error| self.io_error(error))?;
         self.add(NewFile {
             path: file.path.to_string(),
             size,

@@ -37,9 +37,9 @@ impl Output {
     }
 
     /// Ends the file: all its bytes are where they belong.
-    pub(crate) fn finish(self) -> io::Result<()> {
+    pub(crate) fn finish(&mut self) -> io::Result<()> {
         match self {
-            Self::Local(mut file) => file.flush(),
+            Self::Local(file) => file.flush(),
             Self::Upload(upload) => upload.finish(),
         }
     }
@@ -114,7 +114,7 @@ impl Upload {
         }
     }
 
-    fn finish(mut self) -> io::Result<()> {
+    fn finish(&mut self) -> io::Result<()> {
         self.wait()?;
         if self.multipart.is_none() {
             // Small enough for one request.

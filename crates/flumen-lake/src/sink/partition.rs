@@ -57,6 +57,11 @@ impl Partitioning {
         Ok((Self { by, kept }, columns))
     }
 
+    /// Whether there are partitions at all.
+    pub(crate) fn is_partitioned(&self) -> bool {
+        !self.by.is_empty()
+    }
+
     /// The rows of each partition, without the partition columns.
     pub(crate) fn split(&self, columns: Vec<ArrayRef>) -> Result<Vec<(Partition, Vec<ArrayRef>)>> {
         if self.by.is_empty() {

@@ -146,6 +146,11 @@ impl Bounds {
 
 fn bounds(statistics: &Statistics, data_type: &DataType) -> Option<(Bound, Bound)> {
     use Bound as B;
+    // Writers of old compared bytes as if they were signed.
+    let bytes = matches!(statistics, Statistics::ByteArray(_) | Statistics::FixedLenByteArray(_));
+    if bytes && statistics.is_min_max_deprecated() {
+        return None;
+    }
     Some(match statistics {
         Statistics::Boolean(of) => (B::Boolean(*of.min_opt()?), B::Boolean(*of.max_opt()?)),
         Statistics::Int32(of) => (B::Integer((*of.min_opt()?).into()), B::Integer((*of.max_opt()?).into())),

@@ -1,0 +1,6 @@
+//! Lake tables: loads in, rows out.
+
+mod append;
+mod modes;
+mod quarantine;
+mod support;
