@@ -13,8 +13,6 @@ use crate::commands::{self, Command};
     name = "flumen",
     version,
     about = "A data platform in one binary: bring data in, keep it in a lake, ask it with SQL.",
-    long_about = "A data platform in one binary: bring data in, keep it in a lake of open tables, ask it with SQL.\n\n\
-        Data goes to standard output, everything else to standard error.",
     help_template = "{about-with-newline}\n{usage-heading} {usage}\n\n{before-help}Options:\n{options}{after-help}",
     before_help = commands::overview(),
     after_help = AFTER_HELP,
@@ -75,11 +73,9 @@ pub struct GlobalOptions {
 /// When to use colours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum When {
-    /// On a terminal
+    // No doc comments: with them, every command's help would spell the values out over many lines.
     Auto,
-    /// Always
     Always,
-    /// Never
     Never,
 }
 

@@ -1,6 +1,9 @@
 //! The commands. A new one costs its own file, a variant and a line here, and its name in [`GROUPS`].
 
 mod completion;
+mod connection;
+mod doctor;
+mod init;
 mod sample;
 
 use flumen_core::Result;
@@ -10,6 +13,9 @@ use crate::context::Context;
 /// What Flumen can do.
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
+    Init(init::InitCommand),
+    Connection(connection::ConnectionCommand),
+    Doctor(doctor::DoctorCommand),
     Completion(completion::CompletionCommand),
     Sample(sample::SampleCommand),
 }
@@ -18,6 +24,9 @@ impl Command {
     /// Does it.
     pub async fn run(self, context: &Context) -> Result<()> {
         match self {
+            Command::Init(command) => command.run(context).await,
+            Command::Connection(command) => command.run(context).await,
+            Command::Doctor(command) => command.run(context).await,
             Command::Completion(command) => command.run(context).await,
             Command::Sample(command) => command.run(context).await,
         }
@@ -42,10 +51,8 @@ pub fn overview() -> String {
     let mut text = String::new();
     for (heading, names) in GROUPS {
         text.push_str(&format!("{heading}:\n"));
-        for name in *names {
-            if let Some(about) = about(name) {
-                text.push_str(&format!("  {name:<12} {about}\n"));
-            }
+        for (name, about) in names.iter().filter_map(|name| Some((name, about(name)?))) {
+            text.push_str(&format!("  {name:<12} {about}\n"));
         }
         text.push('\n');
     }

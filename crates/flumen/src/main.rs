@@ -28,6 +28,7 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => return usage(&error),
     };
+    flumen_project::tls::install_default_provider();
     let output = Output::new(&cli.global);
     match run(cli, output) {
         Ok(()) => ExitCode::SUCCESS,

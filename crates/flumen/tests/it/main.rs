@@ -1,5 +1,10 @@
 //! The binary from outside: exit codes, standard output, standard error, files.
+//!
+//! `sandbox` has what tests need; a file in `tests/cli/` is a transcript, a test that costs no Rust.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on should fail")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on should fail")]
 
+mod cli;
 mod sample;
+mod sandbox;
+mod stores;
