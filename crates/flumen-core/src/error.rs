@@ -150,6 +150,11 @@ impl Error {
                 "this is a folder, not a file".to_owned(),
                 Some("name the files in it, for example with '/*.csv'"),
             ),
+            Io::NotADirectory => (
+                ErrorKind::Invalid,
+                "a part of this path is a file, not a folder".to_owned(),
+                Some("choose another place"),
+            ),
             Io::Interrupted => (ErrorKind::Cancelled, "interrupted".to_owned(), None),
             _ => (ErrorKind::Unavailable, error.to_string(), None),
         };

@@ -280,8 +280,8 @@ impl Connection {
             }
             Err(error) => (None, takes == Takes::Secret || uses_secret(source), Some(error.message().to_owned())),
         };
-        // A template may carry a secret as the default of a variable.
-        let template = (is_template && takes != Takes::Secret && !uses_secret(source)).then(|| source.to_owned());
+        let private = takes == Takes::Secret || uses_secret(source);
+        let template = (is_template && (!private || names_only(source))).then(|| source.to_owned());
         ShownField { name, value, secret, template, problem }
     }
 
@@ -314,6 +314,12 @@ impl Connection {
         Error::invalid(format!("connection '{}' is of kind {}, not {wanted}", self.name(), self.settings.kind.name))
             .hint("'flumen connection list' shows the connections and their kinds")
     }
+}
+
+/// Whether a template does nothing but name a variable: one with text round it, or with a default, may hold the secret.
+fn names_only(source: &str) -> bool {
+    let source = source.trim();
+    source.starts_with("{{") && source.ends_with("}}") && source.matches("{{").count() == 1 && !source.contains(',')
 }
 
 /// What may be shown of a value, and whether something is masked.

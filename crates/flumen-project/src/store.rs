@@ -115,35 +115,45 @@ pub fn store_error(place: impl std::fmt::Display, error: object_store::Error) ->
     if let Some(io) = io_kind(&error) {
         return Error::io(place, std::io::Error::from(io)).caused_by(error);
     }
-    let text = error.to_string();
-    let (kind, what, hint) = match &error {
-        Store::NotFound { .. } if text.contains("NoSuchBucket") => (
-            ErrorKind::NotFound,
-            "there is no such bucket",
-            Some("check the bucket's name, its region and the endpoint"),
-        ),
-        Store::NotFound { .. } => (ErrorKind::NotFound, "not found", Some("check the bucket and the path")),
-        Store::PermissionDenied { .. } => (
-            ErrorKind::Invalid,
-            "access denied (403)",
-            Some("check the credentials and what they may do, or set 'anonymous: true' for a public bucket"),
-        ),
-        Store::Unauthenticated { .. } => (
-            ErrorKind::Invalid,
-            "the credentials are missing or wrong (401)",
-            Some("set them in the connection or in the environment, or set 'anonymous: true' for a public bucket"),
-        ),
-        Store::AlreadyExists { .. } | Store::Precondition { .. } => {
+    // A refused listing arrives as a generic error, with the status somewhere in the causes.
+    let text = whole_text(&error);
+    let status =
+        text.split_once("status code: ").and_then(|(_, rest)| rest.get(..3)).and_then(|code| code.parse().ok());
+    let credentials = "check the credentials and what they may do, or set 'anonymous: true' for a public bucket";
+    let missing = "set them in the connection or in the environment, or set 'anonymous: true' for a public bucket";
+    let (kind, what, hint) = match (&error, status) {
+        (Store::NotFound { .. }, _) | (_, Some(404))
+            if ["NoSuchBucket", "ContainerNotFound"].iter().any(|code| text.contains(code)) =>
+        {
+            (
+                ErrorKind::NotFound,
+                "there is no such bucket",
+                Some("check the bucket's name, its region and the endpoint"),
+            )
+        }
+        (Store::NotFound { .. }, _) | (_, Some(404)) => {
+            (ErrorKind::NotFound, "not found (404)", Some("check the bucket and the path"))
+        }
+        (Store::PermissionDenied { .. }, _) | (_, Some(403)) => {
+            (ErrorKind::Invalid, "access denied (403)", Some(credentials))
+        }
+        (Store::Unauthenticated { .. }, _) | (_, Some(401)) => {
+            (ErrorKind::Invalid, "the credentials are missing or wrong (401)", Some(missing))
+        }
+        (Store::AlreadyExists { .. } | Store::Precondition { .. }, _) => {
             (ErrorKind::Conflict, "somebody else wrote it first", Some("run the same command again"))
         }
-        Store::NotSupported { .. } | Store::NotImplemented { .. } => {
+        (Store::NotSupported { .. } | Store::NotImplemented { .. }, _) => {
             (ErrorKind::Invalid, "the store cannot do this", None)
         }
-        Store::InvalidPath { .. } => (ErrorKind::Invalid, "this is not a path that a store can have", None),
-        _ if text.contains("169.254.169.254") || text.contains("metadata") => (
+        (Store::InvalidPath { .. }, _) => (ErrorKind::Invalid, "this is not a path that a store can have", None),
+        _ if text.contains("169.254.169.254") || text.contains("metadata.google") => {
+            (ErrorKind::Invalid, "no credentials were found", Some(missing))
+        }
+        (_, Some(301 | 307)) => (
             ErrorKind::Invalid,
-            "no credentials were found",
-            Some("set them in the connection or in the environment, or set 'anonymous: true' for a public bucket"),
+            "the bucket is in another region",
+            Some("set 'region' in the connection, or AWS_REGION"),
         ),
         _ if text.contains("configured region") => (
             ErrorKind::Invalid,
@@ -183,6 +193,18 @@ fn io_kind(error: &(dyn std::error::Error + 'static)) -> Option<std::io::ErrorKi
         cause = inner.source();
     }
     None
+}
+
+/// The messages of an error and of all its causes.
+fn whole_text(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        text.push_str("; ");
+        text.push_str(&inner.to_string());
+        cause = inner.source();
+    }
+    text
 }
 
 /// The message of the innermost cause: the one that says what really happened.

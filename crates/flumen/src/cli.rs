@@ -79,10 +79,11 @@ pub enum When {
     Never,
 }
 
-/// A usage error as the error that `--json` prints: the first line of what clap says, and the usage as the remedy.
+/// A usage error as the error that `--json` prints: the first paragraph of what clap says, and the usage as the remedy.
 pub fn usage_error(error: &clap::Error) -> Error {
     let text = error.to_string();
-    let message = text.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned();
+    let paragraph: Vec<&str> = text.lines().map(str::trim).take_while(|line| !line.is_empty()).collect();
+    let message = paragraph.join(" ").trim_start_matches("error: ").to_owned();
     let usage = text.lines().find_map(|line| line.strip_prefix("Usage: "));
     Error::invalid(message).hint(match usage {
         Some(usage) => format!("usage: {usage}"),

@@ -285,6 +285,12 @@ impl PostgresConfig {
         if text.contains("TLS") || cause.contains("ertificate") || cause.contains("handshake") {
             let hint = if cause.contains("does not support TLS") {
                 "the server speaks no TLS: set 'sslmode: disable' or 'prefer'".to_owned()
+            } else if cause.contains("CaUsedAsEndEntity") {
+                "the server shows a certificate that is its own authority: have one made by an authority, or set \
+                 'sslmode: require'"
+                    .to_owned()
+            } else if cause.contains("not valid for name") {
+                format!("'{host}' is not the name in the certificate: use that name, or set 'sslmode: verify-ca'")
             } else if matches!(self.sslmode, SslMode::VerifyCa | SslMode::VerifyFull) {
                 "name the authority's certificate with sslrootcert, or set 'sslmode: require'".to_owned()
             } else {

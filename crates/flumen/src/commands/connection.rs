@@ -142,7 +142,10 @@ async fn test(connection: &Connection, context: &Context) -> Result<()> {
         if !context.output.json {
             context.output.line(format!("{mark}  {}{said}", check.what))?;
         }
-        check.outcome.map_err(|error| error.within(format!("connection '{}'", connection.name())))?;
+        check.outcome.map_err(|error| {
+            let place = format!("connection '{}'", connection.name());
+            if error.message().starts_with(&place) { error } else { error.within(place) }
+        })?;
     }
     Ok(())
 }

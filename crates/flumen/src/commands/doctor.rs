@@ -92,7 +92,10 @@ impl DoctorCommand {
         match project.lake() {
             Err(error) => findings.push(Finding { name, outcome: Outcome::Failed(error) }),
             Ok(lake) => match lake.url.to_file_path() {
-                Ok(folder) => findings.extend(folder_findings("lake", &folder, context)),
+                // Without the slash that a folder's URL ends with.
+                Ok(folder) => {
+                    findings.extend(folder_findings("lake", &folder.components().collect::<PathBuf>(), context))
+                }
                 Err(()) if self.offline => {}
                 Err(()) => findings.push(Finding { name, outcome: bucket_is_writable(&lake, context).await.into() }),
             },

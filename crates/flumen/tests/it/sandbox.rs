@@ -110,7 +110,7 @@ impl Sandbox {
     /// The text without what changes from run to run.
     fn filtered(&self, text: &str) -> String {
         let text = text.replace(&self.path().display().to_string(), "[DIR]");
-        let text = text.replace(&std::env::temp_dir().display().to_string(), "[TMP]");
+        let text = text.replace(&format!(" {}", std::env::temp_dir().display()), " [TMP]");
         let text = text.replace(env!("CARGO_PKG_VERSION"), "[VERSION]");
         FILTERS.with(|filters| {
             filters.iter().fold(text, |text, (pattern, with)| pattern.replace_all(&text, *with).into_owned())
@@ -155,7 +155,9 @@ fn replay(transcript: &str, sandbox: &Sandbox) -> String {
     while let Some(line) = lines.next() {
         let Some(first) = line.strip_prefix("$ ") else {
             // Comments and blank lines between commands stay; what was printed is printed anew.
-            if line.starts_with('#') || (line.is_empty() && lines.peek().is_none_or(|next| next.starts_with(['$', '#']))) {
+            if line.starts_with('#')
+                || (line.is_empty() && lines.peek().is_none_or(|next| next.starts_with(['$', '#'])))
+            {
                 got.push_str(&format!("{line}\n"));
             }
             continue;

@@ -32,7 +32,10 @@ fn answer(mut stream: TcpStream, status: &str, body: &str) {
             break;
         }
     }
-    let head = format!("HTTP/1.1 {status}\r\ncontent-type: application/xml\r\ncontent-length: {}\r\nconnection: close\r\n\r\n", body.len());
+    let head = format!(
+        "HTTP/1.1 {status}\r\ncontent-type: application/xml\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
+        body.len()
+    );
     // A client that has gone away wants no answer.
     let _ = stream.write_all(format!("{head}{body}").as_bytes());
 }
@@ -77,6 +80,13 @@ fn a_bucket_that_is_not_there_is_not_found() {
         assert!(said.starts_with("3\nfailed  list "), "{said}");
         assert!(said.contains("hint: check the bucket"), "{said}");
     }
+}
+
+#[test]
+fn an_endpoint_that_is_not_https_must_be_meant() {
+    let fields = S3.replace("allow_http: true, ", "");
+    let said = tested(&fields, &Server::answering("200 OK", EMPTY_BUCKET));
+    assert!(said.starts_with("2\n") && said.contains("hint: set 'allow_http: true'"), "{said}");
 }
 
 #[test]
