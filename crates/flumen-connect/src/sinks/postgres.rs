@@ -156,6 +156,14 @@ impl Sink for PostgresSink {
         ledger::loads(&client, &self.target, limit).await
     }
 
+    async fn times_loaded(&self, load: &LoadId) -> Result<usize> {
+        if !self.target.options.ledger {
+            return Ok(0);
+        }
+        let client = self.target.connect_once().await?;
+        ledger::times_loaded(&client, &self.target, load).await
+    }
+
     async fn undo(&self, load: &LoadId, record: &LoadRecord) -> Result<Committed> {
         let target = &self.target;
         let mut client = target.connect_once().await?;

@@ -225,6 +225,10 @@ async fn leftovers_are_swept_and_a_running_load_is_named() {
     );
     running.abort().await.unwrap();
     assert_eq!(db.show(LEFT).await, "0");
+    // A load that is given up may begin again at once.
+    load(&sink, "b", Mode::Append, vec![people(&[(1, "one")])]).await.unwrap();
+    assert_eq!(db.show("select * from t").await, "1 | one");
+    assert_eq!(sink.times_loaded(&LoadId::derive(["b"])).await.unwrap(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]

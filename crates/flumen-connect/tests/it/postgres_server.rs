@@ -94,19 +94,7 @@ impl Server {
             .process_group(0)
             .spawn()
             .ok()?;
-        let mut init = command(&bin.join("initdb"));
-        init.arg("-D").arg(&data).args([
-            "-U",
-            "flumen",
-            "-A",
-            "trust",
-            "-E",
-            "UTF8",
-            "--locale=C",
-            "-N",
-            "--no-instructions",
-        ]);
-        if !run(&mut init, &log) {
+        if !make_data(&bin, &data, &log) {
             eprintln!("{}", std::fs::read_to_string(&log).unwrap_or_default());
             return None;
         }
@@ -149,6 +137,29 @@ impl Server {
     fn url(&self, database: &str) -> String {
         format!("postgresql://flumen@127.0.0.1:{}/{database}", self.port)
     }
+}
+
+/// Makes the folder of a new server. What `initdb` makes is kept beside the build, since copying is ten times faster.
+fn make_data(bin: &Path, data: &Path, log: &Path) -> bool {
+    let version = bin.parent().and_then(Path::file_name).unwrap_or_default().to_string_lossy();
+    let kept = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("postgres-{version}"));
+    let copy = |from: &Path, to: &Path| run(Command::new("cp").arg("-a").arg(from).arg(to), log);
+    if kept.join("PG_VERSION").exists() && copy(&kept, data) {
+        return true;
+    }
+    let _ = std::fs::remove_dir_all(data);
+    let mut init = command(&bin.join("initdb"));
+    init.arg("-D").arg(data);
+    init.args(["-U", "flumen", "-A", "trust", "-E", "UTF8", "--locale=C", "-N", "--no-instructions"]);
+    if !run(&mut init, log) {
+        return false;
+    }
+    // Other tests may do the same at the same time: the first to rename wins, and all are the same.
+    let half = kept.with_extension(std::process::id().to_string());
+    if !copy(data, &half) || std::fs::rename(&half, &kept).is_err() {
+        let _ = std::fs::remove_dir_all(&half);
+    }
+    true
 }
 
 /// The command that stops the server at `data` at once.

@@ -120,6 +120,18 @@ pub async fn loads(client: &Client, target: &Target, limit: usize) -> Result<Vec
         .collect()
 }
 
+/// How often the load was committed, whether it was undone since or not.
+pub async fn times_loaded(client: &Client, target: &Target, load: &LoadId) -> Result<usize> {
+    if !exists(client, target).await? {
+        return Ok(0);
+    }
+    let row = client
+        .query_one("select count(*) from _flumen.loads where load = $1", &[&load.as_str()])
+        .await
+        .map_err(|error| failed(target, error))?;
+    Ok(usize::try_from(row.get::<_, i64>(0)).unwrap_or(usize::MAX))
+}
+
 /// Claims a load for the attempt with the request's fencing number.
 ///
 /// Errors: `Conflict` if a later attempt holds it, or if it is done.

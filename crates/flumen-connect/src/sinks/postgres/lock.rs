@@ -1,5 +1,7 @@
 //! The lock of a load, the names of its staging tables, and the sweeping of those that were left behind.
 
+use std::time::Duration;
+
 use flumen_core::load::LoadId;
 use flumen_core::{Error, Result};
 use tokio_postgres::Client;
@@ -21,17 +23,25 @@ fn key(digits: &str) -> Option<i64> {
     i64::from_str_radix(digits, 16).ok().map(|digits| OURS | digits)
 }
 
+/// How long the server may take to notice that the process that had a lock was killed.
+const NOTICE: Duration = Duration::from_secs(2);
+
 /// Takes the lock of `load` for as long as the connection lasts.
 ///
 /// Errors: `Conflict` if another connection has it; the message names it.
 pub async fn take(client: &Client, target: &Target, load: &LoadId) -> Result<()> {
     let key = key(load.short()).ok_or_else(|| Error::internal(format!("the id '{load}' is not hexadecimal")))?;
-    let row = client
-        .query_one("select pg_catalog.pg_try_advisory_lock($1)", &[&key])
-        .await
-        .map_err(|error| target.failed(error))?;
-    if row.get(0) {
-        return Ok(());
+    let taken = async {
+        loop {
+            let row = client.query_one("select pg_catalog.pg_try_advisory_lock($1)", &[&key]).await?;
+            if row.get(0) {
+                return Ok(());
+            }
+            tokio::time::sleep(NOTICE / 20).await;
+        }
+    };
+    if let Ok(taken) = tokio::time::timeout(NOTICE.min(target.options.lock_timeout), taken).await {
+        return taken.map_err(|error| target.failed(error));
     }
     let holder = client
         .query_opt(
@@ -58,6 +68,12 @@ pub async fn take(client: &Client, target: &Target, load: &LoadId) -> Result<()>
     });
     Err(Error::conflict(format!("{}: load {} is running already{who}", target.name(), load.short()))
         .hint("wait for it to end; what it loads is then in the ledger"))
+}
+
+/// Gives the lock back before the connection ends: the same load may begin again at once.
+pub async fn release(client: &Client) {
+    // A connection that is gone has no locks.
+    let _ = client.batch_execute("select pg_catalog.pg_advisory_unlock_all()").await;
 }
 
 /// Drops the staging tables in the table's schema that no running load owns, and those of `load`, whose lock is held.

@@ -213,17 +213,21 @@ impl LoadSession for Session {
         if let Err(error) = published {
             // The reason for the failure counts more than what could not be tidied up: the next load sweeps.
             let _ = self.drop_stage().await;
+            lock::release(&self.control).await;
             return Err(error);
         }
         // A plan that is made from old statistics is slow, not wrong: the load stands without it.
         let _ = self.control.batch_execute(&format!("analyze {}", self.target.sql())).await;
+        lock::release(&self.control).await;
         Ok(Committed { version: None, bytes_written: self.tally.bytes.load(Ordering::Acquire) })
     }
 
     async fn abort(self: Box<Self>) -> Result<()> {
         let shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner).take();
         drop(shared);
-        self.drop_stage().await
+        let dropped = self.drop_stage().await;
+        lock::release(&self.control).await;
+        dropped
     }
 }
 
