@@ -4,7 +4,7 @@
 //! empty folder, in order:
 //!
 //! ```text
-//! # a comment
+//! ## a comment
 //! $ flumen init taxi
 //! made a project in [DIR]/taxi        <- standard output
 //! ! try next: …                       <- standard error
@@ -111,6 +111,7 @@ impl Sandbox {
     fn filtered(&self, text: &str) -> String {
         let text = text.replace(&self.path().display().to_string(), "[DIR]");
         let text = text.replace(&format!(" {}", std::env::temp_dir().display()), " [TMP]");
+        let text = text.replace(&format!("\"{} ", std::env::temp_dir().display()), "\"[TMP] ");
         let text = text.replace(env!("CARGO_PKG_VERSION"), "[VERSION]");
         FILTERS.with(|filters| {
             filters.iter().fold(text, |text, (pattern, with)| pattern.replace_all(&text, *with).into_owned())
@@ -154,10 +155,9 @@ fn replay(transcript: &str, sandbox: &Sandbox) -> String {
     let mut lines = transcript.lines().peekable();
     while let Some(line) = lines.next() {
         let Some(first) = line.strip_prefix("$ ") else {
-            // Comments and blank lines between commands stay; what was printed is printed anew.
-            if line.starts_with('#')
-                || (line.is_empty() && lines.peek().is_none_or(|next| next.starts_with(['$', '#'])))
-            {
+            // Comments, and the blank lines before them, stay; what was printed is printed anew.
+            let before_comment = line.is_empty() && lines.peek().is_some_and(|next| next.starts_with("## "));
+            if line.starts_with("## ") || before_comment {
                 got.push_str(&format!("{line}\n"));
             }
             continue;
