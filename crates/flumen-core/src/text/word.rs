@@ -97,8 +97,8 @@ pub(super) fn float64(piece: Piece<'_>) -> Option<f64> {
         return None;
     }
     let fraction = count.wrapping_sub(zeros.trailing_zeros() as usize / 8).wrapping_mul(has_point);
-    let number = digits(word, count)? as f64 / POWERS[fraction];
-    Some(if negative { -number } else { number })
+    let number = digits(word, count)?.cast_signed() as f64 / POWERS[fraction];
+    Some(f64::from_bits(number.to_bits() | u64::from(negative) << 63))
 }
 
 /// The digits in eight bytes of the shape of `template`, as numbers of two digits: byte i is that of bytes i and i + 1.
