@@ -114,11 +114,14 @@ impl CsvInput {
         };
 
         let mut types = vec![TypeSet::ANY; dialect.names.len()];
-        let data = &head[dialect.data_from.min(head.len())..];
-        sample::add(data, ended, &dialect, &options.text, &mut types);
-        if !ended && codec == Codec::None && encoding == Encoding::Utf8 && !decoding.lone_returns {
-            sample::add_places(&*blob, &dialect, &options.text, &mut types);
+        let seekable = codec == Codec::None && encoding == Encoding::Utf8 && !decoding.lone_returns;
+        if !ended && !(seekable && sample::add_places(&*blob, &dialect, &options.text, &mut types)) {
+            // Where one cannot seek, as much as those places hold is taken from the beginning.
+            let more = limits::SAMPLE_PLACES * limits::SAMPLE_BYTES;
+            let read = reader.as_mut().take(more as u64).read_to_end(&mut head).map_err(failed)?;
+            ended = read < more;
         }
+        sample::add(&head[dialect.data_from.min(head.len())..], ended, &dialect, &options.text, &mut types);
         let field = |(name, types): (&String, &TypeSet)| Field::new(name, types.data_type(), true);
         let schema = Arc::new(Schema::new(dialect.names.iter().zip(&types).map(field).collect::<Vec<_>>()));
         let warnings = dialect.renamed.iter().map(|renamed| format!("{address}: {renamed}")).collect();

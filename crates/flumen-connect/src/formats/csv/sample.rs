@@ -29,14 +29,14 @@ pub(super) fn add(text: &[u8], ended: bool, dialect: &Dialect, options: &TextOpt
     });
 }
 
-/// Narrows `types` by samples from all over a local file. What cannot be read now is left to the reading that follows.
-pub(super) fn add_places(blob: &dyn Blob, dialect: &Dialect, options: &TextOptions, types: &mut [TypeSet]) {
+/// Narrows `types` by samples from all over a local file. False: this is none, or it cannot be read.
+pub(super) fn add_places(blob: &dyn Blob, dialect: &Dialect, options: &TextOptions, types: &mut [TypeSet]) -> bool {
     // The whole of a remote file would have to be there first.
     if blob.address().contains("://") {
-        return;
+        return false;
     }
-    let (Some(size), Ok(path)) = (blob.size(), blob.local_file()) else { return };
-    let Ok(mut file) = File::open(path) else { return };
+    let (Some(size), Ok(path)) = (blob.size(), blob.local_file()) else { return false };
+    let Ok(mut file) = File::open(path) else { return false };
     let places = limits::SAMPLE_PLACES as u64;
     let mut text = Vec::with_capacity(limits::SAMPLE_BYTES);
     for place in 1..=places {
@@ -46,10 +46,11 @@ pub(super) fn add_places(blob: &dyn Blob, dialect: &Dialect, options: &TextOptio
         if file.seek(SeekFrom::Start(from)).is_err()
             || file.by_ref().take(limits::SAMPLE_BYTES as u64).read_to_end(&mut text).is_err()
         {
-            return;
+            return false;
         }
         add_place(&text, last, dialect, options, types);
     }
+    true
 }
 
 fn add_place(text: &[u8], last: bool, dialect: &Dialect, options: &TextOptions, types: &mut [TypeSet]) {

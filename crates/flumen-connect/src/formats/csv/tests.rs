@@ -247,7 +247,7 @@ fn values_that_come_as_a_surprise_are_misfits() {
     for n in 0..100_000 {
         text.push_str(&format!("{n},\"{n}.5\"\n"));
     }
-    // In memory there are no places to sample: the type is that of the beginning.
+    // In memory there are no places to sample, and the beginning has nothing of what follows.
     text.push_str("x7,\"\ny\"\n\"p \"\"q\"\"\",0.5\n");
     let input = open("x.csv", text.as_bytes(), &ReadOptions::default(), 1 << 20).unwrap();
     let dumped = dump(&input).unwrap();
@@ -276,6 +276,47 @@ fn null_tokens_and_trimming() {
         3: - | -
         4: 2 | NAN",
     );
+}
+
+#[test]
+fn types_are_sampled_from_all_over_a_file_on_disk() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("x.csv");
+    let row = |n: usize| match n {
+        60_000..61_000 => format!("{n},{n}.5,\"a\nb\"\n"),
+        99_999 => "x,,\n".to_owned(),
+        _ => format!("{n},{n},\n"),
+    };
+    let text = format!("a,b,c\n{}", (0..100_000).map(row).collect::<String>());
+    std::fs::write(&path, &text).unwrap();
+    let file = Arc::new(crate::sources::local::LocalFile::open(&path).unwrap());
+    let input = CsvInput::open(file, &ReadOptions::default()).unwrap();
+    assert_eq!(columns(&input), "a Utf8, b Int64, c Null");
+    let all = format!("a,b\n{}", (0..100_000).map(|n| format!("{n},{}\n", n / 30_000)).collect::<String>());
+    std::fs::write(&path, all.replace(",1\n", ",1.5\n")).unwrap();
+    let file = Arc::new(crate::sources::local::LocalFile::open(&path).unwrap());
+    assert_eq!(columns(&CsvInput::open(file, &ReadOptions::default()).unwrap()), "a Int64, b Float64");
+}
+
+#[test]
+fn packed_files_are_read_ahead_and_their_errors_come_through() {
+    let text = format!("a,b\n{}", (0..200_000).map(|n| format!("{n},x{n}\n")).collect::<String>());
+    let mut packer = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    std::io::Write::write_all(&mut packer, text.as_bytes()).unwrap();
+    let packed = packer.finish().unwrap();
+    let plain = ReadOptions::default();
+    let input = open("x.csv.gz", &packed, &plain, 1 << 20).unwrap();
+    let splits = input.read(&ReadRequest::all(input.schema())).unwrap();
+    let mut rows = 0;
+    while let Some(mut split) = splits.next().unwrap() {
+        while let Some(raw) = split.next_batch().unwrap() {
+            rows += raw.rows_read();
+        }
+    }
+    assert_eq!((rows, splits.bytes_read()), (200_000, packed.len() as u64));
+    let input = open("x.csv.gz", &packed[..packed.len() - 100], &plain, 1 << 20).unwrap();
+    let error = dump(&input).unwrap_err();
+    assert_eq!(error.to_string(), "x.csv.gz ends early: the gzip stream is cut short");
 }
 
 /// The real files, as they were published.
