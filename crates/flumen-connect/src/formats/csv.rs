@@ -115,7 +115,8 @@ impl CsvInput {
 
         let mut types = vec![TypeSet::ANY; dialect.names.len()];
         let seekable = codec == Codec::None && encoding == Encoding::Utf8 && !decoding.lone_returns;
-        if !ended && !(seekable && sample::add_places(&*blob, &dialect, &options.text, &mut types)) {
+        let enough = ended || seekable && sample::add_places(&*blob, &dialect, &options.text, &mut types);
+        if !enough {
             // Where one cannot seek, as much as those places hold is taken from the beginning.
             let more = limits::SAMPLE_PLACES * limits::SAMPLE_BYTES;
             let read = reader.as_mut().take(more as u64).read_to_end(&mut head).map_err(failed)?;
