@@ -229,7 +229,9 @@ impl Sink for LakeSink {
             }
             None => None,
         };
-        if lock.is_some() || request.fence.0 > 0 {
+        // Another attempt that could still commit would name files that are gone.
+        let claimed = request.fence.0 > 0 && current.ledger.claim(&request.load) == Some(request.fence);
+        if lock.is_some() || claimed {
             sweep(&self.table, &request.load, &HashSet::new()).await?;
         }
         let columns = with_validity(&conversion.schema, &request.mode);
@@ -477,6 +479,7 @@ fn parameters(request: &LoadRequest, partition_by: &[String]) -> Value {
 }
 
 fn entries(record: &LoadRecord, files: &[NewFile]) -> Result<Map<String, Value>> {
+    let blind = record.mode == Mode::Append && record.undoes.is_none();
     let record = serde_json::to_value(record)
         .map_err(|error| Error::internal(format!("the record of a load cannot be written: {error}")))?;
     let rows: u64 = files.iter().map(|file| file.rows).sum();
@@ -486,7 +489,12 @@ fn entries(record: &LoadRecord, files: &[NewFile]) -> Result<Map<String, Value>>
         "numOutputRows": rows.to_string(),
         "numOutputBytes": bytes.to_string(),
     });
-    Ok(Map::from_iter([(RECORD_KEY.to_owned(), record), ("operationMetrics".to_owned(), metrics)]))
+    let mut entries = Map::from_iter([(RECORD_KEY.to_owned(), record), ("operationMetrics".to_owned(), metrics)]);
+    if !blind {
+        // A merge may find nothing to remove, but it has looked.
+        entries.insert("isBlindAppend".to_owned(), json!(false));
+    }
+    Ok(entries)
 }
 
 /// The commit of a load.

@@ -3,8 +3,6 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-#[cfg(test)]
-use arrow::array::RecordBatch;
 use arrow::array::{ArrayRef, UInt32Array};
 use arrow::compute::take;
 use arrow::datatypes::{DataType, Schema, SchemaRef};
@@ -114,23 +112,22 @@ impl<'a> Keys<'a> {
     }
 }
 
-/// For tests and checks: the rows of `batch` by partition.
-#[cfg(test)]
-fn split_batch(batch: &RecordBatch, by: &[String]) -> Result<Vec<String>> {
-    let (partitioning, _) = Partitioning::new(&batch.schema(), by)?;
-    let mut found: Vec<String> = partitioning
-        .split(batch.columns().to_vec())?
-        .into_iter()
-        .map(|(partition, columns)| format!("{:?} {}", partition.as_ref(), columns.first().map_or(0, |c| c.len())))
-        .collect();
-    found.sort();
-    Ok(found)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use arrow::array::{Date32Array, Int32Array, StringArray};
+    use arrow::array::{Date32Array, Int32Array, RecordBatch, StringArray};
+
+    /// The values and the number of rows of each partition.
+    fn split_batch(batch: &RecordBatch, by: &[String]) -> Result<Vec<String>> {
+        let (partitioning, _) = Partitioning::new(&batch.schema(), by)?;
+        let columns: Vec<ArrayRef> = batch.columns().to_vec();
+        let parts = partitioning.split(columns)?;
+        let rows = |columns: &[ArrayRef]| columns.first().map_or(0, |column| column.len());
+        let mut found: Vec<String> =
+            parts.iter().map(|(partition, columns)| format!("{:?} {}", partition.as_ref(), rows(columns))).collect();
+        found.sort();
+        Ok(found)
+    }
 
     #[test]
     fn rows_go_to_their_partition() {

@@ -263,3 +263,28 @@ async fn a_folder_that_is_no_table_is_left_alone() {
     assert!(refused.to_string().contains("mine.parquet) but is no Delta table"), "{refused}");
     assert!(lake.load(&Load::new("a", &["n"], &["1"])).await.is_err());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_place_that_cannot_be_written_to_is_named() {
+    let lake = TestLake::local();
+    std::fs::create_dir_all(lake.root()).unwrap();
+    std::fs::write(lake.root().join("raw"), "a file where a folder should be").unwrap();
+    let refused = lake.load(&Load::new("a", &["n"], &["1"])).await.unwrap_err();
+    assert!(refused.to_string().starts_with("lake.raw.t: "), "{refused}");
+    assert!(std::fs::metadata(lake.root().join("raw")).unwrap().is_file());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_deletes_the_files_of_an_attempt_that_can_still_commit() {
+    let lake = TestLake::memory();
+    let slow = Load { fence: 1, ..Load::new("a", &["n"], &["1"]) };
+    let fast = Load { fence: 2, ..slow.clone() };
+    // There is no table yet in which the second attempt could claim the load.
+    let (old, old_record) = lake.write(&slow).await.unwrap();
+    lake.sink().claim(&load_id("a"), Fence(2)).await.unwrap();
+    let (new, new_record) = lake.write(&fast).await.unwrap();
+    old.commit(&old_record).await.unwrap();
+    let refused = new.commit(&new_record).await.unwrap_err();
+    assert!(refused.to_string().contains("is committed already"), "{refused}");
+    assert_eq!(lake.rows().await, ["1"]);
+}
