@@ -155,7 +155,6 @@ pub enum Color {
     Yellow,
     Cyan,
     Bold,
-    Dim,
 }
 
 /// `text` in `color`, where colours are `on`. Never the only carrier of a meaning.
@@ -166,7 +165,6 @@ pub fn paint(text: &str, color: Color, on: bool) -> String {
         Color::Yellow => "1;33",
         Color::Cyan => "36",
         Color::Bold => "1",
-        Color::Dim => "2",
     };
     if on { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
 }
@@ -187,11 +185,6 @@ impl Table {
     /// Adds a row.
     pub fn row<const N: usize>(&mut self, cells: [String; N]) {
         self.rows.push(cells.into());
-    }
-
-    /// Whether it has no rows.
-    pub fn is_empty(&self) -> bool {
-        self.rows.is_empty()
     }
 
     /// The table as text: columns two spaces apart, numbers to the right.

@@ -86,7 +86,7 @@ fn list(project: &Project, context: &Context) -> Result<()> {
 fn place(connection: &Connection) -> String {
     let fields = connection.show();
     let tells = |name: &&str| fields.iter().find(|field| field.name == **name);
-    let found = ["url", "bucket", "container", "root", "host"].iter().find_map(|name| tells(&name));
+    let found = ["url", "bucket", "container", "root", "host"].iter().find_map(tells);
     let text = found.and_then(|field| field.value.clone().or_else(|| field.template.clone()));
     text.unwrap_or_default()
 }
