@@ -1,0 +1,471 @@
+//! Files as a destination: `out/x.parquet`, `x.csv.gz`, `s3://bucket/x.ndjson`, or several at once as `out/*.parquet`.
+//!
+//! A file is written under another name and renamed when it is whole; in an object store it appears when its upload ends. So one
+//! file is replaced as one. Several files cannot be: they end with a manifest that says which belong to the load, and says
+//! that the change was not atomic. Files have no ledger: a load is done as often as it is asked for.
+
+use std::fs;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::DataType;
+use async_trait::async_trait;
+use flumen_core::load::{Committed, LoadId, LoadRecord, LoadRequest, Mode};
+use flumen_core::write::{BatchWriter, LedgerEntry, LoadSession, Sink, TableState};
+use flumen_core::{Error, Result};
+use flumen_project::store::{object_store_for, store_error};
+use flumen_project::{Environment, Project, StoreAt};
+use object_store::{ObjectStoreExt, PutPayload, WriteMultipart};
+use serde::{Deserialize, Serialize};
+use url::Url;
+
+use crate::codec;
+use crate::spool::Spool;
+
+mod encode;
+
+use encode::{Encoder, Encoding};
+
+/// The file that lists those of a target of several.
+const MANIFEST: &str = "_manifest.json";
+/// What a target's quarantine is called, after its own name.
+const QUARANTINE: &str = "__quarantine.ndjson";
+/// Bytes of one part of an upload.
+const UPLOAD_BYTES: usize = 8 << 20;
+/// Parts of an upload that are on their way at once.
+const UPLOADS: usize = 4;
+
+/// One file, or several, to be written.
+pub struct FileSink {
+    target: Arc<Target>,
+}
+
+/// Where files go.
+struct Target {
+    address: String,
+    place: Place,
+    /// The file's name; a star in it stands for a number.
+    name: String,
+    encoding: Encoding,
+}
+
+enum Place {
+    Folder(PathBuf),
+    /// A folder in a store, and where files are until they are uploaded.
+    Store(StoreAt, Arc<Spool>),
+}
+
+impl FileSink {
+    /// The destination `address`: a path, or the URL of an object store.
+    ///
+    /// Errors: `Invalid` if its ending names no format that can be written.
+    pub fn new(address: &str, project: Option<&Project>) -> Result<Self> {
+        let (folder, name) = address.rsplit_once('/').unwrap_or(("", address));
+        let encoding = Encoding::of_name(name)?;
+        if folder.contains('*') || name.matches('*').count() > 1 {
+            return Err(Error::invalid(format!("'{address}': only one '*' can be written to, in the file's name"))
+                .hint("write out/*.parquet"));
+        }
+        let place = match address.split_once("://") {
+            None => Place::Folder(PathBuf::from(match folder {
+                "" if address.starts_with('/') => "/",
+                "" => ".",
+                folder => folder,
+            })),
+            Some(("file", path)) => return Self::new(path, project),
+            Some(("http" | "https", _)) => {
+                return Err(Error::invalid(format!("'{address}' is on a web server, which takes no files"))
+                    .hint("write to a path or to an object store"));
+            }
+            Some(_) => {
+                let url = Url::parse(folder)
+                    .map_err(|error| Error::invalid(format!("'{address}' is not an address: {error}")))?;
+                let store = match project {
+                    Some(project) => project.object_store_for(&url)?,
+                    None => object_store_for(&url, &Environment::of_process())?,
+                };
+                let spool = project.map_or(Ok(None), Project::spool)?.map_or_else(Spool::new, Spool::within);
+                Place::Store(store, spool)
+            }
+        };
+        Ok(Self::at(address, place, name, encoding))
+    }
+
+    fn at(address: &str, place: Place, name: &str, encoding: Encoding) -> Self {
+        Self { target: Arc::new(Target { address: address.to_owned(), place, name: name.to_owned(), encoding }) }
+    }
+}
+
+impl Target {
+    fn is_several(&self) -> bool {
+        self.name.contains('*')
+    }
+
+    /// The name of the file with this number.
+    fn file_name(&self, number: usize) -> String {
+        self.name.replace('*', &format!("part-{number:05}"))
+    }
+
+    /// The name of the quarantine: beside the target, and never taken for a part of it.
+    fn quarantine_name(&self) -> String {
+        let stem = codec::split_name(&self.name).0;
+        let stem = stem.rsplit_once('.').map_or(stem, |(stem, _)| stem).replace('*', "part");
+        format!("{stem}{QUARANTINE}")
+    }
+
+    /// Begins a file that will be called `name`.
+    fn begin(&self, name: String, request: &LoadRequest) -> Result<Part> {
+        let temporary = match &self.place {
+            Place::Folder(folder) => {
+                fs::create_dir_all(folder).map_err(|error| Error::io(folder.display(), error))?;
+                Temporary::Beside(folder.join(format!(".{name}.flumen-{}.tmp", request.load.short())))
+            }
+            Place::Store(_, spool) => Temporary::Spooled(spool.file(&self.address)?),
+        };
+        let encoder = Encoder::begin(temporary.path(), &request.schema, self.encoding)
+            .map_err(|error| error.within(&self.address))?;
+        Ok(Part { name, temporary, encoder, rows: 0 })
+    }
+
+    /// Puts a whole file where it belongs. Returns its bytes.
+    async fn publish(&self, name: &str, temporary: &Path) -> Result<u64> {
+        let failed = |error| Error::io(&self.address, error);
+        let bytes = fs::metadata(temporary).map_err(failed)?.len();
+        match &self.place {
+            Place::Folder(folder) => {
+                fs::rename(temporary, folder.join(name)).map_err(failed)?;
+                // The rename is durable once its folder is.
+                fs::File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed)?;
+            }
+            Place::Store(store, _) => {
+                let refused = |error| store_error(&self.address, error);
+                let upload = store.store.put_multipart(&store.path.clone().join(name)).await.map_err(refused)?;
+                let mut upload = WriteMultipart::new_with_chunk_size(upload, UPLOAD_BYTES);
+                let mut file = fs::File::open(temporary).map_err(failed)?;
+                loop {
+                    let mut chunk = Vec::with_capacity(UPLOAD_BYTES);
+                    if (&mut file).take(UPLOAD_BYTES as u64).read_to_end(&mut chunk).map_err(failed)? == 0 {
+                        break;
+                    }
+                    upload.wait_for_capacity(UPLOADS).await.map_err(refused)?;
+                    upload.put(chunk.into());
+                }
+                upload.finish().await.map_err(refused)?;
+            }
+        }
+        Ok(bytes)
+    }
+
+    /// Writes a small file, whole or not at all.
+    async fn write_small(&self, name: &str, content: Vec<u8>) -> Result<()> {
+        match &self.place {
+            Place::Folder(folder) => {
+                let failed = |error| Error::io(folder.join(name).display(), error);
+                fs::create_dir_all(folder).map_err(failed)?;
+                let mut file = tempfile::NamedTempFile::new_in(folder).map_err(failed)?;
+                std::io::Write::write_all(&mut file, &content).map_err(failed)?;
+                file.as_file().sync_all().map_err(failed)?;
+                file.persist(folder.join(name)).map_err(|error| failed(error.error))?;
+            }
+            Place::Store(store, _) => {
+                let put = store.store.put(&store.path.clone().join(name), PutPayload::from(content)).await;
+                put.map_err(|error| store_error(&self.address, error))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The files of the load before, as its manifest lists them.
+    async fn manifest(&self) -> Result<Vec<String>> {
+        let content = match &self.place {
+            Place::Folder(folder) => match fs::read(folder.join(MANIFEST)) {
+                Ok(content) => content,
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+                Err(error) => return Err(Error::io(folder.join(MANIFEST).display(), error)),
+            },
+            Place::Store(store, _) => match store.store.get(&store.path.clone().join(MANIFEST)).await {
+                Ok(found) => found.bytes().await.map_err(|error| store_error(&self.address, error))?.to_vec(),
+                Err(object_store::Error::NotFound { .. }) => return Ok(Vec::new()),
+                Err(error) => return Err(store_error(&self.address, error)),
+            },
+        };
+        let manifest: Manifest = serde_json::from_slice(&content).map_err(|error| {
+            Error::conflict(format!("{}: its {MANIFEST} was not written by Flumen", self.address))
+                .hint("choose another folder")
+                .caused_by(error)
+        })?;
+        Ok(manifest.files.into_iter().map(|file| file.name).collect())
+    }
+
+    async fn remove(&self, name: &str) -> Result<()> {
+        match &self.place {
+            Place::Folder(folder) => match fs::remove_file(folder.join(name)) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    Err(Error::io(folder.join(name).display(), error))
+                }
+                _ => Ok(()),
+            },
+            Place::Store(store, _) => match store.store.delete(&store.path.clone().join(name)).await {
+                Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
+                Err(error) => Err(store_error(&self.address, error)),
+            },
+        }
+    }
+}
+
+/// What the files of a target of several are.
+#[derive(Serialize, Deserialize)]
+struct Manifest {
+    load: LoadId,
+    /// Always false: whoever reads while a load ends may see files of two.
+    atomic: bool,
+    rows: u64,
+    files: Vec<Listed>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Listed {
+    name: String,
+    rows: u64,
+    bytes: u64,
+}
+
+/// Where a file is until it is whole. Removed when dropped, unless it was renamed.
+enum Temporary {
+    Beside(PathBuf),
+    Spooled(Arc<crate::spool::SpoolFile>),
+}
+
+impl Temporary {
+    fn path(&self) -> &Path {
+        match self {
+            Temporary::Beside(path) => path,
+            Temporary::Spooled(file) => file.path(),
+        }
+    }
+}
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        if let Temporary::Beside(path) = self {
+            let _ = fs::remove_file(path);
+        }
+    }
+}
+
+/// One file that is being written.
+struct Part {
+    name: String,
+    temporary: Temporary,
+    encoder: Encoder,
+    rows: u64,
+}
+
+/// One file that is whole, under its temporary name.
+struct Whole {
+    name: String,
+    temporary: Temporary,
+    rows: u64,
+}
+
+impl Part {
+    fn write(&mut self, batch: &RecordBatch) -> Result<()> {
+        self.encoder.write(batch)?;
+        self.rows += batch.num_rows() as u64;
+        Ok(())
+    }
+
+    fn finish(self) -> Result<Whole> {
+        self.encoder.finish()?;
+        Ok(Whole { name: self.name, temporary: self.temporary, rows: self.rows })
+    }
+}
+
+#[async_trait]
+impl Sink for FileSink {
+    fn address(&self) -> String {
+        self.target.address.clone()
+    }
+
+    async fn state(&self) -> Result<Option<TableState>> {
+        // What is there is replaced, whatever it is.
+        Ok(None)
+    }
+
+    async fn known(&self, files: &[LoadId]) -> Result<Vec<bool>> {
+        Ok(vec![false; files.len()])
+    }
+
+    async fn loads(&self, _: usize) -> Result<Vec<LedgerEntry>> {
+        Ok(Vec::new())
+    }
+
+    async fn undo(&self, _: &LoadId, _: &LoadRecord) -> Result<Committed> {
+        Err(Error::invalid(format!("{} is a file, which keeps no history to go back to", self.target.address))
+            .hint("load into a lake table if you want to undo loads"))
+    }
+
+    async fn begin(&self, request: LoadRequest) -> Result<Box<dyn LoadSession>> {
+        if request.mode != Mode::Replace {
+            return Err(Error::invalid(format!(
+                "{} is a file: it can be replaced, and not loaded by {}",
+                self.target.address,
+                request.mode.name()
+            ))
+            .hint("give --mode replace"));
+        }
+        let before = if self.target.is_several() { self.target.manifest().await? } else { Vec::new() };
+        let single = match self.target.is_several() {
+            true => None,
+            false => Some(Arc::new(Mutex::new(Some(self.target.begin(self.target.name.clone(), &request)?)))),
+        };
+        Ok(Box::new(FileSession {
+            target: Arc::clone(&self.target),
+            request: Arc::new(request),
+            single,
+            parts: Arc::new(Mutex::new(Vec::new())),
+            next: Arc::new(AtomicUsize::new(0)),
+            before,
+        }))
+    }
+
+    fn lineage_by_default(&self) -> bool {
+        false
+    }
+
+    fn stored_type(&self, data_type: &DataType) -> Result<DataType> {
+        self.target.encoding.stored_type(data_type)
+    }
+}
+
+/// One load into files.
+struct FileSession {
+    target: Arc<Target>,
+    request: Arc<LoadRequest>,
+    /// The one file that all workers write to.
+    single: Option<Arc<Mutex<Option<Part>>>>,
+    /// The files that workers have finished.
+    parts: Arc<Mutex<Vec<Whole>>>,
+    next: Arc<AtomicUsize>,
+    /// The files of the load before.
+    before: Vec<String>,
+}
+
+#[async_trait]
+impl LoadSession for FileSession {
+    fn writer(&self) -> Result<Box<dyn BatchWriter>> {
+        Ok(match &self.single {
+            Some(single) => Box::new(SharedWriter(Arc::clone(single))),
+            None => Box::new(OwnWriter {
+                target: Arc::clone(&self.target),
+                request: Arc::clone(&self.request),
+                parts: Arc::clone(&self.parts),
+                next: Arc::clone(&self.next),
+                part: None,
+            }),
+        })
+    }
+
+    async fn quarantine(&self, rows: Vec<RecordBatch>) -> Result<()> {
+        let mut content = Vec::new();
+        let mut writer = arrow_json::LineDelimitedWriter::new(&mut content);
+        for batch in &rows {
+            writer.write(batch)?;
+        }
+        writer.finish()?;
+        drop(writer);
+        if content.is_empty() { Ok(()) } else { self.target.write_small(&self.target.quarantine_name(), content).await }
+    }
+
+    async fn commit(self: Box<Self>, record: &LoadRecord) -> Result<Committed> {
+        let mut bytes_written = 0;
+        if let Some(single) = &self.single {
+            let part = lock(single).take().ok_or_else(ended)?;
+            let whole = part.finish().map_err(|error| error.within(&self.target.address))?;
+            bytes_written += self.target.publish(&whole.name, whole.temporary.path()).await?;
+            return Ok(Committed { version: None, bytes_written });
+        }
+        let mut parts = std::mem::take(&mut *lock(&self.parts));
+        if parts.is_empty() {
+            // No rows: one file that has the columns.
+            parts.push(self.target.begin(self.target.file_name(0), &self.request)?.finish()?);
+        }
+        parts.sort_by(|one, other| one.name.cmp(&other.name));
+        let mut manifest = Manifest { load: record.load.clone(), atomic: false, rows: 0, files: Vec::new() };
+        for part in &parts {
+            let bytes = self.target.publish(&part.name, part.temporary.path()).await?;
+            manifest.rows += part.rows;
+            manifest.files.push(Listed { name: part.name.clone(), rows: part.rows, bytes });
+            bytes_written += bytes;
+        }
+        let content = serde_json::to_vec_pretty(&manifest)
+            .map_err(|error| Error::internal("a manifest cannot be written").caused_by(error))?;
+        self.target.write_small(MANIFEST, content).await?;
+        for gone in self.before.iter().filter(|name| parts.iter().all(|part| part.name != **name)) {
+            self.target.remove(gone).await?;
+        }
+        Ok(Committed { version: None, bytes_written })
+    }
+
+    async fn abort(self: Box<Self>) -> Result<()> {
+        // What was written goes with the parts that hold it.
+        Ok(())
+    }
+}
+
+/// Writes to the one file, in turn with the other workers.
+struct SharedWriter(Arc<Mutex<Option<Part>>>);
+
+impl BatchWriter for SharedWriter {
+    fn write(&mut self, batch: &RecordBatch) -> Result<()> {
+        lock(&self.0).as_mut().ok_or_else(ended)?.write(batch)
+    }
+
+    fn finish(self: Box<Self>) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// Writes files of its own.
+struct OwnWriter {
+    target: Arc<Target>,
+    request: Arc<LoadRequest>,
+    parts: Arc<Mutex<Vec<Whole>>>,
+    next: Arc<AtomicUsize>,
+    part: Option<Part>,
+}
+
+impl BatchWriter for OwnWriter {
+    fn write(&mut self, batch: &RecordBatch) -> Result<()> {
+        let part = match &mut self.part {
+            Some(part) => part,
+            None => {
+                let number = self.next.fetch_add(1, Ordering::Relaxed);
+                self.part.insert(self.target.begin(self.target.file_name(number), &self.request)?)
+            }
+        };
+        part.write(batch)
+    }
+
+    fn finish(mut self: Box<Self>) -> Result<()> {
+        if let Some(part) = self.part.take() {
+            let whole = part.finish().map_err(|error| error.within(&self.target.address))?;
+            lock(&self.parts).push(whole);
+        }
+        Ok(())
+    }
+}
+
+fn ended() -> Error {
+    Error::internal("a file was written to after its end")
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests;

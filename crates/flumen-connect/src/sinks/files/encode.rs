@@ -1,0 +1,198 @@
+//! Rows as the bytes of a file: Parquet, CSV, NDJSON and Arrow, packed or not.
+
+use std::fs::File;
+use std::io::{self, BufWriter, Write};
+use std::path::Path;
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::{DataType, SchemaRef};
+use flumen_core::{Error, Result, limits};
+use parquet::arrow::ArrowWriter;
+use parquet::basic::{Compression, ZstdLevel};
+use parquet::file::properties::WriterProperties;
+
+use crate::codec::{self, Codec};
+
+/// How rows become bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Encoding {
+    format: Format,
+    codec: Codec,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Format {
+    Parquet,
+    Csv,
+    Tsv,
+    Ndjson,
+    Arrow,
+}
+
+impl Encoding {
+    /// The encoding that a file's name asks for.
+    pub(super) fn of_name(name: &str) -> Result<Self> {
+        let (stem, codec) = codec::split_name(name);
+        let ending = stem.rsplit_once('.').map_or("", |(_, ending)| ending).to_ascii_lowercase();
+        let format = match ending.as_str() {
+            "parquet" | "parq" | "pq" => Format::Parquet,
+            "csv" => Format::Csv,
+            "tsv" | "tab" => Format::Tsv,
+            "ndjson" | "jsonl" => Format::Ndjson,
+            "arrow" | "ipc" | "feather" => Format::Arrow,
+            _ => {
+                return Err(Error::invalid(format!("'{name}' does not end with a format that can be written"))
+                    .hint("use .parquet, .csv, .tsv, .ndjson or .arrow, perhaps with .gz or .zst after it"));
+            }
+        };
+        Ok(Self { format, codec })
+    }
+
+    /// The type as which the format keeps a column.
+    pub(super) fn stored_type(self, data_type: &DataType) -> Result<DataType> {
+        if matches!(self.format, Format::Csv | Format::Tsv) && data_type.is_nested() {
+            return Err(Error::invalid(format!("a column of type {data_type} cannot be written to CSV"))
+                .hint("write Parquet or NDJSON, read JSON with --flatten, or leave the column out with --select"));
+        }
+        if matches!(data_type, DataType::Interval(_)) && self.format != Format::Arrow {
+            return Err(Error::invalid(format!("a column of type {data_type} cannot be written to this format"))
+                .hint("cast it to text with --types"));
+        }
+        Ok(data_type.clone())
+    }
+}
+
+/// A file's bytes on their way to the disk.
+pub(super) enum Packer {
+    Plain(BufWriter<File>),
+    Gzip(flate2::write::GzEncoder<BufWriter<File>>),
+    Zstd(zstd::stream::write::Encoder<'static, BufWriter<File>>),
+    Bzip2(bzip2::write::BzEncoder<BufWriter<File>>),
+    Xz(liblzma::write::XzEncoder<BufWriter<File>>),
+}
+
+impl Packer {
+    fn new(file: File, codec: Codec) -> io::Result<Self> {
+        let file = BufWriter::with_capacity(256 << 10, file);
+        Ok(match codec {
+            Codec::None => Packer::Plain(file),
+            Codec::Gzip => Packer::Gzip(flate2::write::GzEncoder::new(file, flate2::Compression::default())),
+            Codec::Zstd => Packer::Zstd(zstd::stream::write::Encoder::new(file, 3)?),
+            Codec::Bzip2 => Packer::Bzip2(bzip2::write::BzEncoder::new(file, bzip2::Compression::default())),
+            Codec::Xz => Packer::Xz(liblzma::write::XzEncoder::new(file, 6)),
+        })
+    }
+
+    /// Ends the stream, and waits until the disk has it.
+    fn finish(self) -> io::Result<()> {
+        let file = match self {
+            Packer::Plain(file) => file,
+            Packer::Gzip(packer) => packer.finish()?,
+            Packer::Zstd(packer) => packer.finish()?,
+            Packer::Bzip2(packer) => packer.finish()?,
+            Packer::Xz(packer) => packer.finish()?,
+        };
+        file.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()
+    }
+}
+
+impl Write for Packer {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Packer::Plain(file) => file.write(bytes),
+            Packer::Gzip(packer) => packer.write(bytes),
+            Packer::Zstd(packer) => packer.write(bytes),
+            Packer::Bzip2(packer) => packer.write(bytes),
+            Packer::Xz(packer) => packer.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        // Encoders flush after each batch, which would ruin the packing; all is written at the end.
+        Ok(())
+    }
+}
+
+/// Writes rows to one file.
+pub(super) enum Encoder {
+    Parquet(Box<ArrowWriter<Packer>>),
+    Csv(Box<arrow_csv::Writer<Packer>>, SchemaRef, bool),
+    Ndjson(arrow_json::LineDelimitedWriter<Packer>),
+    Arrow(Box<arrow_ipc::writer::FileWriter<Packer>>),
+}
+
+impl Encoder {
+    /// Begins the file at `path`, for rows with the columns of `schema`.
+    pub(super) fn begin(path: &Path, schema: &SchemaRef, encoding: Encoding) -> Result<Self> {
+        let failed = |error| Error::io(path.display(), error);
+        let file = File::create(path).map_err(failed)?;
+        let packer = Packer::new(file, encoding.codec).map_err(failed)?;
+        Ok(match encoding.format {
+            Format::Parquet => {
+                let properties = WriterProperties::builder()
+                    .set_compression(Compression::ZSTD(ZstdLevel::default()))
+                    .set_max_row_group_row_count(Some(limits::ROW_GROUP_ROWS))
+                    .build();
+                let writer = ArrowWriter::try_new(packer, schema.clone(), Some(properties)).map_err(parquet_error)?;
+                Encoder::Parquet(Box::new(writer))
+            }
+            Format::Csv | Format::Tsv => {
+                let delimiter = if encoding.format == Format::Tsv { b'\t' } else { b',' };
+                let writer = arrow_csv::WriterBuilder::new()
+                    .with_delimiter(delimiter)
+                    .with_timestamp_format("%Y-%m-%d %H:%M:%S%.f".to_owned())
+                    .with_timestamp_tz_format("%Y-%m-%d %H:%M:%S%.f%:z".to_owned())
+                    .build(packer);
+                Encoder::Csv(Box::new(writer), schema.clone(), false)
+            }
+            Format::Ndjson => Encoder::Ndjson(arrow_json::LineDelimitedWriter::new(packer)),
+            Format::Arrow => Encoder::Arrow(Box::new(arrow_ipc::writer::FileWriter::try_new(packer, schema)?)),
+        })
+    }
+
+    pub(super) fn write(&mut self, batch: &RecordBatch) -> Result<()> {
+        match self {
+            Encoder::Parquet(writer) => writer.write(batch).map_err(parquet_error),
+            Encoder::Csv(writer, _, begun) => {
+                *begun = true;
+                Ok(writer.write(batch)?)
+            }
+            Encoder::Ndjson(writer) => Ok(writer.write(batch)?),
+            Encoder::Arrow(writer) => Ok(writer.write(batch)?),
+        }
+    }
+
+    /// Ends the file.
+    pub(super) fn finish(self) -> Result<()> {
+        let packer = match self {
+            Encoder::Parquet(writer) => writer.into_inner().map_err(parquet_error)?,
+            Encoder::Csv(mut writer, schema, begun) => {
+                if !begun {
+                    // A file without rows has its header all the same.
+                    writer.write(&RecordBatch::new_empty(schema))?;
+                }
+                writer.into_inner()
+            }
+            Encoder::Ndjson(mut writer) => {
+                writer.finish()?;
+                writer.into_inner()
+            }
+            Encoder::Arrow(mut writer) => {
+                writer.finish()?;
+                writer.into_inner()?
+            }
+        };
+        packer.finish().map_err(|error| Error::io("writing the file", error))
+    }
+}
+
+fn parquet_error(error: parquet::errors::ParquetError) -> Error {
+    use parquet::errors::ParquetError;
+    match error {
+        ParquetError::External(inner) => match inner.downcast::<io::Error>() {
+            Ok(io) => Error::io("writing the file", *io),
+            Err(other) => Error::data(format!("the rows cannot be written as Parquet: {other}")).caused_by(other),
+        },
+        other => Error::data(format!("the rows cannot be written as Parquet: {other}")).caused_by(other),
+    }
+}

@@ -1,0 +1,159 @@
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, Int64Array, StringArray, TimestampMicrosecondArray};
+use flumen_core::load::Fence;
+use object_store::memory::InMemory;
+use object_store::path::Path as StorePath;
+
+use super::*;
+
+fn rows() -> RecordBatch {
+    let columns: Vec<(&str, ArrayRef)> = vec![
+        ("id", Arc::new(Int64Array::from(vec![Some(1), None]))),
+        ("name", Arc::new(StringArray::from(vec!["a,b", "c"]))),
+        ("at", Arc::new(TimestampMicrosecondArray::from(vec![0, 1_500_000]))),
+    ];
+    RecordBatch::try_from_iter(columns).unwrap()
+}
+
+fn request(mode: Mode) -> LoadRequest {
+    LoadRequest {
+        load: LoadId::derive(["test"]),
+        mode,
+        schema: rows().schema(),
+        evolve: true,
+        files: Vec::new(),
+        fence: Fence(0),
+        started: chrono::DateTime::UNIX_EPOCH,
+        writers: 2,
+        partition_by: Vec::new(),
+        indexes: Vec::new(),
+        primary_key: Vec::new(),
+    }
+}
+
+fn record() -> LoadRecord {
+    LoadRecord {
+        load: LoadId::derive(["test"]),
+        dataset: "x".into(),
+        mode: Mode::Replace,
+        started: chrono::DateTime::UNIX_EPOCH,
+        files: Vec::new(),
+        rows_read: 0,
+        rows_written: 0,
+        rows_quarantined: 0,
+        rows_skipped: 0,
+        bytes_read: 0,
+        drift: Vec::new(),
+        cursor: None,
+        options: Default::default(),
+        undoes: None,
+    }
+}
+
+/// Writes `batches` batches by two writers, and commits.
+async fn write(sink: &FileSink, batches: usize) -> Committed {
+    let session = sink.begin(request(Mode::Replace)).await.unwrap();
+    for writer in 0..2 {
+        let mut writes = session.writer().unwrap();
+        for _ in (0..batches).filter(|batch| batch % 2 == writer) {
+            writes.write(&rows()).unwrap();
+        }
+        writes.finish().unwrap();
+    }
+    session.commit(&record()).await.unwrap()
+}
+
+fn names(folder: &Path) -> String {
+    let mut names: Vec<String> =
+        fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names.join(" ")
+}
+
+#[tokio::test]
+async fn every_format_is_written_and_read_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| format!("{}/{name}", dir.path().display());
+    for name in ["x.parquet", "x.csv", "x.csv.gz", "x.tsv.zst", "x.ndjson", "x.ndjson.bz2", "x.arrow", "x.csv.xz"] {
+        let sink = FileSink::new(&at(name), None).unwrap();
+        let committed = write(&sink, 3).await;
+        assert_eq!(committed.bytes_written, fs::metadata(at(name)).unwrap().len(), "{name}");
+        let files = crate::sources::Files::new();
+        let options = flumen_core::read::ReadOptions::default();
+        let inputs = flumen_core::read::FileReader::open(&files, &at(name), &options).await.unwrap();
+        let schema = inputs[0].schema();
+        assert_eq!(schema.fields().len(), 3, "{name}");
+        assert_eq!(schema.field(2).data_type(), rows().schema().field(2).data_type(), "{name}");
+        let splits = inputs[0].read(&flumen_core::read::ReadRequest::all(schema)).unwrap();
+        let mut read = 0;
+        while let Some(mut split) = splits.next().unwrap() {
+            while let Some(raw) = split.next_batch().unwrap() {
+                read += raw.batch.num_rows();
+            }
+        }
+        assert_eq!(read, 6, "{name}");
+    }
+    assert_eq!(fs::read_to_string(at("x.csv")).unwrap().lines().next(), Some("id,name,at"));
+}
+
+#[tokio::test]
+async fn nothing_is_seen_of_a_load_that_does_not_end() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("x.csv");
+    fs::write(&path, "old").unwrap();
+    let sink = FileSink::new(path.to_str().unwrap(), None).unwrap();
+    let session = sink.begin(request(Mode::Replace)).await.unwrap();
+    session.writer().unwrap().write(&rows()).unwrap();
+    assert_eq!(fs::read_to_string(&path).unwrap(), "old");
+    drop(session);
+    assert_eq!(names(dir.path()), "x.csv");
+    write(&sink, 0).await;
+    assert_eq!(fs::read_to_string(&path).unwrap(), "id,name,at\n");
+}
+
+#[tokio::test]
+async fn several_files_end_with_a_manifest() {
+    let dir = tempfile::tempdir().unwrap();
+    let sink = FileSink::new(&format!("{}/out/*.parquet", dir.path().display()), None).unwrap();
+    let out = dir.path().join("out");
+    write(&sink, 4).await;
+    assert_eq!(names(&out), "_manifest.json part-00000.parquet part-00001.parquet");
+    let manifest: Manifest = serde_json::from_slice(&fs::read(out.join(MANIFEST)).unwrap()).unwrap();
+    assert_eq!((manifest.rows, manifest.atomic, manifest.files.len()), (8, false, 2));
+    // A smaller load leaves none of the larger one's files.
+    write(&sink, 1).await;
+    assert_eq!(names(&out), "_manifest.json part-00000.parquet");
+}
+
+#[tokio::test]
+async fn a_store_gets_whole_objects() {
+    let store = Arc::new(InMemory::new());
+    let at = StoreAt {
+        url: "s3://bucket/out".parse().unwrap(),
+        store: Arc::clone(&store) as Arc<dyn object_store::ObjectStore>,
+        path: StorePath::from("out"),
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let place = Place::Store(at, Spool::within(dir.path()));
+    let encoding = Encoding::of_name("x.csv").unwrap();
+    let sink = FileSink::at("s3://bucket/out/x.csv", place, "x.csv", encoding);
+    let committed = write(&sink, 1).await;
+    let object = store.get(&StorePath::from("out/x.csv")).await.unwrap().bytes().await.unwrap();
+    assert_eq!(object.len() as u64, committed.bytes_written);
+    assert!(object.starts_with(b"id,name,at\n1,\"a,b\",1970-01-01 00:00:00\n"));
+}
+
+#[tokio::test]
+async fn what_cannot_be_done_is_said() {
+    let said = |address: &str| FileSink::new(address, None).err().unwrap().message().to_owned();
+    assert_eq!(said("x.doc"), "'x.doc' does not end with a format that can be written");
+    assert_eq!(said("*/x.csv"), "'*/x.csv': only one '*' can be written to, in the file's name");
+    assert_eq!(said("https://host/x.csv"), "'https://host/x.csv' is on a web server, which takes no files");
+    let dir = tempfile::tempdir().unwrap();
+    let sink = FileSink::new(&format!("{}/x.csv", dir.path().display()), None).unwrap();
+    let error = sink.begin(request(Mode::Append)).await.err().unwrap();
+    assert!(error.message().ends_with("it can be replaced, and not loaded by append"), "{error}");
+    assert!(sink.stored_type(&DataType::new_list(DataType::Int64, true)).is_err());
+    assert_eq!(names(dir.path()), "");
+}
