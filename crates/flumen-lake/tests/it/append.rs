@@ -288,3 +288,20 @@ async fn nobody_deletes_the_files_of_an_attempt_that_can_still_commit() {
     assert!(refused.to_string().contains("is committed already"), "{refused}");
     assert_eq!(lake.rows().await, ["1"]);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn dictionaries_and_runs_are_text_like_any_other() {
+    use arrow::array::{DictionaryArray, Int32Array, RunArray, StringArray, types::Int32Type};
+    let lake = TestLake::local();
+    let words: DictionaryArray<Int32Type> = ["x", "x", "y", "x"].into_iter().collect();
+    let runs = RunArray::try_new(&Int32Array::from(vec![3, 4]), &StringArray::from(vec!["one", "two"])).unwrap();
+    let columns: Vec<(&str, ArrayRef)> = vec![("word", Arc::new(words)), ("run", Arc::new(runs))];
+    let load = Load::of_batch("a", RecordBatch::try_from_iter(columns).unwrap());
+    lake.load(&load).await.unwrap();
+    assert_eq!(lake.rows().await, ["x|one", "x|one", "x|two", "y|one"]);
+    let mut parted = Load { name: "b".to_owned(), ..load };
+    parted.partition_by = vec!["word".to_owned()];
+    let lake = TestLake::memory();
+    lake.load(&parted).await.unwrap();
+    assert_eq!(lake.rows().await, ["x|one", "x|one", "x|two", "y|one"]);
+}
