@@ -382,6 +382,9 @@ async fn a_server_that_is_not_there_and_a_schema_that_is_not_there() {
     assert_eq!(error.kind(), ErrorKind::Unavailable);
     assert!(!error.message().contains("secret"), "{error}");
     let db = server().database().await;
+    let nothing: ArrayRef = arrow::array::new_null_array(&arrow::datatypes::DataType::Null, 2);
+    let error = load(&crate::postgres_sink::sink(&db, "t"), "a", Mode::Append, vec![batch(vec![("x", nothing)])]).await;
+    assert!(error.unwrap_err().message().ends_with("no column of the rows has a value, so none has a type"));
     let table = flumen_core::dataset::TableName { namespace: "nowhere".into(), table: "t".into() };
     let connector = Arc::new(flumen_connect::postgres::PlainConnector::from_url(&db.url).unwrap());
     let sink = flumen_connect::sinks::postgres::PostgresSink::new(connector, "pg.nowhere.t", table, options()).unwrap();

@@ -234,6 +234,10 @@ impl LoadSession for Session {
 /// Refuses what cannot be done to the table as it is.
 fn check(target: &Target, request: &LoadRequest, before: Option<&Table>) -> Result<()> {
     let name = target.name();
+    if request.schema.fields().iter().all(|field| field.data_type() == &DataType::Null) {
+        return Err(Error::data(format!("{name}: no column of the rows has a value, so none has a type"))
+            .hint("give the columns types with --types or a contract"));
+    }
     let has = |column: &str| request.schema.column_with_name(column).is_some();
     let needs = |columns: &[String]| match columns.iter().find(|column| !has(column)) {
         Some(missing) => Err(Error::invalid(format!("{name}: the rows have no column '{missing}'"))
