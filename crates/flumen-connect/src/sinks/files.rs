@@ -80,13 +80,8 @@ impl FileSink {
                 return Err(Error::invalid(format!("'{address}' is on a web server, which takes no files"))
                     .hint("write to a path or to an object store"));
             }
-            Some(_) => {
-                let url = Url::parse(folder)
-                    .map_err(|error| Error::invalid(format!("'{address}' is not an address: {error}")))?;
-                let store = match project {
-                    Some(project) => project.object_store_for(&url)?,
-                    None => object_store_for(&url, &Environment::of_process())?,
-                };
+            Some((scheme, _)) => {
+                let store = store_for(folder, scheme, project)?;
                 let spool = project.map_or(Ok(None), Project::spool)?.map_or_else(Spool::new, Spool::within);
                 Place::Store(store, spool)
             }
@@ -96,6 +91,24 @@ impl FileSink {
 
     fn at(address: &str, place: Place, name: &str, encoding: Encoding) -> Self {
         Self { target: Arc::new(Target { address: address.to_owned(), place, name: name.to_owned(), encoding }) }
+    }
+}
+
+/// The store of `folder`: that of the connection whose name stands in place of a scheme, else by its URL.
+fn store_for(folder: &str, scheme: &str, project: Option<&Project>) -> Result<StoreAt> {
+    let connection = project.and_then(|project| project.connections().find(|found| found.name() == scheme));
+    if let Some(connection) = connection {
+        let mut store = connection.object_store()?;
+        let below = folder.split_once("://").map_or("", |(_, below)| below);
+        for part in below.split('/').filter(|part| !part.is_empty()) {
+            store.path = store.path.clone().join(part);
+        }
+        return Ok(store);
+    }
+    let url = Url::parse(folder).map_err(|error| Error::invalid(format!("'{folder}' is not an address: {error}")))?;
+    match project {
+        Some(project) => project.object_store_for(&url),
+        None => object_store_for(&url, &Environment::of_process()),
     }
 }
 

@@ -307,3 +307,62 @@ async fn a_key_that_comes_late_is_a_column() {
     let array = format!("[{}{{\"a\":2.5,\"b\":true}}]", "{\"a\":1},\n".repeat(400_000));
     assert_eq!(check("t.json", array.as_bytes()).await, shown);
 }
+
+/// A workbook with one sheet, whose rows are given as XML.
+fn workbook(rows: &str) -> Vec<u8> {
+    let relations = "http://schemas.openxmlformats.org/package/2006/relationships";
+    let office = "http://schemas.openxmlformats.org/officeDocument/2006/relationships";
+    let main = "http://schemas.openxmlformats.org/spreadsheetml/2006/main";
+    let types = r#"<Types xmlns="http://schemas.openxmlformats.org/package/2006/content-types"><Default Extension="xml" ContentType="application/xml"/></Types>"#;
+    let root = format!(
+        r#"<Relationships xmlns="{relations}"><Relationship Id="r1" Type="{office}/officeDocument" Target="xl/workbook.xml"/></Relationships>"#
+    );
+    let book = format!(
+        r#"<workbook xmlns="{main}" xmlns:r="{office}"><sheets><sheet name="Trips" sheetId="1" r:id="r1"/></sheets></workbook>"#
+    );
+    let of_book = format!(
+        r#"<Relationships xmlns="{relations}"><Relationship Id="r1" Type="{office}/worksheet" Target="worksheets/sheet1.xml"/><Relationship Id="r2" Type="{office}/styles" Target="styles.xml"/></Relationships>"#
+    );
+    let styles = format!(
+        r#"<styleSheet xmlns="{main}"><cellXfs count="2"><xf numFmtId="0"/><xf numFmtId="22"/></cellXfs></styleSheet>"#
+    );
+    let sheet = format!(r#"<worksheet xmlns="{main}"><sheetData>{rows}</sheetData></worksheet>"#);
+    zip(&[
+        ("[Content_Types].xml", types.as_bytes()),
+        ("_rels/.rels", root.as_bytes()),
+        ("xl/workbook.xml", book.as_bytes()),
+        ("xl/_rels/workbook.xml.rels", of_book.as_bytes()),
+        ("xl/styles.xml", styles.as_bytes()),
+        ("xl/worksheets/sheet1.xml", sheet.as_bytes()),
+    ])
+}
+
+#[tokio::test]
+async fn a_sheet_is_a_table() {
+    let text = |cell: &str, text: &str| format!(r#"<c r="{cell}" t="inlineStr"><is><t>{text}</t></is></c>"#);
+    let number = |cell: &str, number: &str| format!(r#"<c r="{cell}"><v>{number}</v></c>"#);
+    let rows = [
+        format!(
+            "<row r=\"2\">{}{}{}{}</row>",
+            text("A2", "id"),
+            text("B2", " fare "),
+            text("C2", "at"),
+            text("D2", "id")
+        ),
+        format!(
+            "<row r=\"3\">{}{}<c r=\"C3\" s=\"1\"><v>43466.5</v></c>{}</row>",
+            number("A3", "1"),
+            number("B3", "4.5"),
+            text("D3", "007")
+        ),
+        format!("<row r=\"5\">{}{}<c r=\"D5\" t=\"e\"><v>#DIV/0!</v></c></row>", number("A5", "2"), number("B5", "3")),
+    ];
+    let shown = "! t.xlsx: 1 cells hold an error (such as #DIV/0!) and are read as null\n\
+        id: Int64, fare: Float64, at: Timestamp(µs), id_2: Utf8\n\
+        1: 1 | 4.5 | 2019-01-01T12:00:00 | 007\n2: 2 | 3.0 |  | ";
+    let book = workbook(&rows.concat());
+    assert_eq!(check("t.xlsx", &book).await, shown);
+    assert_eq!(check("t.xlsx.gz", &gzip(&book)).await, shown.replace("t.xlsx:", "t.xlsx.gz:"));
+    let other = ReadOptions { sheet: Some("Trip".into()), ..ReadOptions::default() };
+    assert_eq!(check_with("t.xlsx", &book, &other).await, "t.xlsx has no sheet 'Trip' [did you mean 'Trips'?]");
+}

@@ -180,7 +180,7 @@ async fn a_body_that_always_ends_early_is_an_error_with_both_numbers() {
 /// More than the beginning that is looked at on opening.
 fn long_csv(cell: &str) -> Vec<u8> {
     let mut text = "a\n".to_owned();
-    while text.len() < 300_000 {
+    while text.len() < 900_000 {
         text.push_str(cell);
         text.push('\n');
     }
@@ -202,7 +202,7 @@ async fn a_file_that_changes_meanwhile_is_an_error() {
             }
         })
         .await;
-        send.send(Ok(Bytes::from(old[..200_000].to_vec()))).await.unwrap();
+        send.send(Ok(Bytes::from(old[..800_000].to_vec()))).await.unwrap();
         let (_dir, files) = files();
         let inputs = open(&files, &server.url).await.unwrap();
         // Its beginning has been seen; now the connection breaks.
