@@ -117,7 +117,7 @@ impl Write for Packer {
 pub(super) enum Encoder {
     Parquet(Box<ArrowWriter<Packer>>),
     Csv(Box<arrow_csv::Writer<Packer>>, SchemaRef, bool),
-    Ndjson(arrow_json::LineDelimitedWriter<Packer>),
+    Ndjson(Box<arrow_json::LineDelimitedWriter<Packer>>),
     Arrow(Box<arrow_ipc::writer::FileWriter<Packer>>),
 }
 
@@ -145,7 +145,7 @@ impl Encoder {
                     .build(packer);
                 Encoder::Csv(Box::new(writer), schema.clone(), false)
             }
-            Format::Ndjson => Encoder::Ndjson(arrow_json::LineDelimitedWriter::new(packer)),
+            Format::Ndjson => Encoder::Ndjson(Box::new(arrow_json::LineDelimitedWriter::new(packer))),
             Format::Arrow => Encoder::Arrow(Box::new(arrow_ipc::writer::FileWriter::try_new(packer, schema)?)),
         })
     }
