@@ -1,0 +1,43 @@
+# The two commands: `make demo` and `make test`. `make help` lists the rest.
+#
+# Build artefacts live outside the checkout, so that every clone shares them; nothing depends on what is there.
+export CARGO_TARGET_DIR ?= $(HOME)/.cache/flumen/target
+PROFILE ?= release
+profile_dir = $(if $(filter dev,$(PROFILE)),debug,$(PROFILE))
+FLUMEN = $(CARGO_TARGET_DIR)/$(profile_dir)/flumen
+
+.PHONY: demo test build setup lint fmt dist install bench help
+
+demo: build ## bring three months of taxi trips into a lake over HTTP, and look at them
+	@FLUMEN="$(FLUMEN)" scripts/demo.sh
+
+test: setup ## run every test
+	cargo test --workspace --all-targets --no-fail-fast
+
+build: ## build the binary (PROFILE=release by default, or dev, or dist)
+	@scripts/setup.sh build
+	@echo "building flumen ($(PROFILE)): a first build takes some minutes"
+	cargo build --profile $(PROFILE) --package flumen
+
+setup: ## install what the tests need: Debian's postgresql
+	@scripts/setup.sh test
+
+lint: ## formatting, clippy, layering, one version of everything that matters
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- --deny warnings
+	cargo test --package flumen-core --test architecture
+
+fmt: ## format the code
+	cargo fmt --all
+
+dist: ## build what is shipped: thin LTO, stripped
+	$(MAKE) build PROFILE=dist
+
+install: ## install flumen for this user
+	cargo install --locked --path crates/flumen
+
+bench: ## compare with the peers (an hour; see docs/benchmarks.md)
+	bench/run.sh
+
+help: ## this list
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## /  make \1\t/' | expand -t 16

@@ -1,0 +1,29 @@
+#!/usr/bin/env bash
+# Installs what is missing on a Debian machine that has a Rust toolchain, and says so. Can be run any number of times.
+#   setup.sh build    a C compiler, for the libraries that are built from C
+#   setup.sh test     the same, and Debian's postgresql (its server is started by the tests themselves)
+set -euo pipefail
+want=()
+command -v cc > /dev/null || want+=(build-essential)
+if [ "${1:-build}" = test ]; then
+  compgen -G '/usr/lib/postgresql/*/bin/initdb' > /dev/null || want+=(postgresql)
+fi
+command -v cargo > /dev/null || {
+  echo "setup: there is no cargo; install Rust first (rustup)" >&2
+  exit 1
+}
+[ ${#want[@]} -eq 0 ] && exit 0
+
+echo "setup: installing ${want[*]} (Debian packages)"
+as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi; }
+if [ "$(id -u)" != 0 ] && ! command -v sudo > /dev/null; then
+  echo "setup: not root, and there is no sudo; ask someone who is root for: apt-get install ${want[*]}" >&2
+  exit 1
+fi
+# Debian's postgresql starts a cluster of its own on install; nothing here wants it.
+if [[ " ${want[*]} " == *" postgresql "* ]]; then
+  as_root mkdir -p /etc/postgresql-common
+  [ -e /etc/postgresql-common/createcluster.conf ] || echo 'create_main_cluster = false' | as_root tee /etc/postgresql-common/createcluster.conf > /dev/null
+fi
+as_root env DEBIAN_FRONTEND=noninteractive apt-get update -q
+as_root env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends "${want[@]}"
