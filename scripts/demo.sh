@@ -1,0 +1,60 @@
+#!/usr/bin/env bash
+# Flumen's main job, end to end, on generated taxi trips: three months of both colours over HTTP into a lake, then SQL.
+# Works in a folder of its own, which it keeps for a look around (make demo says where).
+#   FLUMEN      the binary
+#   DEMO_ROWS   yellow trips a month (200_000; green has a tenth)
+#   DEMO_DIR    the folder; it is emptied first
+set -euo pipefail
+FLUMEN=${FLUMEN:-flumen}
+ROWS=${DEMO_ROWS:-200_000}
+DIR=${DEMO_DIR:-${TMPDIR:-/tmp}/flumen-demo-$(id -u)}
+say() { printf '\n\033[1m%s\033[0m\n' "$*"; }
+run() { printf '\033[2m$ flumen %s\033[0m\n' "$*"; "$FLUMEN" "$@"; }
+[ -n "${NO_COLOR:-}" ] && { say() { printf '\n%s\n' "$*"; }; run() { printf '$ flumen %s\n' "$*"; "$FLUMEN" "$@"; }; }
+
+rm -rf "$DIR" && mkdir -p "$DIR" && cd "$DIR"
+
+say "A project, and a web server with three months of taxi trips (generated; no network needed)"
+run init taxi
+cd taxi
+"$FLUMEN" --quiet sample taxi --months 2019-01..2019-03 --rows-per-month "$ROWS" --serve --ready-file "$DIR/url" > "$DIR/server.log" 2>&1 &
+SERVER=$!
+trap 'kill $SERVER 2> /dev/null; wait $SERVER 2> /dev/null || true' EXIT
+until [ -s "$DIR/url" ]; do
+  kill -0 $SERVER 2> /dev/null || { cat "$DIR/server.log" >&2; exit 1; }
+  sleep 0.05
+done
+URL=$(cat "$DIR/url"); URL=${URL%/}
+
+say "Bring it into the lake"
+run ingest "$URL/yellow_tripdata_{2019-01..2019-03}.parquet" --to lake.raw.yellow
+run ingest "$URL/green_tripdata_{2019-01..2019-03}.csv.gz" --to lake.raw.green
+run ingest "$URL/taxi_zone_lookup.csv" --to lake.raw.zones
+say "The same again: nothing is loaded twice"
+run ingest "$URL/yellow_tripdata_{2019-01..2019-03}.parquet" --to lake.raw.yellow
+
+say "The busiest zones"
+run sql "
+  select z.\"Borough\" as borough, z.\"Zone\" as zone, count(*) as trips, round(avg(t.total_amount), 2) as average
+  from lake.raw.yellow t join lake.raw.zones z on z.\"LocationID\" = t.\"PULocationID\"
+  group by 1, 2 order by trips desc limit 8"
+
+say "Revenue by month"
+run sql --format chart "
+  select colour || ' ' || month as month, round(sum(revenue)) as revenue from (
+    select 'yellow' as colour, to_char(tpep_pickup_datetime, '%Y-%m') as month, total_amount as revenue from lake.raw.yellow
+    union all
+    select 'green', to_char(lpep_pickup_datetime, '%Y-%m'), total_amount from lake.raw.green)
+  where month between '2019-01' and '2019-03' group by 1 order by 1"
+
+say "What was loaded"
+run load list
+
+say "Yours to look at: $DIR/taxi"
+cat <<END
+  cd $DIR/taxi
+  $FLUMEN sql                                      a prompt: \\dt lists the tables, \\q leaves
+  $FLUMEN sql "select * from 'your.csv' limit 5"   any file, in place
+  $FLUMEN ingest your.csv --to lake.raw.yours      … or into the lake
+  $FLUMEN load undo ID                             takes one load back
+END
