@@ -1,0 +1,9 @@
+#!/usr/bin/env bash
+# All comparisons of docs/benchmarks.md, from nothing: builds, installs the peers, makes the data, measures.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+make build
+DIR=${BENCH_DIR:-$HOME/.cache/flumen/bench}
+bench/setup.sh "$DIR"
+source "$DIR/env.sh"
+FLUMEN=${CARGO_TARGET_DIR:-$HOME/.cache/flumen/target}/release/flumen exec python3 bench/compare.py "$@"
