@@ -476,3 +476,6 @@ fn record(
         undoes: None,
     }
 }
+
+#[cfg(test)]
+mod tests;
