@@ -4,6 +4,7 @@
 //! shows a secret.
 
 pub mod connections;
+pub mod contracts;
 pub mod edit;
 pub mod environment;
 pub mod project;

@@ -5,6 +5,7 @@
 mod cli;
 mod commands;
 mod context;
+mod destination;
 mod output;
 mod sample_server;
 

@@ -54,12 +54,7 @@ impl ContractCommand {
 pub fn read(path: &Path, context: &Context) -> Result<Contract> {
     let path = find(path, context)?;
     let text = std::fs::read_to_string(&path).map_err(|error| Error::io(path.display(), error))?;
-    let contract: Contract = flumen_project::yaml::from_str(&path.display().to_string(), &text)?;
-    let wrong = contract.check();
-    if !wrong.is_empty() {
-        return Err(Error::invalid(format!("{}: {}", path.display(), wrong.join("; "))).hint("mend the contract"));
-    }
-    Ok(contract)
+    flumen_project::contracts::parse(&path.display().to_string(), &text)
 }
 
 fn find(path: &Path, context: &Context) -> Result<PathBuf> {

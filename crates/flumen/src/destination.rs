@@ -1,0 +1,69 @@
+//! From an address to the thing behind it: the sink of a data set, the lake, the files.
+
+use std::sync::Arc;
+
+use flumen_connect::postgres::Connect;
+use flumen_connect::sinks::files::FilesSink;
+use flumen_connect::sinks::postgres::{PostgresOptions, PostgresSink};
+use flumen_connect::sources::Files;
+use flumen_core::dataset::Dataset;
+use flumen_core::write::Sink;
+use flumen_core::{Error, Result};
+use flumen_lake::lake::Lake;
+use flumen_lake::sink::LakeSink;
+use flumen_project::connections::postgres::PostgresConfig;
+
+use crate::context::Context;
+
+/// What the command line says about a destination, besides its address.
+#[derive(Debug, Clone)]
+pub struct DestinationOptions {
+    /// Whether a ledger is kept.
+    pub ledger: bool,
+    /// A Postgres connection that was given on the command line, in place of one of the project.
+    pub connection: Option<url::Url>,
+}
+
+impl Default for DestinationOptions {
+    fn default() -> Self {
+        Self { ledger: true, connection: None }
+    }
+}
+
+/// The sink for `dataset`.
+///
+/// Errors: `NotFound` outside a project, for what only a project knows, and for a connection that is not there.
+pub async fn open(dataset: &Dataset, options: &DestinationOptions, context: &Context) -> Result<Arc<dyn Sink>> {
+    match dataset {
+        Dataset::Lake(name) => {
+            let table = lake(context)?.table(name)?;
+            Ok(Arc::new(LakeSink::new(table, Arc::clone(&context.clock), Arc::clone(&context.ids))))
+        }
+        Dataset::Connection { connection, table } => {
+            let connector: Arc<dyn Connect> = match &options.connection {
+                Some(url) => Arc::new(PostgresConfig::from_url(url.as_str())?),
+                None => Arc::new(context.project()?.connection(connection)?.postgres()?),
+            };
+            let settings = PostgresOptions { ledger: options.ledger, ..PostgresOptions::default() };
+            Ok(Arc::new(PostgresSink::new(connector, dataset.to_string(), table.clone(), settings)?))
+        }
+        Dataset::Files(address) => Ok(Arc::new(FilesSink::open(address, context.maybe_project()?.as_deref())?)),
+    }
+}
+
+/// The project's lake.
+///
+/// Errors: `NotFound` outside a project.
+pub fn lake(context: &Context) -> Result<Lake> {
+    let place = context.project()?.lake()?;
+    if place.url.scheme() == "file" {
+        let folder = place.url.to_file_path().map_err(|()| Error::invalid(format!("the lake's root {} is no folder", place.url)))?;
+        return Lake::local(folder);
+    }
+    Lake::at(place.url, place.store)
+}
+
+/// All files and tables that can be read from here.
+pub fn files(context: &Context) -> Result<Files> {
+    Files::of(context.maybe_project()?)
+}
