@@ -11,7 +11,7 @@ pub mod error;
 pub mod numeric;
 pub mod types;
 
-pub use connect::{Connect, PlainConnector};
+pub use connect::{Connect, PlainConnector, ProjectConnector};
 
 use flumen_core::{Error, Result};
 

@@ -4,6 +4,9 @@ mod completion;
 mod connection;
 mod doctor;
 mod init;
+mod contract;
+mod ingest;
+mod load;
 mod sample;
 
 use flumen_core::Result;
@@ -16,6 +19,9 @@ pub enum Command {
     Init(init::InitCommand),
     Connection(connection::ConnectionCommand),
     Doctor(doctor::DoctorCommand),
+    Ingest(Box<ingest::IngestCommand>),
+    Load(load::LoadCommand),
+    Contract(contract::ContractCommand),
     Completion(completion::CompletionCommand),
     Sample(sample::SampleCommand),
 }
@@ -27,6 +33,9 @@ impl Command {
             Command::Init(command) => command.run(context).await,
             Command::Connection(command) => command.run(context).await,
             Command::Doctor(command) => command.run(context).await,
+            Command::Ingest(command) => command.run(context).await,
+            Command::Load(command) => command.run(context).await,
+            Command::Contract(command) => command.run(context).await,
             Command::Completion(command) => command.run(context).await,
             Command::Sample(command) => command.run(context).await,
         }

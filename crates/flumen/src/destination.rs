@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use flumen_connect::postgres::Connect;
+use flumen_connect::postgres::{Connect, ProjectConnector};
 use flumen_connect::sinks::files::FilesSink;
 use flumen_connect::sinks::postgres::{PostgresOptions, PostgresSink};
 use flumen_connect::sources::Files;
@@ -41,8 +41,8 @@ pub async fn open(dataset: &Dataset, options: &DestinationOptions, context: &Con
         }
         Dataset::Connection { connection, table } => {
             let connector: Arc<dyn Connect> = match &options.connection {
-                Some(url) => Arc::new(PostgresConfig::from_url(url.as_str())?),
-                None => Arc::new(context.project()?.connection(connection)?.postgres()?),
+                Some(url) => Arc::new(ProjectConnector::new(PostgresConfig::from_url(url.as_str())?)),
+                None => Arc::new(ProjectConnector::new(context.project()?.connection(connection)?.postgres()?)),
             };
             let settings = PostgresOptions { ledger: options.ledger, ..PostgresOptions::default() };
             Ok(Arc::new(PostgresSink::new(connector, dataset.to_string(), table.clone(), settings)?))
@@ -57,7 +57,10 @@ pub async fn open(dataset: &Dataset, options: &DestinationOptions, context: &Con
 pub fn lake(context: &Context) -> Result<Lake> {
     let place = context.project()?.lake()?;
     if place.url.scheme() == "file" {
-        let folder = place.url.to_file_path().map_err(|()| Error::invalid(format!("the lake's root {} is no folder", place.url)))?;
+        let folder = place
+            .url
+            .to_file_path()
+            .map_err(|()| Error::invalid(format!("the lake's root {} is no folder", place.url)))?;
         return Lake::local(folder);
     }
     Lake::at(place.url, place.store)

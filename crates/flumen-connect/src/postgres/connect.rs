@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use flumen_core::{Error, ErrorKind, Result, limits};
+use flumen_project::connections::postgres::PostgresConfig;
 use tokio_postgres::{Client, Config, NoTls};
 
 use super::error::explain;
@@ -56,6 +57,31 @@ impl Connect for PlainConnector {
             let _ = connection.await;
         });
         Ok(client)
+    }
+
+    fn place(&self) -> &str {
+        &self.place
+    }
+}
+
+/// Connects as a connection of the project says, TLS included.
+pub struct ProjectConnector {
+    config: PostgresConfig,
+    place: String,
+}
+
+impl ProjectConnector {
+    /// Connections as `config` says.
+    pub fn new(config: PostgresConfig) -> Self {
+        let place = config.address();
+        Self { config, place }
+    }
+}
+
+#[async_trait]
+impl Connect for ProjectConnector {
+    async fn connect(&self) -> Result<Client> {
+        self.config.connect().await
     }
 
     fn place(&self) -> &str {

@@ -69,7 +69,8 @@ fn find(path: &Path, context: &Context) -> Result<PathBuf> {
             }
         }
     }
-    Err(Error::not_found(format!("there is no contract {}", path.display())).hint("'flumen contract infer FILE' writes a first one"))
+    Err(Error::not_found(format!("there is no contract {}", path.display()))
+        .hint("'flumen contract infer FILE' writes a first one"))
 }
 
 async fn infer(sources: &[String], output: Option<&Path>, format: &FormatOptions, context: &Context) -> Result<()> {
@@ -104,7 +105,8 @@ async fn infer(sources: &[String], output: Option<&Path>, format: &FormatOptions
         None => context.output.bytes(text.as_bytes()),
         Some(path) => {
             if path.exists() {
-                return Err(Error::conflict(format!("{} is there already", path.display())).hint("choose another name, or remove it"));
+                return Err(Error::conflict(format!("{} is there already", path.display()))
+                    .hint("choose another name, or remove it"));
             }
             std::fs::write(path, text).map_err(|error| Error::io(path.display(), error))?;
             context.output.note(format_args!("wrote {}: {} columns", path.display(), contract.columns.len()));
@@ -116,7 +118,9 @@ async fn infer(sources: &[String], output: Option<&Path>, format: &FormatOptions
 /// A contract as a person would write it: one line a column.
 fn as_yaml(contract: &Contract) -> String {
     let quoted = |text: &str| serde_json::Value::from(text).to_string();
-    let mut text = String::from("# A first contract, inferred from data. docs/contracts.md says what else it can hold.\nmode: evolve\ncolumns:\n");
+    let mut text = String::from(
+        "# A first contract, inferred from data. docs/contracts.md says what else it can hold.\nmode: evolve\ncolumns:\n",
+    );
     let line = |column: &ContractColumn| {
         let mut parts = vec![format!("name: {}", quoted(&column.name))];
         if let Some(data_type) = &column.data_type {

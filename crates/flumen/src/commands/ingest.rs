@@ -240,7 +240,11 @@ impl IngestCommand {
             lineage: self.lineage,
             take_over: !self.reencode,
             partition_by: self.partition_by.clone(),
-            indexes: self.index.iter().map(|columns| columns.split(',').map(|c| c.trim().to_owned()).collect()).collect(),
+            indexes: self
+                .index
+                .iter()
+                .map(|columns| columns.split(',').map(|c| c.trim().to_owned()).collect())
+                .collect(),
             primary_key: self.primary_key.clone(),
             fence: Fence(0),
             threads: self.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(2, usize::from)),
@@ -263,17 +267,22 @@ impl IngestCommand {
     /// An incremental load goes on where the last one stopped.
     async fn resume_cursor(&self, read: &mut ReadOptions, sink: &dyn flumen_core::write::Sink) -> Result<()> {
         let Some(column) = &self.format.cursor else { return Ok(()) };
-        let last = sink.loads(usize::MAX).await?.into_iter().filter(|entry| !entry.undone).find_map(|entry| {
-            entry.record.cursor.filter(|cursor| cursor.column.eq_ignore_ascii_case(column))
-        });
-        read.cursor = Some(last.unwrap_or_else(|| flumen_core::load::Cursor { column: column.clone(), value: String::new() }));
+        let last = sink
+            .loads(usize::MAX)
+            .await?
+            .into_iter()
+            .filter(|entry| !entry.undone)
+            .find_map(|entry| entry.record.cursor.filter(|cursor| cursor.column.eq_ignore_ascii_case(column)));
+        read.cursor =
+            Some(last.unwrap_or_else(|| flumen_core::load::Cursor { column: column.clone(), value: String::new() }));
         Ok(())
     }
 
     fn mode(&self) -> Result<Mode> {
         let keys = || {
             if self.key.is_empty() {
-                return Err(Error::invalid(format!("--mode {} needs the columns that identify a row", self.mode)).hint("give them with --key a,b"));
+                return Err(Error::invalid(format!("--mode {} needs the columns that identify a row", self.mode))
+                    .hint("give them with --key a,b"));
             }
             Ok(self.key.clone())
         };
@@ -281,16 +290,21 @@ impl IngestCommand {
             "append" => Ok(Mode::Append),
             "replace" => Ok(Mode::Replace),
             "merge" => Ok(Mode::Merge { keys: keys()?, delete_flag: self.delete_flag.clone() }),
-            "scd2" => Ok(Mode::Scd2 { keys: keys()?, valid_from: self.valid_from.clone(), valid_to: self.valid_to.clone() }),
+            "scd2" => {
+                Ok(Mode::Scd2 { keys: keys()?, valid_from: self.valid_from.clone(), valid_to: self.valid_to.clone() })
+            }
             "replace-where" => match (&self.predicate, &self.slot) {
                 (Some(predicate), _) => Ok(Mode::ReplaceWhere { predicate: predicate.clone() }),
                 (None, Some(slot)) => Ok(Mode::ReplaceLoad { slot: slot.clone() }),
-                (None, None) => Err(Error::invalid("--mode replace-where does not say what to replace")
-                    .hint("give --where \"month = '2019-01'\", or --slot NAME for what earlier loads under that name wrote")),
+                (None, None) => Err(Error::invalid("--mode replace-where does not say what to replace").hint(
+                    "give --where \"month = '2019-01'\", or --slot NAME for what earlier loads under that name wrote",
+                )),
             },
             other => {
                 const MODES: [&str; 5] = ["append", "replace", "merge", "scd2", "replace-where"];
-                Err(Error::invalid(format!("'{other}' is not a mode")).hint(MODES.join(", ")).did_you_mean(other, MODES))
+                Err(Error::invalid(format!("'{other}' is not a mode"))
+                    .hint(MODES.join(", "))
+                    .did_you_mean(other, MODES))
             }
         }
     }
@@ -354,7 +368,9 @@ impl FormatOptions {
         let character = |option: &str, text: &str| match text {
             "\\t" | "tab" => Ok(b'\t'),
             text if text.len() == 1 => Ok(text.as_bytes()[0]),
-            _ => Err(Error::invalid(format!("{option} '{text}' is not a single character")).hint("write \\t for a tab")),
+            _ => {
+                Err(Error::invalid(format!("{option} '{text}' is not a single character")).hint("write \\t for a tab"))
+            }
         };
         let quote = match self.quote.as_deref() {
             None => None,

@@ -119,7 +119,8 @@ async fn list(dataset: Option<&str>, limit: usize, context: &Context) -> Result<
         context.output.note("no loads yet");
         return Ok(());
     }
-    let mut table = Table::new(["load", "committed", "dataset", "mode", "files", "rows", "quarantined", "version", "state"]);
+    let mut table =
+        Table::new(["load", "committed", "dataset", "mode", "files", "rows", "quarantined", "version", "state"]);
     for entry in &entries {
         let record = &entry.record;
         table.row([
@@ -166,9 +167,13 @@ async fn find(id: &str, dataset: Option<&str>, context: &Context) -> Result<(Led
     }
     match found.len() {
         1 => found.pop().ok_or_else(|| Error::internal("a load was lost")),
-        0 => Err(Error::not_found(format!("there is no load '{id}'{}", dataset.map(|d| format!(" in {d}")).unwrap_or_default()))
-            .hint("'flumen load list' shows them; for a table that is not in the lake, name it with --of DATASET")),
-        n => Err(Error::invalid(format!("{n} loads begin with '{id}'")).hint("give more digits, or the table with --of DATASET")),
+        0 => Err(Error::not_found(format!(
+            "there is no load '{id}'{}",
+            dataset.map(|d| format!(" in {d}")).unwrap_or_default()
+        ))
+        .hint("'flumen load list' shows them; for a table that is not in the lake, name it with --of DATASET")),
+        n => Err(Error::invalid(format!("{n} loads begin with '{id}'"))
+            .hint("give more digits, or the table with --of DATASET")),
     }
 }
 
@@ -190,8 +195,13 @@ fn show(entry: &LedgerEntry, context: &Context) -> Result<()> {
     if let Some(version) = entry.version {
         output.line(format_args!("version      {version}"))?;
     }
-    output.line(format_args!("rows         {} read, {} written, {} quarantined, {} skipped",
-        count(record.rows_read), count(record.rows_written), count(record.rows_quarantined), count(record.rows_skipped)))?;
+    output.line(format_args!(
+        "rows         {} read, {} written, {} quarantined, {} skipped",
+        count(record.rows_read),
+        count(record.rows_written),
+        count(record.rows_quarantined),
+        count(record.rows_skipped)
+    ))?;
     output.line(format_args!("bytes        {} read", bytes(record.bytes_read)))?;
     if let Some(cursor) = &record.cursor {
         output.line(format_args!("cursor       {} = {}", cursor.column, cursor.value))?;
@@ -221,7 +231,8 @@ fn show(entry: &LedgerEntry, context: &Context) -> Result<()> {
 async fn undo(ledger: &Ledger, entry: &LedgerEntry, context: &Context) -> Result<()> {
     let load = &entry.record.load;
     if entry.record.undoes.is_some() {
-        return Err(Error::invalid(format!("{} is itself an undo", load.short())).hint("load the files again instead: flumen load replay"));
+        return Err(Error::invalid(format!("{} is itself an undo", load.short()))
+            .hint("load the files again instead: flumen load replay"));
     }
     if entry.undone {
         context.output.note(format_args!("load {} is taken back already", load.short()));
@@ -260,12 +271,16 @@ async fn undo(ledger: &Ledger, entry: &LedgerEntry, context: &Context) -> Result
 async fn replay(ledger: &Ledger, entry: &LedgerEntry, context: &Context) -> Result<()> {
     let record = &entry.record;
     if record.options.is_empty() {
-        return Err(Error::invalid(format!("load {} did not come from a command that can be run again", record.load.short()))
-            .hint("'flumen load undo' takes it back"));
+        return Err(Error::invalid(format!(
+            "load {} did not come from a command that can be run again",
+            record.load.short()
+        ))
+        .hint("'flumen load undo' takes it back"));
     }
     let value = serde_json::Value::Object(record.options.clone().into_iter().collect());
     let command: IngestCommand = serde_json::from_value(value).map_err(|error| {
-        Error::invalid(format!("the options of load {} are of another version of flumen", record.load.short())).caused_by(error)
+        Error::invalid(format!("the options of load {} are of another version of flumen", record.load.short()))
+            .caused_by(error)
     })?;
     // A source that has gone away, or still does not fit, is found out before anything is taken back.
     let rehearsal = IngestCommand { dry_run: true, force: true, ..command.clone() };

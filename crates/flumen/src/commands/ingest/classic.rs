@@ -27,7 +27,11 @@ pub struct ClassicOptions {
     #[arg(long = "table_name", value_name = "TABLE", help_heading = "Classic script (replaces a Postgres table)")]
     pub table_name: Option<String>,
     /// The database
-    #[arg(long = "database_name", value_name = "DATABASE", help_heading = "Classic script (replaces a Postgres table)")]
+    #[arg(
+        long = "database_name",
+        value_name = "DATABASE",
+        help_heading = "Classic script (replaces a Postgres table)"
+    )]
     pub database_name: Option<String>,
 }
 
@@ -36,7 +40,10 @@ pub const CONNECTION: &str = "postgres";
 
 impl ClassicOptions {
     fn is_used(&self) -> bool {
-        self.file_location.is_some() || self.table_name.is_some() || self.database_name.is_some() || self.host_name.is_some()
+        self.file_location.is_some()
+            || self.table_name.is_some()
+            || self.database_name.is_some()
+            || self.host_name.is_some()
     }
 
     /// Turns the flags into a source, a destination and a mode, if they are used, and gives the connection as an URL.

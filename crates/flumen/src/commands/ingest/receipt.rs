@@ -77,7 +77,10 @@ pub fn print(receipt: &Receipt, dry_run: bool, context: &Context) -> Result<()> 
     output.note(format_args!("  {}", rest.join(" · ")));
     let changed = record.drift.iter().filter(|drift| drift.action != "cast" && drift.action != "missing: null").count();
     if changed > 0 {
-        output.note(format_args!("  {changed} changes of columns between files (flumen load show {})", record.load.short()));
+        output.note(format_args!(
+            "  {changed} changes of columns between files (flumen load show {})",
+            record.load.short()
+        ));
     }
     Ok(())
 }
