@@ -1,11 +1,9 @@
-//! From an address to the thing behind it: the sink of a data set, the lake, the files.
+//! From the address of a data set to its sink.
 
 use std::sync::Arc;
 
 use flumen_connect::postgres::{Connect, ProjectConnector};
-use flumen_connect::sinks::files::FilesSink;
 use flumen_connect::sinks::postgres::{PostgresOptions, PostgresSink};
-use flumen_connect::sources::Files;
 use flumen_core::dataset::Dataset;
 use flumen_core::write::Sink;
 use flumen_core::{Error, Result};
@@ -47,7 +45,7 @@ pub async fn open(dataset: &Dataset, options: &DestinationOptions, context: &Con
             let settings = PostgresOptions { ledger: options.ledger, ..PostgresOptions::default() };
             Ok(Arc::new(PostgresSink::new(connector, dataset.to_string(), table.clone(), settings)?))
         }
-        Dataset::Files(address) => Ok(Arc::new(FilesSink::open(address, context.maybe_project()?.as_deref())?)),
+        Dataset::Files(address) => Err(Error::invalid(format!("{address} is no table"))),
     }
 }
 
@@ -64,9 +62,4 @@ pub fn lake(context: &Context) -> Result<Lake> {
         return Lake::local(folder);
     }
     Lake::at(place.url, place.store)
-}
-
-/// All files and tables that can be read from here.
-pub fn files(context: &Context) -> Result<Files> {
-    Files::of(context.maybe_project()?)
 }

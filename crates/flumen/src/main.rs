@@ -6,6 +6,7 @@ mod cli;
 mod commands;
 mod context;
 mod destination;
+mod origin;
 mod output;
 mod sample_server;
 

@@ -8,7 +8,7 @@ use flumen_core::{Error, Result};
 
 use super::ingest::FormatOptions;
 use crate::context::Context;
-use crate::destination;
+use crate::origin::Origins;
 
 /// Contracts: infer one from files, check one
 #[derive(Debug, clap::Args)]
@@ -74,11 +74,11 @@ fn find(path: &Path, context: &Context) -> Result<PathBuf> {
 }
 
 async fn infer(sources: &[String], output: Option<&Path>, format: &FormatOptions, context: &Context) -> Result<()> {
-    let files = destination::files(context)?;
+    let origins = Origins::new(context)?;
     let options = format.read_options()?;
     let mut contract = Contract::default();
     for source in sources {
-        for input in files.open(source, &options).await? {
+        for input in origins.open(source, &options).await? {
             for field in input.schema().fields() {
                 let name = field.name().trim();
                 let column = contract.column_mut(name);

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::context::Context;
 use crate::destination::{self, DestinationOptions};
+use crate::origin::Origins;
 
 mod classic;
 mod progress;
@@ -256,10 +257,10 @@ impl IngestCommand {
     }
 
     async fn inputs(&self, read: &ReadOptions, context: &Context) -> Result<Vec<Arc<dyn Input>>> {
-        let files = destination::files(context)?;
+        let origins = Origins::new(context)?;
         let mut inputs = Vec::new();
         for source in &self.sources {
-            inputs.extend(files.open(source, read).await?);
+            inputs.extend(origins.open(source, read).await?);
         }
         Ok(inputs)
     }

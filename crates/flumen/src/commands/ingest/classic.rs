@@ -65,8 +65,11 @@ impl ClassicOptions {
         url.set_host(Some(self.host_name.as_deref().unwrap_or("localhost"))).map_err(|_| bad("host_name"))?;
         url.set_port(self.port).map_err(|()| bad("port"))?;
         url.set_username(&need(&self.user, "user")?).map_err(|()| bad("user"))?;
-        if let Some(password) = &self.password {
+        let from_environment = std::env::var("PGPASSWORD").ok();
+        if let Some(password) = self.password.as_ref().or(from_environment.as_ref()) {
             url.set_password(Some(password)).map_err(|()| bad("password"))?;
+        }
+        if self.password.is_some() {
             context.output.warning(
                 "a password among the arguments can be seen by everyone on this machine; put it into PGPASSWORD, or make a \
                  connection with 'flumen connection add'",
