@@ -2,10 +2,10 @@
 
 mod completion;
 mod connection;
-mod doctor;
-mod init;
 mod contract;
+mod doctor;
 mod ingest;
+mod init;
 mod load;
 mod sample;
 

@@ -204,7 +204,7 @@ impl IngestCommand {
 
     /// Does the load.
     pub async fn load(mut self, context: &Context) -> Result<Receipt> {
-        let connection = self.classic.apply(&mut self, context)?;
+        let connection = self.classic.clone().apply(&mut self, context)?;
         if self.sources.is_empty() {
             return Err(Error::invalid("nothing to load was named").hint("flumen ingest FILE --to lake.raw.NAME"));
         }
@@ -238,7 +238,10 @@ impl IngestCommand {
             limit: self.limit,
             force: self.force,
             load_id: self.load_id.as_deref().map(load_id),
-            lineage: self.lineage,
+            lineage: match self.lineage {
+                Some(lineage) => Some(lineage),
+                None => context.maybe_project()?.and_then(|project| project.settings().defaults.lineage),
+            },
             take_over: !self.reencode,
             partition_by: self.partition_by.clone(),
             indexes: self

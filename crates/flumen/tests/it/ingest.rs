@@ -25,9 +25,13 @@ fn serve(body: String, after: usize, at: impl Fn() + Send + 'static) -> String {
             let Ok(mut stream) = stream else { continue };
             let mut request = [0; 4096];
             let _ = stream.read(&mut request);
-            let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\nETag: \"v1\"\r\nConnection: close\r\n\r\n", body.len());
+            let head = format!(
+                "HTTP/1.1 200 OK\r\nContent-Length: {}\r\nETag: \"v1\"\r\nConnection: close\r\n\r\n",
+                body.len()
+            );
             let (first, rest) = body.as_bytes().split_at(after.min(body.len()));
-            let _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(first)).and_then(|()| stream.flush());
+            let _ =
+                stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(first)).and_then(|()| stream.flush());
             at();
             let _ = stream.write_all(rest);
         }
@@ -69,7 +73,12 @@ fn killed_at_any_moment_and_run_again_it_is_as_if_it_had_run_once() {
         assert_eq!(again.code, 0, "killed after {after} bytes: {}", again.stderr);
         let got = sandbox.sh(&format!("flumen --json --project p sql \"{}\"", check.replace("lake.raw.trips", &table)));
         let sum = rows * (rows - 1) / 2;
-        assert_eq!(got.stdout.trim(), format!(r#"[{{"n":{rows},"s":{sum},"loads":1}}]"#), "killed after {after} bytes: {}", got.stderr);
+        assert_eq!(
+            got.stdout.trim(),
+            format!(r#"[{{"n":{rows},"s":{sum},"loads":1}}]"#),
+            "killed after {after} bytes: {}",
+            got.stderr
+        );
     }
 }
 
@@ -96,20 +105,70 @@ fn a_second_run_loads_nothing_and_an_undone_load_can_be_loaded_again() {
 const BAD: &[(&str, &str, &str, i32)] = &[
     ("a missing file", "flumen --project p ingest nothing.csv --to lake.raw.t", "nothing.csv", 3),
     ("a file of no bytes", ": > e.csv; flumen --project p ingest e.csv --to lake.raw.t", "e.csv is empty", 6),
-    ("gzip cut short", "gzip -c good.csv | head -c 60 > cut.csv.gz; flumen --project p ingest cut.csv.gz --to lake.raw.t", "cut.csv.gz", 6),
-    ("text in a column of numbers", "printf 'id,name\\nx,y\\n' > w.csv; flumen --project p ingest w.csv --to lake.raw.good", "w.csv, line 2", 6),
-    ("too few fields", "printf 'a,b\\n1\\n' > s.csv; flumen --project p ingest s.csv --to lake.raw.t", "s.csv, line 2: has 1 field", 6),
-    ("a broken Parquet file", "printf 'PAR1nonsensePAR1' > b.parquet; flumen --project p ingest b.parquet --to lake.raw.t", "b.parquet", 6),
+    (
+        "gzip cut short",
+        "gzip -c good.csv | head -c 60 > cut.csv.gz; flumen --project p ingest cut.csv.gz --to lake.raw.t",
+        "cut.csv.gz",
+        6,
+    ),
+    (
+        "text in a column of numbers",
+        "printf 'id,name\\nx,y\\n' > w.csv; flumen --project p ingest w.csv --to lake.raw.good",
+        "w.csv, line 2",
+        6,
+    ),
+    (
+        "too few fields",
+        "printf 'a,b\\n1\\n' > s.csv; flumen --project p ingest s.csv --to lake.raw.t",
+        "s.csv, line 2: has 1 field",
+        6,
+    ),
+    (
+        "a broken Parquet file",
+        "printf 'PAR1nonsensePAR1' > b.parquet; flumen --project p ingest b.parquet --to lake.raw.t",
+        "b.parquet",
+        6,
+    ),
     ("no Parquet at all", "cp good.csv c.parquet; flumen --project p ingest c.parquet --to lake.raw.t", "c.parquet", 6),
-    ("a NUL byte", "printf 'a,b\\nx,1\\ny\\0y,2\\n' > n.csv; flumen --project p ingest n.csv --to lake.raw.t", "n.csv, line 3", 6),
-    ("a stray quote", "(printf 'a,b\\n1,\"2\\n'; seq 1 3) > q.csv; flumen --project p ingest q.csv --to lake.raw.t", "q.csv, line 2", 6),
-    ("a type that is none", "flumen --project p ingest good.csv --to lake.raw.t --types id=nubmer", "'nubmer' is not a type", 2),
-    ("a mode that is none", "flumen --project p ingest good.csv --to lake.raw.t --mode apend", "'apend' is not a mode", 2),
-    ("a column that is none", "flumen --project p ingest good.csv --to lake.raw.t --select ids", "no column is called 'ids'", 3),
+    (
+        "a NUL byte",
+        "printf 'a,b\\nx,1\\ny\\0y,2\\n' > n.csv; flumen --project p ingest n.csv --to lake.raw.t",
+        "n.csv, line 3",
+        6,
+    ),
+    (
+        "a stray quote",
+        "(printf 'a,b\\n1,\"2\\n'; seq 1 3) > q.csv; flumen --project p ingest q.csv --to lake.raw.t",
+        "q.csv, line 2",
+        6,
+    ),
+    (
+        "a type that is none",
+        "flumen --project p ingest good.csv --to lake.raw.t --types id=nubmer",
+        "'nubmer' is not a type",
+        2,
+    ),
+    (
+        "a mode that is none",
+        "flumen --project p ingest good.csv --to lake.raw.t --mode apend",
+        "'apend' is not a mode",
+        2,
+    ),
+    (
+        "a column that is none",
+        "flumen --project p ingest good.csv --to lake.raw.t --select ids",
+        "no column is called 'ids'",
+        3,
+    ),
     ("no namespace", "flumen --project p ingest good.csv --to lake.t", "lacks a namespace", 2),
     ("outside the lake", "flumen --project p ingest good.csv --to lake.raw.../x", "", 2),
     ("no project", "flumen ingest good.csv --to lake.raw.t", "flumen init", 3),
-    ("a web server that is not there", "flumen --project p ingest http://127.0.0.1:1/x.csv --to lake.raw.t", "127.0.0.1", 5),
+    (
+        "a web server that is not there",
+        "flumen --project p ingest http://127.0.0.1:1/x.csv --to lake.raw.t",
+        "127.0.0.1",
+        5,
+    ),
 ];
 
 #[test]
@@ -121,9 +180,14 @@ fn bad_input_ends_in_a_sentence_and_leaves_the_table_as_it_was() {
         let ran = sandbox.sh(line);
         assert_eq!(ran.code, *code, "{what}: {}", ran.stderr);
         assert!(ran.stderr.contains(names), "{what}: {}", ran.stderr);
-        assert!(ran.stderr.contains("error: ") && ran.stderr.contains("hint: "), "{what} without error and remedy: {}", ran.stderr);
+        assert!(
+            ran.stderr.contains("error: ") && ran.stderr.contains("hint: "),
+            "{what} without error and remedy: {}",
+            ran.stderr
+        );
         assert!(!ran.stderr.contains("panicked"), "{what}: {}", ran.stderr);
-        let left = sandbox.sh("find p/lake/raw -name '*.parquet' -not -path '*__quarantine*' | wc -l; ls p/lake/raw | grep -c '^t$'");
+        let left = sandbox
+            .sh("find p/lake/raw -name '*.parquet' -not -path '*__quarantine*' | wc -l; ls p/lake/raw | grep -c '^t$'");
         assert_eq!(left.stdout, "1\n0\n", "{what} leaves something behind");
     }
     let rows = sandbox.sh("flumen --json --project p sql 'select id, name from lake.raw.good order by id'");

@@ -25,21 +25,36 @@ fn number(value: &Value, key: &str) -> u64 {
 fn all_heads_load_into_one_table_a_kind() {
     let sandbox = Sandbox::new();
     let (data, contracts) = (root().join("tests/data/tlc_heads.zip"), root().join("examples/tlc"));
-    assert_eq!(sandbox.sh(&format!("flumen init p && mkdir heads && cd heads && python3 -m zipfile -e {} .", data.display())).code, 0);
+    assert_eq!(
+        sandbox
+            .sh(&format!("flumen init p && mkdir heads && cd heads && python3 -m zipfile -e {} .", data.display()))
+            .code,
+        0
+    );
     let (mut files, mut short, mut quarantined, mut surplus) = (0, 0, 0, 0);
     for kind in ["yellow", "green", "fhv", "fhvhv"] {
         let receipt = json(
             &sandbox,
-            &format!("--project p ingest 'heads/**/{kind}_tripdata_*.csv' --to lake.raw.{kind} --contract {}/{kind}.yml", contracts.display()),
+            &format!(
+                "--project p ingest 'heads/**/{kind}_tripdata_*.csv' --to lake.raw.{kind} --contract {}/{kind}.yml",
+                contracts.display()
+            ),
         );
         files += receipt["files"].as_array().unwrap().len();
         quarantined += number(&receipt, "rows_quarantined");
-        surplus += receipt["warnings"].as_array().unwrap().iter().filter(|w| w.as_str().unwrap().contains("more fields")).count();
-        let sum = number(&receipt, "rows_written") + number(&receipt, "rows_quarantined") + number(&receipt, "rows_skipped");
+        surplus += receipt["warnings"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter(|w| w.as_str().unwrap().contains("more fields"))
+            .count();
+        let sum =
+            number(&receipt, "rows_written") + number(&receipt, "rows_quarantined") + number(&receipt, "rows_skipped");
         assert_eq!(number(&receipt, "rows_read"), sum, "{kind}");
         let count = json(&sandbox, &format!("--project p sql 'select count(*) as n from lake.raw.{kind}'"));
         assert_eq!(number(&count[0], "n"), number(&receipt, "rows_written"), "{kind}");
-        let fields = "select count(*) as n from lake.raw.{}__quarantine where reason like '%field%'".replace("{}", kind);
+        let fields =
+            "select count(*) as n from lake.raw.{}__quarantine where reason like '%field%'".replace("{}", kind);
         short += number(&json(&sandbox, &format!("--project p sql \"{fields}\""))[0], "n");
     }
     assert_eq!((files, short, surplus), (152, 137, 18));
@@ -67,10 +82,16 @@ fn six_real_months_become_one_table() {
     let row = &sums[0];
     let float = |key: &str| row[key].as_f64().unwrap();
     assert_eq!((number(row, "n"), number(row, "empty")), (60_000, 6_327));
-    assert_eq!((float("total"), float("fare"), float("tip"), float("miles")), (1_115_783.24, 782_385.63, 129_981.42, 176_353.95));
+    assert_eq!(
+        (float("total"), float("fare"), float("tip"), float("miles")),
+        (1_115_783.24, 782_385.63, 129_981.42, 176_353.95)
+    );
     // Again: nothing is loaded twice, and one new file is loaded alone.
     assert_eq!(number(&json(&sandbox, &load), "rows_written"), 0);
     sandbox.write("p/zones/more.csv", "vendor_id,total_amount\n1,1.5\n");
-    let more = json(&sandbox, &format!("{load} && true").replace("ingest ", "ingest p/zones/more.csv ").replace(" && true", ""));
+    let more = json(
+        &sandbox,
+        &format!("{load} && true").replace("ingest ", "ingest p/zones/more.csv ").replace(" && true", ""),
+    );
     assert_eq!((number(&more, "rows_written"), more["files"].as_array().unwrap().len()), (1, 1));
 }
