@@ -4,7 +4,7 @@
 //! What they share is small: the place in the list of inputs, counters, and the quarantine.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arrow::array::RecordBatch;
@@ -49,6 +49,8 @@ struct WorkInput {
     address: Arc<str>,
     plan: InputPlan,
     rows: AtomicU64,
+    /// Pieces being worked on, and one more until all have been handed out: whoever takes it to zero has seen the end.
+    open: AtomicUsize,
 }
 
 #[derive(Default)]
@@ -129,6 +131,7 @@ impl Work {
             input,
             plan: plan.clone(),
             rows: AtomicU64::new(0),
+            open: AtomicUsize::new(1),
         };
         Self {
             inputs: inputs.into_iter().zip(&plan.inputs).map(input).collect(),
@@ -192,14 +195,16 @@ impl Work {
         let mut writer: Option<Box<dyn BatchWriter>> = None;
         let mut lineage: Option<(usize, Lineage)> = None;
         while let Some((at, splits)) = self.current(session)? {
+            let input = &self.inputs[at];
+            input.open.fetch_add(1, Ordering::AcqRel);
             let Some(mut split) = splits.next()? else {
                 self.advance(at);
+                self.close(at);
                 continue;
             };
             while let Some(raw) = split.next_batch()? {
                 self.check_stop()?;
                 let Some(raw) = self.cut(raw) else { break };
-                let input = &self.inputs[at];
                 let rows = input.rows.fetch_add(raw.rows_read(), Ordering::Relaxed) + raw.rows_read();
                 let applied = input.plan.apply(raw).map_err(|error| error.within(&input.address))?;
                 self.observer.observe(Event::Progress { input: at, bytes: splits.bytes_read(), rows });
@@ -227,6 +232,7 @@ impl Work {
                 writer.write(&batch)?;
                 self.counts.written.fetch_add(batch.num_rows() as u64, Ordering::Relaxed);
             }
+            self.close(at);
         }
         match writer {
             Some(writer) if !self.learning.load(Ordering::Relaxed) => writer.finish(),
@@ -277,12 +283,21 @@ impl Work {
         Ok(true)
     }
 
-    /// The current input has no more pieces (others may still be busy with its last ones).
+    /// The current input has no more pieces; others may still be busy with its last ones.
     fn advance(&self, at: usize) {
         let mut place = lock(&self.place);
         if place.current.as_ref().is_some_and(|(current, _)| *current == at) {
             place.current = None;
-            self.observer.observe(Event::Finished { input: at, rows: self.inputs[at].rows.load(Ordering::Relaxed) });
+            drop(place);
+            self.close(at);
+        }
+    }
+
+    /// One piece of an input less is being worked on.
+    fn close(&self, at: usize) {
+        let input = &self.inputs[at];
+        if input.open.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.observer.observe(Event::Finished { input: at, rows: input.rows.load(Ordering::Relaxed) });
         }
     }
 

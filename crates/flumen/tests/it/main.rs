@@ -5,8 +5,6 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on should fail")]
 
 mod cli;
-mod ingest;
 mod sample;
 mod sandbox;
 mod stores;
-mod tlc;
