@@ -1,15 +1,17 @@
-//! Delta tables: the lake's folders, its sink, its ledger, and the operations on tables.
+//! Delta tables: the lake's folders, its sink, its ledger, the operations on tables; and the SQL engine over them.
 //!
 //! - [`lake`]: a storage root with namespaces and tables; snapshots of a table and the files in them.
 //! - [`types`]: how Arrow's types are kept in Delta.
 //! - [`ledger`]: which loads a table has had, from its log.
 //! - [`sink`]: how a load writes, and commits, as one.
 //! - `ops`: one operation on a table, one module: undo, merge, scd2, replace-where.
+//! - [`engine`]: SQL over the lake's tables and over files in place.
 //!
 //! Every change is one Delta commit, made by the loop in `commit.rs`: look at the latest snapshot, decide, try to write the
 //! next version, and decide again if somebody else was faster.
 
 mod commit;
+pub mod engine;
 pub mod lake;
 pub mod ledger;
 mod ops;

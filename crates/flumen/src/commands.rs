@@ -8,6 +8,7 @@ mod ingest;
 mod init;
 mod load;
 mod sample;
+pub mod sql;
 
 use flumen_core::Result;
 
@@ -24,9 +25,15 @@ pub enum Command {
     Contract(contract::ContractCommand),
     Completion(completion::CompletionCommand),
     Sample(sample::SampleCommand),
+    Sql(sql::SqlCommand),
 }
 
 impl Command {
+    /// Whether it asks on the terminal, and so takes Ctrl-C for itself.
+    pub fn is_prompt(&self) -> bool {
+        matches!(self, Command::Sql(command) if command.is_prompt())
+    }
+
     /// Does it.
     pub async fn run(self, context: &Context) -> Result<()> {
         match self {
@@ -38,6 +45,7 @@ impl Command {
             Command::Contract(command) => command.run(context).await,
             Command::Completion(command) => command.run(context).await,
             Command::Sample(command) => command.run(context).await,
+            Command::Sql(command) => command.run(context).await,
         }
     }
 }

@@ -8,6 +8,8 @@ mod context;
 mod destination;
 mod origin;
 mod output;
+mod render;
+mod repl;
 mod sample_server;
 
 use std::process::ExitCode;
@@ -46,7 +48,9 @@ fn run(cli: Cli, output: Output) -> flumen_core::Result<()> {
         .map_err(|error| Error::io("the threads of the runtime", error))?;
     let context = Context::new(cli.global, output);
     let result = runtime.block_on(async {
-        context.cancel_on_signals();
+        if !cli.command.is_prompt() {
+            context.cancel_on_signals();
+        }
         cli.command.run(&context).await
     });
     // A thread that blocks in a read of the terminal or of a slow disk must not keep a finished command from ending.

@@ -155,6 +155,7 @@ pub enum Color {
     Yellow,
     Cyan,
     Bold,
+    Dim,
 }
 
 /// `text` in `color`, where colours are `on`. Never the only carrier of a meaning.
@@ -165,6 +166,7 @@ pub fn paint(text: &str, color: Color, on: bool) -> String {
         Color::Yellow => "1;33",
         Color::Cyan => "36",
         Color::Bold => "1",
+        Color::Dim => "2",
     };
     if on { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
 }

@@ -1,8 +1,9 @@
-//! Lake tables: loads in, rows out.
+//! Lake tables: loads in, rows out, and SQL over them.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that panics is a test that fails")]
 
 mod append;
 mod modes;
 mod quarantine;
+mod sql;
 mod support;

@@ -7,4 +7,5 @@
 mod cli;
 mod sample;
 mod sandbox;
+mod sql;
 mod stores;

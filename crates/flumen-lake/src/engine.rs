@@ -1,0 +1,233 @@
+//! The SQL engine: DataFusion over the lake's tables and over files in place.
+//!
+//! A query is parsed, its tables are looked up, its column names are given their spelling, and only then it is planned:
+//! so what is wrong with it is said in our words, with its place. A session reads the lake and never writes it; tables
+//! that a query creates live as long as the [`Engine`].
+//!
+//! - `statements.rs`: cutting and parsing text; what is refused.
+//! - `tables.rs`: what a table name means.
+//! - `lake_table.rs`, `statistics.rs`: a lake table as plain Parquet files.
+//! - `files.rs`: files in place, through the seam [`FileReader`].
+//! - `names.rs`: column names without regard to case.
+//! - `errors.rs`: DataFusion's errors in our words.
+
+mod errors;
+mod files;
+mod lake_table;
+mod names;
+mod session;
+mod statements;
+mod statistics;
+mod tables;
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use async_trait::async_trait;
+use datafusion::catalog::{MemorySchemaProvider, SchemaProvider};
+use datafusion::execution::context::SessionContext;
+use datafusion::execution::session_state::SessionState;
+use datafusion::sql::parser::Statement;
+use datafusion::sql::sqlparser::ast::{ObjectName, Statement as Sql};
+use flumen_core::dataset::TableName;
+use flumen_core::read::FileReader;
+use flumen_core::sql::{Answer, SqlEngine};
+use flumen_core::{Error, ErrorKind, Result};
+use futures::{StreamExt, TryStreamExt};
+
+use crate::lake::Lake;
+use tables::{Found, Tables};
+
+/// What an engine needs.
+pub struct EngineSettings {
+    /// The lake. None outside a project: only files can be read then.
+    pub lake: Option<Lake>,
+    /// What reads files in place.
+    pub files: Arc<dyn FileReader>,
+    /// Bytes that sorting, joining and grouping may use before they go to disk.
+    pub memory_bytes: usize,
+    /// Threads to use; as many as there are cores, if none.
+    pub threads: Option<usize>,
+}
+
+/// The memory for an engine where nothing else is known.
+pub const DEFAULT_MEMORY_BYTES: usize = 1 << 30;
+
+/// The SQL engine. Its tables and settings live as long as it does; queries may run at the same time.
+pub struct Engine {
+    tables: Arc<Tables>,
+    state: Mutex<SessionState>,
+}
+
+impl Engine {
+    /// An engine. Nothing is read or listed yet.
+    pub fn new(settings: EngineSettings) -> Result<Self> {
+        let tables =
+            Tables { lake: settings.lake, files: settings.files, session: Arc::new(MemorySchemaProvider::new()) };
+        let state = session::state(settings.memory_bytes, settings.threads)?;
+        Ok(Self { tables: Arc::new(tables), state: Mutex::new(state) })
+    }
+
+    /// Cuts `text` into its statements. Each keeps its lines and columns (what was before it is left as blank space), so
+    /// that errors name the place in the whole text.
+    pub fn statements(text: &str) -> Vec<String> {
+        statements::split(text)
+    }
+
+    /// Whether `text` ends with a semicolon (outside of quotes and comments), or has nothing to run.
+    pub fn is_complete(text: &str) -> bool {
+        statements::is_complete(text)
+    }
+
+    /// All tables of the lake, sorted.
+    pub async fn lake_tables(&self) -> Result<Vec<TableName>> {
+        self.tables.list().await
+    }
+
+    /// The tables and views that live in this session, sorted.
+    pub fn session_tables(&self) -> Vec<String> {
+        let mut names = self.tables.session.table_names();
+        names.sort();
+        names
+    }
+
+    /// The columns of a table, by its name as a query would have it.
+    ///
+    /// Errors: `NotFound`, with the nearest name.
+    pub async fn columns(&self, table: &str) -> Result<SchemaRef> {
+        let quoted = table.starts_with(['\'', '"']) || !tables::looks_like_file(table);
+        let name = if quoted { table.to_owned() } else { format!("'{}'", table.replace('\'', "''")) };
+        Ok(self.query(&format!("select * from {name} limit 0")).await?.schema)
+    }
+
+    fn base(&self) -> SessionState {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The context of one query, with every table that `statement` names.
+    async fn context_for(&self, sql: &str, statement: &mut Statement) -> Result<SessionContext> {
+        let mut state = self.base();
+        let explained = |error| errors::explain(error, sql);
+        let mut found = Found::default();
+        let mut schemas = Vec::new();
+        let mut lists = lists_tables(statement);
+        let created = created(statement);
+        for reference in state.resolve_table_references(statement).map_err(explained)? {
+            lists |= reference.schema() == Some("information_schema");
+            match self.tables.find(&reference, &mut found).await {
+                Ok(()) => {}
+                // Who creates or drops a table names one that need not be there.
+                Err(error)
+                    if error.kind() == ErrorKind::NotFound
+                        && created.iter().any(|name| name.eq_ignore_ascii_case(reference.table())) => {}
+                // `range(10)` is a table too.
+                Err(_) if state.table_functions().contains_key(reference.table()) => {}
+                Err(error) => {
+                    return Err(match errors::find_word(sql, reference.table()) {
+                        Some(place) if !tables::looks_like_file(reference.table()) => errors::at(error, place, sql),
+                        _ => error,
+                    });
+                }
+            }
+        }
+        for provider in found.lake.values() {
+            schemas.push(datafusion::catalog::TableProvider::schema(provider.as_ref()));
+            let store = provider.store();
+            if let Some(lake) = &self.tables.lake {
+                state.runtime_env().register_object_store(store.as_ref(), Arc::clone(lake.store()));
+            }
+        }
+        schemas.extend(found.bare.values().map(|provider| provider.schema()));
+        names::respell(statement, &schemas);
+        let listed = if lists { self.tables.list().await? } else { Vec::new() };
+        state.register_catalog_list(tables::catalogs(&self.tables, found, &listed));
+        Ok(SessionContext::new_with_state(state))
+    }
+
+    async fn run(&self, sql: &str) -> Result<Answer> {
+        let explained = |error| errors::explain(error, sql);
+        let mut statement = statements::parse(sql)?;
+        let keeps_state = changes_session(&statement);
+        let context = self.context_for(sql, &mut statement).await?;
+        let plan = context.state().statement_to_plan(statement).await.map_err(explained)?;
+        let frame = context.execute_logical_plan(plan).await.map_err(explained)?;
+        if keeps_state {
+            *self.state.lock().unwrap_or_else(PoisonError::into_inner) = context.state();
+        }
+        let stream = frame.execute_stream().await.map_err(explained)?;
+        let schema = unviewed(&stream.schema());
+        let sql = sql.to_owned();
+        let wanted = Arc::clone(&schema);
+        let batches = stream.map_err(move |error| errors::explain(error, &sql)).map(move |batch| {
+            // Files that came from elsewhere are there as long as their tables are.
+            let _tables = &context;
+            batch.and_then(|batch| copied_out(&batch, &wanted))
+        });
+        Ok(Answer { schema, batches: Box::pin(batches) })
+    }
+}
+
+#[async_trait]
+impl SqlEngine for Engine {
+    async fn query(&self, sql: &str) -> Result<Answer> {
+        self.run(sql).await
+    }
+}
+
+/// Whether `statement` lists tables that it does not name.
+fn lists_tables(statement: &Statement) -> bool {
+    matches!(statement, Statement::Statement(inner) if matches!(inner.as_ref(),
+        Sql::ShowTables { .. } | Sql::ShowColumns { .. } | Sql::ShowFunctions { .. }))
+}
+
+/// Whether what `statement` leaves behind is in the state and not in a table.
+fn changes_session(statement: &Statement) -> bool {
+    match statement {
+        Statement::Reset(_) => true,
+        Statement::Statement(inner) => {
+            matches!(inner.as_ref(), Sql::Set(_) | Sql::Prepare { .. } | Sql::Deallocate { .. })
+        }
+        _ => false,
+    }
+}
+
+/// The tables that `statement` makes or drops.
+fn created(statement: &Statement) -> Vec<String> {
+    let Statement::Statement(inner) = statement else { return Vec::new() };
+    let last = |name: &ObjectName| {
+        let part = name.0.last().and_then(|part| part.as_ident());
+        part.map(|ident| ident.value.clone())
+    };
+    match inner.as_ref() {
+        Sql::CreateTable(create) => last(&create.name).into_iter().collect(),
+        Sql::CreateView(create) => last(&create.name).into_iter().collect(),
+        Sql::Drop { names, .. } => names.iter().filter_map(last).collect(),
+        _ => Vec::new(),
+    }
+}
+
+/// Views of text are for the inside of a query; what comes out is plain.
+fn unviewed(schema: &SchemaRef) -> SchemaRef {
+    let plain = |field: &Arc<Field>| match field.data_type() {
+        DataType::Utf8View => Arc::new(Field::clone(field).with_data_type(DataType::Utf8)),
+        DataType::BinaryView => Arc::new(Field::clone(field).with_data_type(DataType::Binary)),
+        _ => Arc::clone(field),
+    };
+    let fields: Vec<Arc<Field>> = schema.fields().iter().map(plain).collect();
+    Arc::new(Schema::new_with_metadata(fields, schema.metadata().clone()))
+}
+
+fn copied_out(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch> {
+    let columns = batch.columns().iter().zip(schema.fields());
+    let columns = columns.map(|(column, field)| {
+        if column.data_type() == field.data_type() {
+            Ok(Arc::clone(column))
+        } else {
+            arrow::compute::cast(column, field.data_type())
+        }
+    });
+    let columns = columns.collect::<Result<Vec<_>, _>>()?;
+    let options = arrow::array::RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+    RecordBatch::try_new_with_options(Arc::clone(schema), columns, &options).map_err(Error::from)
+}

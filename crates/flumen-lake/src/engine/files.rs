@@ -1,0 +1,242 @@
+//! Files in place: `select … from 'data/*.csv'`, read through the seam [`FileReader`], so that they mean what they mean
+//! when they are loaded.
+//!
+//! Several files of one pattern are one table: their columns meet by name, without regard to case, in the narrowest type
+//! that holds those of all files; a column that a file lacks is null. Parquet files on the local disk are left to
+//! DataFusion's own scan, where that gives the same rows. A small file of text is read whole before the query is planned,
+//! so that its types are certain; the types of a large one are what samples of it suggest, and a value that does not fit
+//! is an error, never a null.
+
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions, new_null_array};
+use arrow::compute::{CastOptions, cast_with_options};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use datafusion::catalog::{MemTable, TableProvider};
+use flumen_core::read::{BadRow, FileReader, Input, RawBatch, ReadOptions, ReadRequest, WantedColumn};
+use flumen_core::text::{TextColumn, TextOptions, classify, join};
+use flumen_core::{Error, Result};
+
+use parquet_scan::ParquetFiles;
+use stream::StreamedFiles;
+
+mod parquet_scan;
+mod stream;
+
+/// Bytes of text (as stored) up to which all of it is read before a query is planned.
+const WHOLE_TEXT_BYTES: u64 = 8 << 20;
+
+/// The table that `address` (a path, a pattern, a URL) stands for.
+///
+/// Errors: those of `reader`; `NotFound` for a pattern that no file matches; `Data` for a file that is broken.
+pub(super) async fn open(reader: &dyn FileReader, address: &str) -> Result<Arc<dyn TableProvider>> {
+    let inputs = reader.open(address, &ReadOptions::default()).await?;
+    if inputs.is_empty() {
+        return Err(Error::not_found(format!("no file matches '{address}'")).hint("check the path and the pattern"));
+    }
+    let table = FileTable::new(inputs);
+    if let Some(files) = ParquetFiles::of(&table)? {
+        return Ok(Arc::new(files));
+    }
+    let text = table.inputs.iter().all(|input| input.is_text());
+    let bytes = table.inputs.iter().map(|input| input.bytes()).sum::<Option<u64>>();
+    if text && bytes.is_some_and(|bytes| bytes <= WHOLE_TEXT_BYTES) {
+        let read = tokio::task::spawn_blocking(move || whole(table));
+        return read.await.map_err(|error| Error::internal("reading a file broke off").caused_by(error))?;
+    }
+    Ok(Arc::new(StreamedFiles::new(table)))
+}
+
+/// Files as one table.
+pub(super) struct FileTable {
+    pub inputs: Vec<Arc<dyn Input>>,
+    /// The columns of all of them.
+    pub schema: SchemaRef,
+    /// For each input, and each column of `schema`, the column of the input.
+    places: Vec<Vec<Option<usize>>>,
+}
+
+impl FileTable {
+    fn new(inputs: Vec<Arc<dyn Input>>) -> Self {
+        let mut columns: Vec<(String, DataType)> = Vec::new();
+        let mut places: Vec<Vec<Option<usize>>> = Vec::new();
+        for input in &inputs {
+            let mut of_input: Vec<Option<usize>> = vec![None; columns.len()];
+            for (index, field) in input.schema().fields().iter().enumerate() {
+                let free = |at: &usize| of_input[*at].is_none();
+                let same = |at: &usize| columns[*at].0 == *field.name();
+                let alike = |at: &usize| columns[*at].0.trim().eq_ignore_ascii_case(field.name().trim());
+                let all = 0..columns.len();
+                let place = all.clone().filter(free).find(same).or_else(|| all.filter(free).find(alike));
+                match place {
+                    Some(at) => {
+                        columns[at].1 = join(&columns[at].1, &plain(field.data_type()));
+                        of_input[at] = Some(index);
+                    }
+                    None => {
+                        columns.push((field.name().clone(), plain(field.data_type())));
+                        of_input.push(Some(index));
+                    }
+                }
+            }
+            places.push(of_input);
+        }
+        for of_input in &mut places {
+            of_input.resize(columns.len(), None);
+        }
+        let field = |(name, data_type): (String, DataType)| {
+            // A column without a value anywhere is text without a value.
+            Field::new(name, if data_type == DataType::Null { DataType::Utf8 } else { data_type }, true)
+        };
+        let schema = Arc::new(Schema::new(columns.into_iter().map(field).collect::<Vec<_>>()));
+        Self { inputs, schema, places }
+    }
+
+    /// The same files with other types.
+    fn with_types(&self, types: &[DataType]) -> Self {
+        let retyped = |(field, data_type): (&Arc<Field>, &DataType)| {
+            Arc::new(Field::clone(field).with_data_type(data_type.clone()))
+        };
+        let fields: Vec<Arc<Field>> = self.schema.fields().iter().zip(types).map(retyped).collect();
+        Self { inputs: self.inputs.clone(), schema: Arc::new(Schema::new(fields)), places: self.places.clone() }
+    }
+
+    /// How the input at `index` is read for `columns` of the table.
+    fn reading(&self, index: usize, columns: &[usize]) -> Reading {
+        let input = &self.inputs[index];
+        let mut request = ReadRequest { columns: Vec::new() };
+        let mut parts = Vec::with_capacity(columns.len());
+        for column in columns {
+            let wanted = self.schema.field(*column).data_type();
+            parts.push(self.places[index][*column].map(|at| {
+                let own = input.schema().field(at).data_type();
+                let data_type = if input.is_text() && TextColumn::supports(wanted) { wanted } else { own };
+                request.columns.push(WantedColumn { index: at, data_type: data_type.clone() });
+                request.columns.len() - 1
+            }));
+        }
+        if request.columns.is_empty()
+            && let Some(first) = input.schema().fields().first()
+        {
+            // Somebody has to count the rows.
+            let data_type = if input.is_text() { DataType::Utf8 } else { first.data_type().clone() };
+            request.columns.push(WantedColumn { index: 0, data_type });
+        }
+        let fields: Vec<Arc<Field>> = columns.iter().map(|at| Arc::clone(&self.schema.fields()[*at])).collect();
+        Reading { address: input.address().to_owned(), request, parts, schema: Arc::new(Schema::new(fields)) }
+    }
+}
+
+/// The type as which a query sees a column.
+fn plain(data_type: &DataType) -> DataType {
+    match data_type {
+        DataType::Dictionary(_, values) => plain(values),
+        DataType::LargeUtf8 | DataType::Utf8View => DataType::Utf8,
+        DataType::LargeBinary | DataType::BinaryView => DataType::Binary,
+        other => other.clone(),
+    }
+}
+
+/// How batches of one input become batches of the table.
+struct Reading {
+    address: String,
+    request: ReadRequest,
+    /// For each wanted column of the table, the column of the request; none for one that the input lacks.
+    parts: Vec<Option<usize>>,
+    schema: SchemaRef,
+}
+
+impl Reading {
+    /// Errors: `Data` for a row or a value that does not fit, with its place.
+    fn batch(&self, raw: &RawBatch) -> Result<RecordBatch> {
+        if let Some(bad) = raw.bad.first() {
+            return Err(self.bad_row(bad));
+        }
+        if let Some(misfit) = raw.misfits.iter().find(|misfit| self.parts.contains(&Some(misfit.column))) {
+            let field = raw.batch.schema_ref().field(misfit.column);
+            let line =
+                misfit.line.map_or_else(|| format!("row {}", raw.rows.at(misfit.row)), |line| format!("line {line}"));
+            return Err(Error::data(format!(
+                "{}: {line}: '{}' in column '{}' is no {}, which samples of the file suggested",
+                self.address,
+                misfit.value,
+                field.name(),
+                field.data_type()
+            ))
+            .hint("'flumen ingest' looks at all values before it chooses types: load the file, and query the table"));
+        }
+        self.rows(&raw.batch)
+    }
+
+    fn rows(&self, batch: &RecordBatch) -> Result<RecordBatch> {
+        let options = CastOptions { safe: false, ..CastOptions::default() };
+        let mut columns: Vec<ArrayRef> = Vec::with_capacity(self.parts.len());
+        for (part, field) in self.parts.iter().zip(self.schema.fields()) {
+            columns.push(match part {
+                None => new_null_array(field.data_type(), batch.num_rows()),
+                Some(at) if batch.column(*at).data_type() == field.data_type() => Arc::clone(batch.column(*at)),
+                Some(at) => {
+                    let cast = cast_with_options(batch.column(*at), field.data_type(), &options);
+                    cast.map_err(|error| {
+                        Error::data(format!("{}: column '{}': {error}", self.address, field.name())).caused_by(error)
+                    })?
+                }
+            });
+        }
+        let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+        Ok(RecordBatch::try_new_with_options(Arc::clone(&self.schema), columns, &options)?)
+    }
+
+    fn bad_row(&self, bad: &BadRow) -> Error {
+        let line = bad.line.map_or_else(|| format!("row {}", bad.row), |line| format!("line {line}"));
+        Error::data(format!("{}: {line} {}", self.address, bad.reason))
+            .hint("mend the file, or load it with 'flumen ingest --max-bad N', which keeps bad rows apart, and query the table")
+    }
+}
+
+/// A small table of text, read whole: its types hold for every value.
+fn whole(mut table: FileTable) -> Result<Arc<dyn TableProvider>> {
+    loop {
+        let columns: Vec<usize> = (0..table.schema.fields().len()).collect();
+        let mut types: Vec<DataType> = table.schema.fields().iter().map(|field| field.data_type().clone()).collect();
+        let mut batches = Vec::new();
+        let before = types.clone();
+        for (index, input) in table.inputs.iter().enumerate() {
+            let reading = table.reading(index, &columns);
+            let splits = input.read(&reading.request)?;
+            while let Some(mut split) = splits.next()? {
+                while let Some(raw) = split.next_batch()? {
+                    widen(&reading, &raw, &mut types)?;
+                    if types == before {
+                        batches.push(reading.batch(&raw)?);
+                    }
+                }
+            }
+        }
+        if types == before {
+            return in_memory(&table.schema, batches);
+        }
+        table = table.with_types(&types);
+    }
+}
+
+/// Widens `types` (of all columns of the table) so that they hold the values of `raw` that did not fit.
+fn widen(reading: &Reading, raw: &RawBatch, types: &mut [DataType]) -> Result<()> {
+    for misfit in &raw.misfits {
+        let column = reading.parts.iter().position(|part| *part == Some(misfit.column));
+        let Some(column) = column else { continue };
+        if types[column] == DataType::Utf8 {
+            // Nothing is wider than text: these bytes are not even that.
+            return reading.batch(raw).map(drop);
+        }
+        let seen = classify(misfit.value.trim().as_bytes(), &TextOptions::default()).data_type();
+        let joined = join(&types[column], &seen);
+        types[column] = if joined == types[column] { DataType::Utf8 } else { joined };
+    }
+    Ok(())
+}
+
+fn in_memory(schema: &SchemaRef, batches: Vec<RecordBatch>) -> Result<Arc<dyn TableProvider>> {
+    let table = MemTable::try_new(Arc::clone(schema), vec![batches]);
+    Ok(Arc::new(table.map_err(|error| Error::internal("a file cannot be kept in memory").caused_by(error))?))
+}

@@ -1,0 +1,256 @@
+//! A lake table as DataFusion sees it: one version of a Delta table, scanned as plain Parquet files.
+//!
+//! The plan holds nothing but file groups, statistics and partition values, so that any DataFusion engine can run it.
+//! Files whose statistics rule them out are not in it.
+
+use std::fmt;
+use std::sync::Arc;
+
+use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
+use async_trait::async_trait;
+use chrono::DateTime;
+use datafusion::catalog::{Session, TableProvider};
+use datafusion::common::stats::Precision;
+use datafusion::common::{DFSchema, Result as DataFusionResult, ScalarValue, Statistics};
+use datafusion::datasource::listing::PartitionedFile;
+use datafusion::datasource::physical_plan::{FileGroup, FileScanConfigBuilder, ParquetSource};
+use datafusion::datasource::source::DataSourceExec;
+use datafusion::datasource::table_schema::TableSchema;
+use datafusion::execution::object_store::ObjectStoreUrl;
+use datafusion::logical_expr::utils::conjunction;
+use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
+use datafusion::physical_optimizer::pruning::PruningPredicateBuilder;
+use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_plan::empty::EmptyExec;
+use flumen_core::dataset::TableName;
+use flumen_core::{Error, Result};
+use object_store::ObjectMeta;
+use object_store::path::Path;
+use url::Url;
+
+use super::statistics::{self, FileStatistics};
+use crate::lake::{DataFile, Snapshot};
+
+/// One version of a lake table.
+pub(super) struct LakeTable {
+    name: TableName,
+    version: u64,
+    store: ObjectStoreUrl,
+    /// The columns in the table's own order.
+    schema: SchemaRef,
+    /// The columns in the order of a scan: those in the files, then those of the partitions.
+    scanned: TableSchema,
+    /// For each column of `schema`, its place in `scanned`.
+    places: Vec<usize>,
+    files: Vec<PartitionedFile>,
+}
+
+impl fmt::Debug for LakeTable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "LakeTable({} version {}, {} files)", self.name, self.version, self.files.len())
+    }
+}
+
+impl LakeTable {
+    /// The version that `snapshot` is of.
+    ///
+    /// Errors: `Invalid` for a table with features that are not read here; `Data` for a log that makes no sense.
+    pub fn new(snapshot: &Snapshot) -> Result<Self> {
+        let name = snapshot.table().name().clone();
+        check_features(snapshot)?;
+        let declared = snapshot.schema();
+        let partitions = snapshot.partition_by();
+        let is_partition = |field: &FieldRef| partitions.contains(field.name());
+        let in_files: Vec<FieldRef> =
+            declared.fields().iter().filter(|field| !is_partition(field)).map(viewed).collect();
+        let mut of_partitions = Vec::with_capacity(partitions.len());
+        for partition in &partitions {
+            let field = declared.field_with_name(partition).map_err(|error| {
+                Error::data(format!("table {name} has no column '{partition}', by which it is partitioned"))
+                    .caused_by(error)
+            })?;
+            of_partitions.push(Arc::new(field.clone()));
+        }
+        let in_files: SchemaRef = Arc::new(Schema::new(in_files));
+        let scanned =
+            TableSchema::builder(Arc::clone(&in_files)).with_table_partition_cols(of_partitions.clone()).build();
+        let mut fields = Vec::with_capacity(declared.fields().len());
+        let mut places = Vec::with_capacity(declared.fields().len());
+        for field in declared.fields() {
+            let place = scanned.table_schema().index_of(field.name())?;
+            places.push(place);
+            fields.push(Arc::clone(&scanned.table_schema().fields()[place]));
+        }
+        let root = snapshot.table().url();
+        let files = snapshot.files()?;
+        let files = files.iter().map(|file| scanned_file(&name, root, file, &in_files, &of_partitions));
+        Ok(Self {
+            version: snapshot.version(),
+            store: store_url(root)?,
+            schema: Arc::new(Schema::new(fields)),
+            scanned,
+            places,
+            files: files.collect::<Result<_>>()?,
+            name,
+        })
+    }
+
+    /// The store that holds the files, in the terms of DataFusion's registry.
+    pub fn store(&self) -> &ObjectStoreUrl {
+        &self.store
+    }
+
+    /// The files that may hold rows that pass `filters`.
+    fn files_for(&self, session: &dyn Session, filters: &[Expr]) -> DataFusionResult<Vec<PartitionedFile>> {
+        let Some(filter) = conjunction(filters.iter().cloned()) else { return Ok(self.files.clone()) };
+        let schema = self.scanned.table_schema();
+        let filter = session.create_physical_expr(filter, &DFSchema::try_from(Arc::clone(schema))?)?;
+        // A filter that statistics say nothing about is no error: every file is read then.
+        let Ok(predicate) = PruningPredicateBuilder::new().with_file_schema(Arc::clone(schema)).try_build(filter)
+        else {
+            return Ok(self.files.clone());
+        };
+        let files = self.files.iter().filter_map(|file| file.statistics.as_deref()).collect();
+        let keep = predicate.prune(&FileStatistics { files, schema })?;
+        Ok(self.files.iter().zip(keep).filter(|(_, keep)| *keep).map(|(file, _)| file.clone()).collect())
+    }
+}
+
+#[async_trait]
+impl TableProvider for LakeTable {
+    fn schema(&self) -> SchemaRef {
+        Arc::clone(&self.schema)
+    }
+
+    fn table_type(&self) -> TableType {
+        TableType::Base
+    }
+
+    async fn scan(
+        &self,
+        session: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        filters: &[Expr],
+        limit: Option<usize>,
+    ) -> DataFusionResult<Arc<dyn ExecutionPlan>> {
+        let files = self.files_for(session, filters)?;
+        let columns: Vec<usize> = match projection {
+            Some(wanted) => wanted.iter().map(|index| self.places[*index]).collect(),
+            None => self.places.clone(),
+        };
+        let schema = self.scanned.table_schema();
+        if files.is_empty() {
+            return Ok(Arc::new(EmptyExec::new(Arc::new(schema.project(&columns)?))));
+        }
+        let statistics = Statistics::try_merge_iter(files.iter().filter_map(|f| f.statistics.as_deref()), schema)?;
+        let groups = FileGroup::new(files).split_files(session.config().target_partitions().max(1));
+        let options = session.table_options().parquet.clone();
+        let source = ParquetSource::new(self.scanned.clone()).with_table_parquet_options(options);
+        let scan = FileScanConfigBuilder::new(self.store.clone(), Arc::new(source))
+            .with_file_groups(groups)
+            .with_statistics(statistics)
+            .with_projection_indices(Some(columns))?
+            .with_limit(limit)
+            .build();
+        Ok(DataSourceExec::from_data_source(scan))
+    }
+
+    fn supports_filters_pushdown(&self, filters: &[&Expr]) -> DataFusionResult<Vec<TableProviderFilterPushDown>> {
+        Ok(vec![TableProviderFilterPushDown::Inexact; filters.len()])
+    }
+
+    fn statistics(&self) -> Option<Statistics> {
+        let files = self.files.iter().filter_map(|file| file.statistics.as_deref());
+        let merged = Statistics::try_merge_iter(files, self.scanned.table_schema()).ok()?;
+        let column_statistics = self.places.iter().map(|place| merged.column_statistics[*place].clone()).collect();
+        Some(Statistics { column_statistics, ..merged })
+    }
+}
+
+/// Text is scanned as views into the pages of the file: it is copied only where it is needed.
+fn viewed(field: &FieldRef) -> FieldRef {
+    let data_type = match field.data_type() {
+        DataType::Utf8 => DataType::Utf8View,
+        DataType::Binary => DataType::BinaryView,
+        _ => return Arc::clone(field),
+    };
+    Arc::new(Field::clone(field).with_data_type(data_type))
+}
+
+/// Refuses what would be read wrongly.
+fn check_features(snapshot: &Snapshot) -> Result<()> {
+    let name = snapshot.table().address();
+    match snapshot.property("delta.columnMapping.mode") {
+        Some(mode) if mode != "none" => Err(Error::invalid(format!(
+            "{name} has other names for its columns in its files (delta.columnMapping.mode = {mode}), which is not read here"
+        ))
+        .hint("write it anew without column mapping")),
+        _ => Ok(()),
+    }
+}
+
+/// `scheme://host` of the store that `root` is in.
+fn store_url(root: &Url) -> Result<ObjectStoreUrl> {
+    let authority = &root[url::Position::BeforeScheme..url::Position::BeforePath];
+    ObjectStoreUrl::parse(authority)
+        .map_err(|error| Error::internal(format!("'{root}' does not name an object store")).caused_by(error))
+}
+
+fn scanned_file(
+    name: &TableName,
+    root: &Url,
+    file: &DataFile,
+    in_files: &SchemaRef,
+    of_partitions: &[FieldRef],
+) -> Result<PartitionedFile> {
+    let path = &file.path;
+    if file.deletion_vector.is_some() {
+        return Err(Error::invalid(format!(
+            "table {name} marks rows of '{path}' as deleted by a deletion vector, which is not read here"
+        ))
+        .hint("let the tool that wrote it rewrite its files (REORG TABLE … APPLY (PURGE))"));
+    }
+    let mut values = Vec::with_capacity(of_partitions.len());
+    for field in of_partitions {
+        let value = match file.partition.get(field.name()).and_then(Option::as_deref) {
+            // An empty string is how the log writes a null.
+            None | Some("") => ScalarValue::try_from(field.data_type()),
+            Some(text) => ScalarValue::try_from_string(text.to_owned(), field.data_type()),
+        };
+        values.push(value.map_err(|error| {
+            let (column, wanted) = (field.name(), field.data_type());
+            Error::data(format!("table {name}: the partition value of column '{column}' for '{path}' is no {wanted}"))
+                .caused_by(error)
+        })?);
+    }
+    let mut statistics = statistics::of_file(file, in_files);
+    let rows: Precision<usize> = statistics.num_rows;
+    statistics.column_statistics.extend(values.iter().map(|value| statistics::constant(value, &rows)));
+    let meta = ObjectMeta {
+        location: location(name, root, path)?,
+        last_modified: DateTime::from_timestamp_millis(file.modified_ms).unwrap_or_default(),
+        size: file.size,
+        e_tag: None,
+        version: None,
+    };
+    let mut made = PartitionedFile::from(meta).with_partition_values(values);
+    made.statistics = Some(Arc::new(statistics));
+    Ok(made)
+}
+
+/// Where the file is in its store. The log may name it by a whole URL, in the same store.
+fn location(name: &TableName, root: &Url, path: &str) -> Result<Path> {
+    let wrong = |error: object_store::path::Error| {
+        Error::data(format!("table {name} names a file by '{path}', which is no path")).caused_by(error)
+    };
+    if let Some(url) = path.contains("://").then(|| Url::parse(path).ok()).flatten() {
+        if url.scheme() != root.scheme() || url.host_str() != root.host_str() {
+            return Err(Error::invalid(format!("table {name} has the file '{path}', which is in another store"))
+                .hint("copy the table instead of cloning it"));
+        }
+        return Path::from_url_path(url.path()).map_err(wrong);
+    }
+    let folder = Path::from_url_path(root.path()).map_err(wrong)?;
+    let joined = format!("{folder}/{path}");
+    Ok(Path::parse(&joined).unwrap_or_else(|_| Path::from(joined)))
+}

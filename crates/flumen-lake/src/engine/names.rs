@@ -1,0 +1,147 @@
+//! Column names without regard to case: `select VendorID` and `select vendorid` both mean the column `VendorID`.
+//!
+//! SQL folds unquoted names to lower case, files do not. Where a name has one meaning only among the columns of the tables
+//! that the query uses, it is given the column's own spelling before the query is planned. Quoted names stay as they are.
+
+use std::collections::{HashMap, HashSet};
+use std::ops::ControlFlow;
+
+use arrow::datatypes::SchemaRef;
+use datafusion::sql::parser::Statement;
+use datafusion::sql::sqlparser::ast::{
+    Expr, Ident, Query, SelectItem, SetExpr, Statement as Sql, VisitMut, VisitorMut,
+};
+
+/// Gives the names in `statement` the spelling of the columns of `schemas`.
+pub(super) fn respell(statement: &mut Statement, schemas: &[SchemaRef]) {
+    let mut exact = HashSet::new();
+    let mut spellings: HashMap<String, Option<String>> = HashMap::new();
+    for field in schemas.iter().flat_map(|schema| schema.fields()) {
+        exact.insert(field.name().clone());
+        let lower = field.name().to_lowercase();
+        spellings
+            .entry(lower)
+            .and_modify(|known| {
+                if known.as_deref() != Some(field.name()) {
+                    *known = None;
+                }
+            })
+            .or_insert_with(|| Some(field.name().clone()));
+    }
+    if spellings.iter().all(|(lower, spelling)| spelling.as_deref() == Some(lower)) {
+        return;
+    }
+    let mut aliases = Aliases::default();
+    let Some(inner) = inner_of(statement) else { return };
+    let _: ControlFlow<()> = inner.visit(&mut aliases);
+    let mut speller = Speller { exact, spellings, aliases: aliases.names };
+    let _: ControlFlow<()> = inner.visit(&mut speller);
+}
+
+fn inner_of(statement: &mut Statement) -> Option<&mut Sql> {
+    match statement {
+        Statement::Statement(inner) => Some(inner),
+        Statement::Explain(explain) => inner_of(&mut explain.statement),
+        _ => None,
+    }
+}
+
+/// The names that the query itself gives, in lower case.
+#[derive(Default)]
+struct Aliases {
+    names: HashSet<String>,
+}
+
+impl VisitorMut for Aliases {
+    type Break = ();
+
+    fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<()> {
+        if let SetExpr::Select(select) = query.body.as_ref() {
+            for item in &select.projection {
+                if let SelectItem::ExprWithAlias { alias, .. } = item {
+                    self.names.insert(alias.value.to_lowercase());
+                }
+            }
+        }
+        for cte in query.with.iter().flat_map(|with| &with.cte_tables) {
+            self.names.extend(cte.alias.columns.iter().map(|column| column.name.value.to_lowercase()));
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+struct Speller {
+    exact: HashSet<String>,
+    spellings: HashMap<String, Option<String>>,
+    aliases: HashSet<String>,
+}
+
+impl Speller {
+    fn respell(&self, name: &mut Ident) {
+        if name.quote_style.is_some() {
+            return;
+        }
+        let lower = name.value.to_lowercase();
+        if name.value != lower && self.exact.contains(&name.value) {
+            name.quote_style = Some('"');
+        } else if !self.exact.contains(&lower)
+            && !self.aliases.contains(&lower)
+            && let Some(Some(spelling)) = self.spellings.get(&lower)
+        {
+            name.value.clone_from(spelling);
+            name.quote_style = Some('"');
+        }
+    }
+}
+
+impl VisitorMut for Speller {
+    type Break = ();
+
+    fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
+        match expr {
+            Expr::Identifier(name) => self.respell(name),
+            Expr::CompoundIdentifier(parts) => {
+                if let Some(last) = parts.last_mut() {
+                    self.respell(last);
+                }
+            }
+            _ => {}
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use arrow::datatypes::{DataType, Field, Schema};
+    use std::sync::Arc;
+
+    fn check(sql: &str, expect: &str) {
+        let columns = ["VendorID", "fare", "PULocationID", "dolocationid", "DOLocationID"];
+        let fields: Vec<Field> = columns.iter().map(|name| Field::new(*name, DataType::Int64, true)).collect();
+        let mut statement = super::super::statements::parse(sql).expect(sql);
+        respell(&mut statement, &[Arc::new(Schema::new(fields))]);
+        assert_eq!(statement.to_string(), expect);
+    }
+
+    #[test]
+    fn names_mean_columns_without_regard_to_case() {
+        check("SELECT vendorid, FARE FROM t", "SELECT \"VendorID\", FARE FROM t");
+        check("SELECT t.PUlocationID FROM t", "SELECT t.\"PULocationID\" FROM t");
+        check(
+            "SELECT sum(VENDORID) FROM t WHERE vendorid > 1",
+            "SELECT sum(\"VendorID\") FROM t WHERE \"VendorID\" > 1",
+        );
+    }
+
+    #[test]
+    fn names_with_two_meanings_keep_their_spelling() {
+        check("SELECT dolocationid, DOLocationID FROM t", "SELECT dolocationid, \"DOLocationID\" FROM t");
+        check("SELECT \"vendorid\" FROM t", "SELECT \"vendorid\" FROM t");
+        check(
+            "SELECT VendorID AS vendorid FROM t ORDER BY vendorid",
+            "SELECT \"VendorID\" AS vendorid FROM t ORDER BY vendorid",
+        );
+    }
+}

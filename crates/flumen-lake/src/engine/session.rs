@@ -1,0 +1,41 @@
+//! How DataFusion is set up: as many partitions as cores, Parquet read with its statistics, memory bounded, the rest on
+//! disk.
+
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+
+use datafusion::execution::SessionStateBuilder;
+use datafusion::execution::memory_pool::{FairSpillPool, TrackConsumersPool};
+use datafusion::execution::runtime_env::RuntimeEnvBuilder;
+use datafusion::execution::session_state::SessionState;
+use datafusion::prelude::SessionConfig;
+use flumen_core::{Error, Result};
+
+/// The catalog that stands for the lake.
+pub(super) const LAKE_CATALOG: &str = flumen_core::dataset::LAKE;
+/// The schema of tables that live as long as the session. No namespace of the lake can be called so.
+pub(super) const SESSION_SCHEMA: &str = "_flumen_session";
+/// How many users of memory are named when it runs out.
+const CONSUMERS_NAMED: NonZeroUsize = NonZeroUsize::MIN.saturating_add(2);
+
+/// The state from which each query starts.
+pub(super) fn state(memory_bytes: usize, threads: Option<usize>) -> Result<SessionState> {
+    let mut config = SessionConfig::new()
+        .with_default_catalog_and_schema(LAKE_CATALOG, SESSION_SCHEMA)
+        .with_create_default_catalog_and_schema(false)
+        .with_information_schema(true);
+    if let Some(threads) = threads {
+        config = config.with_target_partitions(threads);
+    }
+    let options = config.options_mut();
+    options.sql_parser.collect_spans = true;
+    options.execution.collect_statistics = true;
+    // Old writers (Spark, Impala) have timestamps of 96 bits. The lake's unit is the microsecond.
+    options.execution.parquet.coerce_int96 = Some("us".to_owned());
+    let pool = TrackConsumersPool::new(FairSpillPool::new(memory_bytes), CONSUMERS_NAMED);
+    let runtime = RuntimeEnvBuilder::new()
+        .with_memory_pool(Arc::new(pool))
+        .build_arc()
+        .map_err(|error| Error::internal("the SQL engine did not start").caused_by(error))?;
+    Ok(SessionStateBuilder::new().with_config(config).with_runtime_env(runtime).with_default_features().build())
+}

@@ -1,0 +1,56 @@
+//! The SQL engine: lake tables made by hand, file by file, and files that are in memory.
+
+mod files;
+mod lake;
+
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use arrow::util::display::{ArrayFormatter, FormatOptions};
+use flumen_core::Error;
+use flumen_core::sql::SqlEngine;
+use flumen_lake::engine::{Engine, EngineSettings};
+use flumen_lake::lake::Lake;
+use futures::TryStreamExt;
+
+use files::MemoryFiles;
+
+/// An engine over `lake` and `files`.
+fn engine(lake: Option<Lake>, files: MemoryFiles) -> Engine {
+    let settings = EngineSettings { lake, files: Arc::new(files), memory_bytes: 256 << 20, threads: Some(2) };
+    Engine::new(settings).unwrap()
+}
+
+/// Runs a query and gives its batches.
+async fn run(engine: &Engine, sql: &str) -> Result<Vec<RecordBatch>, Error> {
+    engine.query(sql).await?.batches.try_collect().await
+}
+
+/// Runs a query and gives its rows as text, a line each, values separated by `|`; or the error with its hint.
+async fn text(engine: &Engine, sql: &str) -> String {
+    match run(engine, sql).await {
+        Ok(batches) => rows(&batches).join("\n"),
+        Err(error) => match error.remedy() {
+            Some(hint) => format!("{}: {error}\nhint: {hint}", error.kind().name()),
+            None => format!("{}: {error}", error.kind().name()),
+        },
+    }
+}
+
+fn rows(batches: &[RecordBatch]) -> Vec<String> {
+    let options = FormatOptions::new().with_null("NULL");
+    let mut rows = Vec::new();
+    for batch in batches {
+        let columns: Vec<ArrayFormatter<'_>> =
+            batch.columns().iter().map(|column| ArrayFormatter::try_new(column.as_ref(), &options).unwrap()).collect();
+        for row in 0..batch.num_rows() {
+            let cells: Vec<String> = columns.iter().map(|column| column.value(row).to_string()).collect();
+            rows.push(cells.join("|"));
+        }
+    }
+    rows
+}
+
+async fn check(engine: &Engine, sql: &str, expect: &str) {
+    assert_eq!(text(engine, sql).await, expect, "{sql}");
+}
