@@ -291,7 +291,7 @@ async fn errors_point_at_the_place_and_name_the_nearest() {
         ),
         (
             "select * from trips.csv",
-            "invalid: 'trips.csv' looks like a file, and is not quoted\nhint: write it in quotes: select * from 'trips.csv'",
+            "invalid: line 1, column 21: 'trips.csv' looks like a file, and is not quoted\n  select * from trips.csv\n                      ^^^\nhint: write it in quotes: select * from 'trips.csv'",
         ),
     ] {
         check(&engine, sql, expect).await;
