@@ -243,12 +243,12 @@ mod tests {
         check(
             Format::Table,
             |_| {},
-            " zone        | trips |  fare \n\
-             -------------+-------+-------\n\
-             \u{20}Soho        |    12 |   1.5 \n\
-             \u{20}NULL        |  3456 | 22.25 \n\
+            " zone       | trips |  fare \n\
+             ------------+-------+-------\n\
+             \u{20}Soho       |    12 |   1.5 \n\
+             \u{20}NULL       |  3456 | 22.25 \n\
              \u{20}a \"b\", c|d |  NULL |   0.0 \n\
-             \u{20}            |     0 |  -1.0 \n",
+             \u{20}           |     0 |  -1.0 \n",
         );
         check(
             Format::Table,
@@ -280,12 +280,12 @@ mod tests {
         check(
             Format::Markdown,
             |_| {},
-            "| zone         | trips |  fare |\n\
-             | ------------ | ----: | ----: |\n\
-             | Soho         |    12 |   1.5 |\n\
-             | NULL         |  3456 | 22.25 |\n\
+            "| zone        | trips |  fare |\n\
+             | ----------- | ----: | ----: |\n\
+             | Soho        |    12 |   1.5 |\n\
+             | NULL        |  3456 | 22.25 |\n\
              | a \"b\", c\\|d |  NULL |   0.0 |\n\
-             |              |     0 |  -1.0 |\n",
+             |             |     0 |  -1.0 |\n",
         );
     }
 

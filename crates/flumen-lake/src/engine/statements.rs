@@ -167,8 +167,8 @@ mod tests {
 
     #[test]
     fn statements_are_cut_at_semicolons_and_keep_their_places() {
-        assert_eq!(split("select 1; select ';' -- ; no\n;\n;"), ["select 1", "         select ';' -- ; no\n"]);
-        assert_eq!(split("select 1;\nselect é;select 2"), ["select 1", "\nselect é", "\n         select 2"]);
+        assert_eq!(split("select 1; select ';' -- ; no\n;\n;"), ["select 1", "          select ';' -- ; no\n"]);
+        assert_eq!(split("select 1;\nselect é;select 2"), ["select 1", "         \nselect é", "\n         select 2"]);
         assert_eq!(split("  -- nothing\n"), Vec::<String>::new());
     }
 

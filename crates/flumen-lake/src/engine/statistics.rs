@@ -206,12 +206,7 @@ mod tests {
             r#""2019-01-01T00:00:00.001""#,
             "Inexact(TimestampMicrosecond(1546300800000000, None)) Inexact(TimestampMicrosecond(1546300800001999, None))",
         );
-        check(
-            DataType::Decimal128(5, 2),
-            "1.25",
-            "3",
-            "Inexact(Decimal128(Some(124),5,2)) Inexact(Decimal128(Some(301),5,2))",
-        );
+        check(DataType::Decimal128(5, 2), "1.25", "3", "Inexact(Decimal128(1.24,5,2)) Inexact(Decimal128(3.01,5,2))");
         check(DataType::Binary, "1", "9", "Absent Absent");
     }
 
