@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 
 mod apply;
+mod json;
 mod names;
 mod plan;
 

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use flumen_connect::postgres::{Connect, ProjectConnector};
+use flumen_connect::sinks::files::FileSink;
 use flumen_connect::sinks::postgres::{PostgresOptions, PostgresSink};
 use flumen_core::dataset::Dataset;
 use flumen_core::write::Sink;
@@ -45,7 +46,7 @@ pub async fn open(dataset: &Dataset, options: &DestinationOptions, context: &Con
             let settings = PostgresOptions { ledger: options.ledger, ..PostgresOptions::default() };
             Ok(Arc::new(PostgresSink::new(connector, dataset.to_string(), table.clone(), settings)?))
         }
-        Dataset::Files(address) => Err(Error::invalid(format!("{address} is no table"))),
+        Dataset::Files(address) => Ok(Arc::new(FileSink::new(address, context.maybe_project()?.as_deref())?)),
     }
 }
 

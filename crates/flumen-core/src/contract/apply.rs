@@ -12,7 +12,7 @@ use arrow::datatypes::{DataType, Float32Type, Float64Type};
 use arrow::util::display::array_value_to_string;
 
 use super::plan::{ColumnPlan, InputPlan};
-use super::{OnDrift, type_name};
+use super::{OnDrift, json, type_name};
 use crate::error::{Error, Result};
 use crate::read::{BadRow, Misfit, RawBatch, RowNumbers};
 use crate::text::{TextColumn, TextOptions, classify, join};
@@ -309,7 +309,7 @@ fn decode(array: &ArrayRef, codes: &BTreeMap<String, Option<String>>) -> Result<
     Ok(Arc::new(decoded.finish()))
 }
 
-/// Any array as text.
+/// Any array as text; nested values as JSON.
 fn to_text(array: &ArrayRef) -> Result<ArrayRef> {
     match array.data_type() {
         DataType::Utf8 => Ok(Arc::clone(array)),
@@ -319,7 +319,7 @@ fn to_text(array: &ArrayRef) -> Result<ArrayRef> {
                 if array.is_null(row) {
                     text.append_null()
                 } else {
-                    text.append_value(array_value_to_string(array, row)?)
+                    text.append_value(json::value(array, row)?.to_string())
                 }
             }
             Ok(Arc::new(text.finish()))

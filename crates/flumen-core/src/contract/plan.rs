@@ -139,6 +139,10 @@ pub fn plan(
     let mut kept = Vec::new();
     let mut empty = Vec::new();
     for target in targets {
+        // What the load has nothing for is left to the table: its defaults hold, and what is missing in a file reads as null.
+        if target.existing.is_some() && target.sources.iter().all(Vec::is_empty) {
+            continue;
+        }
         let declared = target.contract.and_then(|column| column.data_type.as_ref()).map(|name| name.0.clone());
         let free = target.existing.is_none() && declared.is_none();
         let mut wanted = target.existing.clone().or(declared).unwrap_or_else(|| target.offered.clone());

@@ -35,9 +35,10 @@ pub struct IngestCommand {
     #[arg(long, value_name = "DATASET")]
     pub to: Option<String>,
 
-    /// What happens to the rows that are there: append, replace, merge, scd2, replace-where
-    #[arg(long, default_value = "append", help_heading = "Mode")]
-    pub mode: String,
+    /// What happens to the rows that are there: append, replace, merge, scd2, replace-where [default: append; replace for
+    /// files]
+    #[arg(long, help_heading = "Mode")]
+    pub mode: Option<String>,
     /// merge, scd2: the columns that identify a row
     #[arg(long, value_name = "COLUMNS", value_delimiter = ',', help_heading = "Mode")]
     pub key: Vec<String>,
@@ -229,7 +230,7 @@ impl IngestCommand {
         let ingest = Ingest {
             inputs,
             sink,
-            mode: self.mode()?,
+            mode: self.mode(&dataset)?,
             contract: self.contract(context)?,
             case: self.column_case.parse::<Case>()?,
             select: self.select.clone(),
@@ -282,15 +283,20 @@ impl IngestCommand {
         Ok(())
     }
 
-    fn mode(&self) -> Result<Mode> {
+    fn mode(&self, dataset: &Dataset) -> Result<Mode> {
+        let mode = match (&self.mode, dataset) {
+            (Some(mode), _) => mode.as_str(),
+            (None, Dataset::Files(_)) => "replace",
+            (None, _) => "append",
+        };
         let keys = || {
             if self.key.is_empty() {
-                return Err(Error::invalid(format!("--mode {} needs the columns that identify a row", self.mode))
+                return Err(Error::invalid(format!("--mode {mode} needs the columns that identify a row"))
                     .hint("give them with --key a,b"));
             }
             Ok(self.key.clone())
         };
-        match self.mode.as_str() {
+        match mode {
             "append" => Ok(Mode::Append),
             "replace" => Ok(Mode::Replace),
             "merge" => Ok(Mode::Merge { keys: keys()?, delete_flag: self.delete_flag.clone() }),
@@ -413,7 +419,7 @@ mod tests {
         let command = IngestCommand {
             sources: vec!["s3://bucket/x.csv".into()],
             to: Some("lake.raw.x".into()),
-            mode: "append".into(),
+            mode: Some("merge".into()),
             max_bad: 3,
             types: vec![("a".into(), "text".into())],
             ..IngestCommand::default()

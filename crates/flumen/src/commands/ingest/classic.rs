@@ -79,7 +79,7 @@ impl ClassicOptions {
         let (schema, table) = table.split_once('.').unwrap_or(("public", &table));
         command.to = Some(format!("{CONNECTION}.{schema}.{table}"));
         command.sources = vec![file];
-        command.mode = "replace".to_owned();
+        command.mode = Some("replace".to_owned());
         Ok(Some(url))
     }
 }
