@@ -107,7 +107,7 @@ const BAD: &[(&str, &str, &str, i32)] = &[
     ("a file of no bytes", ": > e.csv; flumen --project p ingest e.csv --to lake.raw.t", "e.csv is empty", 6),
     (
         "gzip cut short",
-        "gzip -c good.csv | head -c 60 > cut.csv.gz; flumen --project p ingest cut.csv.gz --to lake.raw.t",
+        "gzip -c good.csv | head -c 30 > cut.csv.gz; flumen --project p ingest cut.csv.gz --to lake.raw.t",
         "cut.csv.gz",
         6,
     ),

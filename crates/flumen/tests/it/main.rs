@@ -5,7 +5,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on should fail")]
 
 mod cli;
+mod ingest;
 mod sample;
 mod sandbox;
 mod sql;
 mod stores;
+mod tlc;
