@@ -3,6 +3,7 @@
 //! Formats for programs are written batch by batch and never held. A table is held, since its columns are as wide as their
 //! widest cell; on a terminal only the rows that are shown are.
 
+mod chart;
 mod csv;
 mod table;
 
@@ -31,6 +32,8 @@ pub enum Format {
     Ndjson,
     /// A Markdown table
     Markdown,
+    /// A bar chart: the first column names the bars, the last number is their length
+    Chart,
     /// A Parquet file (with -o, or where standard output is not a terminal)
     Parquet,
 }
@@ -86,6 +89,7 @@ pub struct Renderer {
 
 enum Kind {
     Held { cells: Cells, layout: Layout, out: Out },
+    Chart(chart::Chart, Out),
     Csv(csv::CsvWriter<Out>),
     Json(Box<arrow_json::ArrayWriter<Out>>),
     Ndjson(Box<arrow_json::LineDelimitedWriter<Out>>),
@@ -106,6 +110,7 @@ impl Renderer {
                 };
                 Kind::Held { cells: Cells::new(schema, style), layout, out }
             }
+            Format::Chart => Kind::Chart(chart::Chart::new(schema, style.terminal_width)?, out),
             Format::Csv => Kind::Csv(csv::CsvWriter::new(out, schema)?),
             Format::Json => Kind::Json(Box::new(json_writer().build(out))),
             Format::Ndjson => Kind::Ndjson(Box::new(json_writer().build(out))),
@@ -132,6 +137,7 @@ impl Renderer {
         self.written.rows += batch.num_rows() as u64;
         match &mut self.kind {
             Kind::Held { cells, .. } => cells.add(&batch)?,
+            Kind::Chart(chart, _) => chart.add(&batch)?,
             Kind::Csv(writer) => writer.write(&batch)?,
             Kind::Json(writer) => writer.write(&batch).map_err(json_error)?,
             Kind::Ndjson(writer) => writer.write(&batch).map_err(json_error)?,
@@ -145,6 +151,10 @@ impl Renderer {
         let mut out = match self.kind {
             Kind::Held { cells, layout, mut out } => {
                 out.write_all(cells.render(layout).as_bytes()).map_err(write_error)?;
+                out
+            }
+            Kind::Chart(chart, mut out) => {
+                out.write_all(chart.render().as_bytes()).map_err(write_error)?;
                 out
             }
             Kind::Csv(writer) => writer.into_inner(),

@@ -139,7 +139,7 @@ const BAD: &[(&str, &str, &str, i32)] = &[
     (
         "a stray quote",
         "(printf 'a,b\\n1,\"2\\n'; seq 1 3) > q.csv; flumen --project p ingest q.csv --to lake.raw.t",
-        "q.csv, line 2",
+        "q.csv: the quote that opens on line 2",
         6,
     ),
     (
