@@ -67,6 +67,8 @@ pub struct Ingest {
     pub primary_key: Vec<String>,
     /// The fencing number of the attempt.
     pub fence: Fence,
+    /// When the command began: inputs may have been on their way since.
+    pub started: DateTime<Utc>,
     /// Threads that read, convert and write.
     pub threads: usize,
     /// How to do the load again: kept in the ledger for `flumen load replay`.
@@ -118,7 +120,7 @@ struct Candidate {
 /// Errors: `Data` when more rows are bad than `max_bad` (they are in quarantine then, and nothing else was written),
 /// `Cancelled`, and whatever inputs and sink report. After any error the destination is as it was.
 pub async fn ingest(ingest: Ingest, around: Around<'_>) -> Result<Receipt> {
-    let started = around.clock.now();
+    let started = ingest.started;
     let wrong = ingest.contract.check();
     if !wrong.is_empty() {
         return Err(Error::invalid(format!("the contract contradicts itself: {}", wrong.join("; "))));

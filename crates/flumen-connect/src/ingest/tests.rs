@@ -188,6 +188,7 @@ fn job(table: &Arc<Table>, inputs: Vec<Arc<dyn Input>>) -> Ingest {
         indexes: Vec::new(),
         primary_key: Vec::new(),
         fence: Fence(0),
+        started: at(0),
         threads: 2,
         options: BTreeMap::new(),
     }

@@ -205,6 +205,7 @@ impl IngestCommand {
 
     /// Does the load.
     pub async fn load(mut self, context: &Context) -> Result<Receipt> {
+        let started = context.clock.now();
         let connection = self.classic.clone().apply(&mut self, context)?;
         if self.sources.is_empty() {
             return Err(Error::invalid("nothing to load was named").hint("flumen ingest FILE --to lake.raw.NAME"));
@@ -252,6 +253,7 @@ impl IngestCommand {
                 .collect(),
             primary_key: self.primary_key.clone(),
             fence: Fence(0),
+            started,
             threads: self.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(2, usize::from)),
             options: self.as_options()?,
         };
