@@ -12,12 +12,12 @@ demo: build ## bring three months of taxi trips into a lake over HTTP, and look 
 	@FLUMEN="$(FLUMEN)" scripts/demo.sh
 
 test: setup ## run every test
-	cargo test --workspace --all-targets --no-fail-fast
+	cargo test --locked --workspace --all-targets --no-fail-fast
 
 build: ## build the binary (PROFILE=release by default, or dev, or dist)
 	@scripts/setup.sh build
 	@echo "building flumen ($(PROFILE)): a first build takes some minutes"
-	cargo build --profile $(PROFILE) --package flumen
+	cargo build --locked --profile $(PROFILE) --package flumen
 
 setup: ## install what the tests need: Debian's postgresql
 	@scripts/setup.sh test
@@ -25,7 +25,7 @@ setup: ## install what the tests need: Debian's postgresql
 lint: ## formatting, clippy, layering, one version of everything that matters
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- --deny warnings
-	cargo test --package flumen-core --test architecture
+	cargo test --workspace --test architecture
 
 fmt: ## format the code
 	cargo fmt --all
