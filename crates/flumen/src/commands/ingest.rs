@@ -21,7 +21,7 @@ mod classic;
 mod progress;
 mod receipt;
 
-/// Bring data in: files, URLs, buckets, Postgres tables into a lake table, a Postgres table, or files
+/// Bring data in: any file, URL or table, into the lake, Postgres or files
 #[derive(Debug, Clone, Default, clap::Args, Serialize, Deserialize)]
 #[command(after_help = EXAMPLES)]
 #[serde(default)]
