@@ -22,7 +22,7 @@ build: ## build the binary (PROFILE=release by default, or dev, or dist)
 setup: ## install what the tests need: Debian's postgresql
 	@scripts/setup.sh test
 
-lint: ## formatting, clippy, layering, one version of everything that matters
+lint: setup ## formatting, clippy, layering, one version of everything that matters
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- --deny warnings
 	cargo test --workspace --test architecture

@@ -3,6 +3,15 @@
 #   setup.sh build    a C compiler, for the libraries that are built from C
 #   setup.sh test     the same, and Debian's postgresql (its server is started by the tests themselves)
 set -euo pipefail
+# Checkouts share one folder for build artefacts, and cargo tells fresh from stale by time stamps: when another checkout was
+# built last, this one's sources have to look newer than what that left.
+target=${CARGO_TARGET_DIR:-target}
+here=$(cd "$(dirname "$0")/.." && pwd)
+if [ "$(cat "$target/checkout" 2> /dev/null)" != "$here" ]; then
+  mkdir -p "$target"
+  find "$here/crates" -name '*.rs' -exec touch {} +
+  echo "$here" > "$target/checkout"
+fi
 want=()
 command -v cc > /dev/null || want+=(build-essential)
 if [ "${1:-build}" = test ]; then
