@@ -16,7 +16,7 @@ use arrow::datatypes::{DataType, Schema, SchemaRef};
 use chrono::{DateTime, Utc};
 use flumen_core::clock::{Clock, Ids};
 use flumen_core::contract::{Case, Contract, Offer, Plan, plan};
-use flumen_core::error::{Error, Result};
+use flumen_core::error::{Error, ErrorKind, Result};
 use flumen_core::load::{Committed, Drift, Fence, FileIdentity, FileRecord, LoadId, LoadRecord, LoadRequest, Mode};
 use flumen_core::observe::{Event, Observer};
 use flumen_core::read::{BadRow, Input};
@@ -141,7 +141,10 @@ pub async fn ingest(ingest: Ingest, around: Around<'_>) -> Result<Receipt> {
     let (plan, schema, session, done) = loop {
         let plan = make_plan(&ingest, &todo, state.as_ref(), &learnt)?;
         let (request, schema) = request(&ingest, &load, &todo, &plan, started);
-        let session = ingest.sink.begin(request).await?;
+        let session = match ingest.sink.begin(request).await {
+            Ok(session) => session,
+            Err(error) => return done_meanwhile(&ingest, error, &todo, skipped, started, &around).await,
+        };
         let inputs = todo.iter().map(|c| Arc::clone(&c.input)).collect();
         let work = workers::Work::new(&ingest, inputs, &plan, &schema, &load, started, &around);
         let working = tokio::task::spawn_blocking(move || {
@@ -182,9 +185,42 @@ pub async fn ingest(ingest: Ingest, around: Around<'_>) -> Result<Receipt> {
     for warning in &receipt.warnings {
         around.observer.observe(Event::Warning(warning.clone()));
     }
-    finish(session, &mut receipt, done, &around).await?;
+    if let Err(error) = finish(session, &mut receipt, done, &around).await {
+        return done_meanwhile(&ingest, error, &todo, receipt.skipped, started, &around).await;
+    }
     receipt.ended = around.clock.now();
     Ok(receipt)
+}
+
+/// A load that gave way to another one has nothing to do if that one has brought all of its files: the process that was
+/// killed while it committed, say, or one that was started twice.
+async fn done_meanwhile(
+    ingest: &Ingest,
+    error: Error,
+    todo: &[Candidate],
+    mut skipped: Vec<String>,
+    started: DateTime<Utc>,
+    around: &Around<'_>,
+) -> Result<Receipt> {
+    if error.kind() != ErrorKind::Conflict {
+        return Err(error);
+    }
+    let ids: Option<Vec<LoadId>> = todo.iter().map(|c| c.ledger_id.clone()).collect();
+    let Some(ids) = ids else { return Err(error) };
+    let known = match ingest.mode {
+        Mode::Append | Mode::Merge { .. } | Mode::Scd2 { .. } => ingest.sink.known(&ids).await?,
+        _ => Vec::new(),
+    };
+    if known.is_empty() || known.contains(&false) {
+        return Err(error);
+    }
+    for candidate in todo {
+        let address = candidate.identity.address.clone();
+        around.observer.observe(Event::Skipped { address: address.clone(), why: "it is loaded already".to_owned() });
+        skipped.push(address);
+    }
+    let state = ingest.sink.state().await?;
+    Ok(nothing_to_do(ingest, started, skipped, state, around))
 }
 
 /// Quarantine, then commit.

@@ -103,6 +103,10 @@ impl Target {
             self.options.lock_timeout.as_millis()
         );
         client.batch_execute(&settings).await.map_err(|error| self.failed(error))?;
+        // A server that works for a client that was killed should notice, and give its locks back. Not all servers can.
+        let notice = "select pg_catalog.set_config(name, '500', false) from pg_catalog.pg_settings \
+                      where name = 'client_connection_check_interval'";
+        let _ = client.batch_execute(notice).await;
         Ok(client)
     }
 
@@ -173,17 +177,25 @@ impl Sink for PostgresSink {
             .ok_or_else(|| Error::not_found(format!("{} is not there any more", target.name())))?;
         let tx = client.transaction().await.map_err(|error| target.failed(error))?;
         ledger::may_undo(&tx, target, load).await?;
-        if table.column(LOAD_COLUMN).is_none() {
+        let deleted = match table.column(LOAD_COLUMN) {
+            Some(_) => tx
+                .execute(&format!("delete from {} where {} = $1", target.sql(), quote(LOAD_COLUMN)), &[&load.as_str()])
+                .await
+                .map_err(|error| target.failed(error))?,
+            None => 0,
+        };
+        // The column may have come with a later load: then this one's rows are there and do not say so.
+        if deleted == 0 && ledger::rows_written(&tx, target, load).await? > 0 {
             return Err(Error::invalid(format!(
-                "load {} cannot be undone: the rows of {} do not say which load wrote them",
+                "load {} cannot be undone: no row of {} says that this load wrote it",
                 load.short(),
                 target.name()
             ))
-            .hint(format!("load with --lineage, so that rows carry {LOAD_COLUMN}; or replace the table's content")));
+            .hint(format!(
+                "delete its rows by hand, or load the right content with --mode replace; loads with --lineage can be \
+                 undone, since their rows carry {LOAD_COLUMN}"
+            )));
         }
-        tx.execute(&format!("delete from {} where {} = $1", target.sql(), quote(LOAD_COLUMN)), &[&load.as_str()])
-            .await
-            .map_err(|error| target.failed(error))?;
         ledger::mark_undone(&tx, target, load, record).await?;
         tx.commit().await.map_err(|error| target.failed(error))?;
         Ok(Committed { version: None, bytes_written: 0 })

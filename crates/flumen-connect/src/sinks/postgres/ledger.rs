@@ -178,9 +178,51 @@ pub async fn is_done(client: &Client, target: &Target, load: &LoadId) -> Result<
     Ok(row.is_some_and(|row| row.get(0)))
 }
 
+/// Forgets the files of a table that was dropped: their rows went with it.
+pub async fn forget_dropped(client: &impl GenericClient, target: &Target) -> Result<()> {
+    // The table is looked for again: a load that makes it may have committed since.
+    client
+        .execute(
+            "delete from _flumen.files f using _flumen.loads l where l.load = f.load \
+             and l.namespace = $1 and l.table_name = $2 and pg_catalog.to_regclass($3) is null",
+            &[&target.table.namespace, &target.table.table, &target.sql()],
+        )
+        .await
+        .map_err(|error| failed(target, error))?;
+    Ok(())
+}
+
+/// Checks that no other load has brought one of the files: two loads that share a file may run at once.
+///
+/// Errors: `Conflict` if one has.
+pub async fn check_files(client: &impl GenericClient, target: &Target, request: &LoadRequest) -> Result<()> {
+    if !matches!(request.mode, Mode::Append | Mode::Merge { .. } | Mode::Scd2 { .. }) {
+        // The others say what the table holds afterwards, however often a file is loaded.
+        return Ok(());
+    }
+    let files: Vec<&str> = request.files.iter().filter_map(|(_, id)| id.as_ref().map(LoadId::as_str)).collect();
+    let row = client
+        .query_opt(
+            "select file, load from _flumen.files where file = any($1) and load <> $2 limit 1",
+            &[&files, &request.load.as_str()],
+        )
+        .await
+        .map_err(|error| failed(target, error))?;
+    let Some(row) = row else { return Ok(()) };
+    let (file, load): (String, String) = (row.get(0), row.get(1));
+    let known = request.files.iter().find(|(_, id)| id.as_ref().is_some_and(|id| id.as_str() == file));
+    Err(Error::conflict(format!(
+        "{}: {} was loaded meanwhile, by load {}; nothing was changed",
+        target.name(),
+        known.map_or("a file", |(identity, _)| identity.address.as_str()),
+        load.get(..12).unwrap_or(&load)
+    ))
+    .hint("run the same command again: it leaves that file out"))
+}
+
 /// Writes the load's line, in the transaction of its rows. `changed` earlier rows were removed or changed by it.
 ///
-/// Errors: `Conflict` if the claim is another's by now, or the load done.
+/// Errors: `Conflict` if the claim is another's by now, the load done, or one of its files brought by another load.
 pub async fn write(
     tx: &impl GenericClient,
     target: &Target,
@@ -205,6 +247,14 @@ pub async fn write(
         ))
         .hint("let the later attempt finish"));
     }
+    // Loads of one table go through here one after the other, so that each sees the files of the one before.
+    tx.execute(
+        "select pg_catalog.pg_advisory_xact_lock(5064666, pg_catalog.hashtext($1 || '.' || $2))",
+        &[&target.table.namespace, &target.table.table],
+    )
+    .await
+    .map_err(|error| failed(target, error))?;
+    check_files(tx, target, request).await?;
     if request.mode == Mode::Replace {
         // Files that earlier loads brought are not in the table any more: they may come again.
         tx.execute(
@@ -278,6 +328,18 @@ pub async fn may_undo(tx: &impl GenericClient, target: &Target, load: &LoadId) -
         .hint("load the earlier content again with --mode replace, or restore it from a backup"));
     }
     Ok(())
+}
+
+/// How many rows `load` wrote, as its line says.
+pub async fn rows_written(tx: &impl GenericClient, target: &Target, load: &LoadId) -> Result<i64> {
+    let row = tx
+        .query_one(
+            "select (record->>'rows_written')::bigint from _flumen.loads where load = $1 order by seq desc limit 1",
+            &[&load.as_str()],
+        )
+        .await
+        .map_err(|error| failed(target, error))?;
+    Ok(row.get::<_, Option<i64>>(0).unwrap_or_default())
 }
 
 /// Marks `load` as taken back, forgets its files, and writes the undoing's own line.

@@ -76,6 +76,10 @@ impl Session {
         if target.options.ledger {
             ledger::ensure(&mut control, &target).await?;
             ledger::claim(&control, &target, &request, before.is_some()).await?;
+            match before {
+                Some(_) => ledger::check_files(&control, &target, &request).await?,
+                None => ledger::forget_dropped(&control, &target).await?,
+            }
         }
         lock::sweep(&control, &target, &request.load).await?;
         let stage = lock::stage_name(&request.load, 0);
