@@ -16,6 +16,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 pub struct Server {
     /// Its port on loopback.
     pub port: u16,
+    home: PathBuf,
     _watcher: Child,
 }
 
@@ -75,8 +76,10 @@ fn run(command: &mut Command, log: &Path) -> bool {
         .is_ok_and(|status| status.success())
 }
 
+#[allow(dead_code, reason = "for the tests that need it")]
 impl Server {
-    fn start() -> Option<Self> {
+    /// A new server, for a test that stops it.
+    pub fn start() -> Option<Self> {
         let home = tempfile::Builder::new().prefix("flumen-pg").tempdir_in("/tmp").ok()?.keep();
         let (bin, data, log) = (binaries(), home.join("data"), home.join("log"));
         if let Some(user) = as_other_user() {
@@ -101,28 +104,24 @@ impl Server {
         // Another process may take the port between its choice and its use: then the next one.
         for _ in 0..10 {
             let port = std::net::TcpListener::bind("127.0.0.1:0").ok()?.local_addr().ok()?.port();
-            let settings = format!(
-                "-c port={port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={} -c fsync=off \
-                 -c full_page_writes=off -c synchronous_commit=off -c max_connections=50 -c shared_buffers=64MB \
-                 -c autovacuum=off -c logging_collector=off",
-                home.display()
-            );
-            let mut start = command(&bin.join("pg_ctl"));
-            start
-                .arg("-D")
-                .arg(&data)
-                .arg("-l")
-                .arg(home.join("server.log"))
-                .arg("-o")
-                .arg(settings)
-                .args(["-w", "start"]);
-            if run(&mut start, &log) {
-                return Some(Self { port, _watcher: watcher });
+            if run(&mut start(&bin, &home, port), &log) {
+                return Some(Self { port, home, _watcher: watcher });
             }
         }
         eprintln!("{}", std::fs::read_to_string(home.join("server.log")).unwrap_or_default());
         let _ = watcher.stdin.take().map(|mut pipe| pipe.write_all(b"\n"));
         None
+    }
+
+    /// Stops the server as a loss of power would.
+    pub fn stop(&self) {
+        let words = stop(&binaries(), &self.home.join("data"));
+        assert!(run(Command::new(&words[0]).args(&words[1..]), &self.home.join("log")), "the server stops");
+    }
+
+    /// Starts the server that was stopped, on the same port.
+    pub fn restart(&self) {
+        assert!(run(&mut start(&binaries(), &self.home, self.port), &self.home.join("log")), "the server starts again");
     }
 
     /// A new, empty database, and the URL that reaches it.
@@ -162,6 +161,20 @@ fn make_data(bin: &Path, data: &Path, log: &Path) -> bool {
     true
 }
 
+/// The command that starts the server in `home`.
+fn start(bin: &Path, home: &Path, port: u16) -> Command {
+    let settings = format!(
+        "-c port={port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={} -c fsync=off \
+         -c full_page_writes=off -c synchronous_commit=off -c max_connections=50 -c shared_buffers=64MB \
+         -c autovacuum=off -c logging_collector=off",
+        home.display()
+    );
+    let mut start = command(&bin.join("pg_ctl"));
+    start.arg("-D").arg(home.join("data")).arg("-l").arg(home.join("server.log"));
+    start.arg("-o").arg(settings).args(["-w", "start"]);
+    start
+}
+
 /// The command that stops the server at `data` at once.
 fn stop(bin: &Path, data: &Path) -> Vec<std::ffi::OsString> {
     let mut stop = command(&bin.join("pg_ctl"));
@@ -169,7 +182,8 @@ fn stop(bin: &Path, data: &Path) -> Vec<std::ffi::OsString> {
     std::iter::once(stop.get_program()).chain(stop.get_args()).map(Into::into).collect()
 }
 
-async fn connect(url: &str) -> tokio_postgres::Client {
+/// A connection to the database at `url`.
+pub async fn connect(url: &str) -> tokio_postgres::Client {
     let (client, connection) = tokio_postgres::connect(url, tokio_postgres::NoTls).await.expect("a connection");
     tokio::spawn(connection);
     client

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use crate::sandbox::Sandbox;
 
 /// A CSV of `rows` rows.
-fn trips(rows: usize) -> String {
+pub fn trips(rows: usize) -> String {
     let mut text = String::from("id,zone,fare,at\n");
     for n in 0..rows {
         text.push_str(&format!("{n},zone {},{}.5,2019-01-{:02} 00:00:00\n", n % 265, n % 90, n % 28 + 1));
@@ -17,7 +17,7 @@ fn trips(rows: usize) -> String {
 }
 
 /// A web server for one file that calls `at` when `after` bytes of it have been sent.
-fn serve(body: String, after: usize, at: impl Fn() + Send + 'static) -> String {
+pub fn serve(body: String, after: usize, at: impl Fn() + Send + 'static) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}/trips.csv", listener.local_addr().unwrap());
     std::thread::spawn(move || {
@@ -39,6 +39,30 @@ fn serve(body: String, after: usize, at: impl Fn() + Send + 'static) -> String {
     url
 }
 
+/// Runs the program on a URL of `body`, and kills it when `after` bytes have been sent. Returns the URL, which stays.
+pub fn killed_while_reading(sandbox: &Sandbox, body: &str, after: usize, arguments: &[&str]) -> String {
+    let child: Arc<Mutex<Option<std::process::Child>>> = Arc::default();
+    let victim = Arc::clone(&child);
+    let url = serve(body.to_owned(), after, move || {
+        if let Some(mut child) = victim.lock().unwrap().take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    });
+    let mut command = sandbox.command(env!("CARGO_BIN_EXE_flumen"));
+    command.args(arguments).arg(&url).stderr(Stdio::null());
+    {
+        // The lock is held while the child starts, so that the server finds it.
+        let mut slot = child.lock().unwrap();
+        *slot = Some(command.spawn().unwrap());
+    }
+    // The server takes the child away when it kills it.
+    while child.lock().unwrap().as_mut().is_some_and(|child| child.try_wait().unwrap().is_none()) {
+        std::thread::yield_now();
+    }
+    url
+}
+
 #[test]
 fn killed_at_any_moment_and_run_again_it_is_as_if_it_had_run_once() {
     let rows = 60_000;
@@ -50,25 +74,7 @@ fn killed_at_any_moment_and_run_again_it_is_as_if_it_had_run_once() {
     // After how many bytes the load is killed; the last one is that of the whole file, and kills it near its commit.
     for (number, after) in [0, 1, size / 7, size / 3, size / 2, size - 1, size].into_iter().enumerate() {
         let table = format!("lake.raw.trips{number}");
-        let child: Arc<Mutex<Option<std::process::Child>>> = Arc::default();
-        let victim = Arc::clone(&child);
-        let url = serve(body.clone(), after, move || {
-            if let Some(mut child) = victim.lock().unwrap().take() {
-                let _ = child.kill();
-                let _ = child.wait();
-            }
-        });
-        let mut command = sandbox.command(env!("CARGO_BIN_EXE_flumen"));
-        command.args(["--project", "p", "ingest", &url, "--to", &table]).stderr(Stdio::null());
-        {
-            // The lock is held while the child starts, so that the server finds it.
-            let mut slot = child.lock().unwrap();
-            *slot = Some(command.spawn().unwrap());
-        }
-        // The server takes the child away when it kills it.
-        while child.lock().unwrap().as_mut().is_some_and(|child| child.try_wait().unwrap().is_none()) {
-            std::thread::yield_now();
-        }
+        let url = killed_while_reading(&sandbox, &body, after, &["--project", "p", "ingest", "--to", &table]);
         let again = sandbox.sh(&format!("flumen --project p ingest {url} --to {table}"));
         assert_eq!(again.code, 0, "killed after {after} bytes: {}", again.stderr);
         let got = sandbox.sh(&format!("flumen --json --project p sql \"{}\"", check.replace("lake.raw.trips", &table)));

@@ -6,6 +6,9 @@
 
 mod cli;
 mod ingest;
+mod postgres;
+#[path = "../../../flumen-connect/tests/it/postgres_server.rs"]
+mod postgres_server;
 mod sample;
 mod sandbox;
 mod sql;
