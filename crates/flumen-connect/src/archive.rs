@@ -125,7 +125,7 @@ impl Blob for Entry {
         let reader: Box<dyn Read + Send> = match self.method {
             CompressionMethod::Stored => Box::new(packed),
             CompressionMethod::Deflated => Box::new(flate2::bufread::DeflateDecoder::new(packed)),
-            CompressionMethod::Zstd => Box::new(zstd::stream::read::Decoder::with_buffer(packed).map_err(failed)?),
+            CompressionMethod::ZSTD => Box::new(zstd::stream::read::Decoder::with_buffer(packed).map_err(failed)?),
             other => {
                 return Err(Error::invalid(format!("{} is packed with {other}, which is not known", self.address))
                     .hint("unzip the archive first"));
