@@ -125,9 +125,15 @@ pub async fn ingest(ingest: Ingest, around: Around<'_>) -> Result<Receipt> {
     if !wrong.is_empty() {
         return Err(Error::invalid(format!("the contract contradicts itself: {}", wrong.join("; "))));
     }
-    let state = ingest.sink.state().await?;
-    let candidates = identify(&ingest, &around).await?;
-    let (todo, skipped) = leave_out_known(&ingest, candidates, &around).await?;
+    let looking = async {
+        let state = ingest.sink.state().await?;
+        let candidates = identify(&ingest, &around).await?;
+        let (todo, skipped) = leave_out_known(&ingest, candidates, &around).await?;
+        Ok((state, todo, skipped))
+    };
+    // Until here nothing was changed: it may stop wherever it is.
+    let looked = around.cancel.run_until_cancelled(looking).await;
+    let (state, todo, skipped) = looked.unwrap_or_else(|| Err(Error::cancelled()))?;
     if todo.is_empty() {
         return Ok(nothing_to_do(&ingest, started, skipped, state, &around));
     }

@@ -1,15 +1,15 @@
 //! A place on the local disk for bytes that come from elsewhere: downloads, standard input, what was unpacked.
 //!
 //! A [`SpoolFile`] grows while readers read it: whoever is faster than the writer waits for more bytes, and sees the writer's
-//! error if it fails. The files live in a folder of this process's own, which goes when the last of them goes; what a
-//! killed process left behind is swept away by the next one.
+//! error if it fails. The files live in a folder of this process's own, which goes when the last of them goes, or when the
+//! process says that it ends; what a killed process left behind is swept away by the next one.
 
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 
 use flumen_core::{Error, ErrorKind, Result};
 use tokio::sync::Notify;
@@ -24,8 +24,17 @@ const LOCK: &str = "lock";
 /// The spool folder of a process.
 pub struct Spool {
     parent: PathBuf,
-    folder: Mutex<Option<Folder>>,
+    contents: Mutex<Contents>,
     next: AtomicU64,
+}
+
+/// What is in a spool.
+#[derive(Default)]
+struct Contents {
+    folder: Option<Folder>,
+    files: Vec<Weak<SpoolFile>>,
+    /// Nothing comes in any more.
+    is_stopped: bool,
 }
 
 /// The folder itself, once something was put into it.
@@ -49,16 +58,20 @@ impl Spool {
 
     /// A spool in a folder within `parent`.
     pub fn within(parent: impl Into<PathBuf>) -> Arc<Self> {
-        Arc::new(Self { parent: parent.into(), folder: Mutex::new(None), next: AtomicU64::new(0) })
+        Arc::new(Self { parent: parent.into(), contents: Mutex::default(), next: AtomicU64::new(0) })
     }
 
     /// An empty file, for the bytes of what is known as `address`.
     pub fn file(self: &Arc<Self>, address: &str) -> Result<Arc<SpoolFile>> {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
-        let path = self.folder()?.join(number.to_string());
+        let mut contents = lock(&self.contents);
+        if contents.is_stopped {
+            return Err(Error::cancelled());
+        }
+        let path = self.folder(&mut contents)?.join(number.to_string());
         let failed = |error| Error::io(format!("the copy of {address} in {}", path.display()), error);
         let file = File::options().read(true).write(true).create_new(true).open(&path).map_err(failed)?;
-        Ok(Arc::new(SpoolFile {
+        let file = Arc::new(SpoolFile {
             address: address.to_owned(),
             path,
             file,
@@ -66,12 +79,30 @@ impl Spool {
             more: Condvar::new(),
             demand: Notify::new(),
             _spool: Arc::clone(self),
-        }))
+        });
+        contents.files.retain(|file| file.strong_count() > 0);
+        contents.files.push(Arc::downgrade(&file));
+        Ok(file)
     }
 
-    fn folder(&self) -> Result<PathBuf> {
-        let mut folder = lock(&self.folder);
-        if let Some(folder) = folder.as_ref() {
+    /// Tells everybody who waits for bytes that none will come, because the work was cancelled. Nothing comes in any more.
+    pub fn stop(&self) {
+        let mut contents = lock(&self.contents);
+        contents.is_stopped = true;
+        for file in contents.files.drain(..).filter_map(|file| file.upgrade()) {
+            file.stop();
+        }
+    }
+
+    /// [Stops](Spool::stop), and removes the folder, also when there are readers left. For the end of the process: threads
+    /// that still read then have nobody who waits for them.
+    pub fn close(&self) {
+        self.stop();
+        drop(lock(&self.contents).folder.take());
+    }
+
+    fn folder(&self, contents: &mut Contents) -> Result<PathBuf> {
+        if let Some(folder) = &contents.folder {
             return Ok(folder.path.clone());
         }
         sweep(&self.parent);
@@ -79,7 +110,7 @@ impl Spool {
             Error::io(format!("{} (for temporary files)", self.parent.display()), error)
                 .hint("set TMPDIR to a folder that can be written to and has room")
         })?;
-        Ok(folder.insert(made).path.clone())
+        Ok(contents.folder.insert(made).path.clone())
     }
 }
 
@@ -140,6 +171,10 @@ struct Failure {
 }
 
 impl Failure {
+    fn of(error: &Error) -> Self {
+        Self { kind: error.kind(), message: error.message().to_owned(), hint: error.remedy().map(str::to_owned) }
+    }
+
     fn error(&self) -> Error {
         let error = Error::new(self.kind, self.message.clone());
         match &self.hint {
@@ -203,12 +238,13 @@ impl SpoolFile {
 
     /// Says that no more bytes will come, and why: every reader that comes to the end is told.
     pub fn fail(&self, error: &Error) {
-        let failure = Failure {
-            kind: error.kind(),
-            message: error.message().to_owned(),
-            hint: error.remedy().map(str::to_owned),
-        };
-        self.state().end = Some(Err(failure));
+        self.state().end = Some(Err(Failure::of(error)));
+        self.more.notify_all();
+    }
+
+    /// The same as [`SpoolFile::fail`] with a cancellation, unless the end has come already.
+    fn stop(&self) {
+        self.state().end.get_or_insert_with(|| Err(Failure::of(&Error::cancelled())));
         self.more.notify_all();
     }
 
@@ -349,6 +385,23 @@ mod tests {
         file.fail(&Error::unavailable("the server went away"));
         assert_eq!(following.join().unwrap(), Err("the server went away".to_owned()));
         assert_eq!(file.wait().unwrap_err().message(), "the server went away");
+    }
+
+    #[test]
+    fn a_spool_that_is_closed_lets_nobody_wait_and_leaves_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let spool = Spool::within(dir.path());
+        let (whole, growing) = (spool.file("x").unwrap(), spool.file("y").unwrap());
+        whole.append(b"ab").unwrap();
+        whole.finish();
+        let mut reader = growing.reader();
+        let following = std::thread::spawn(move || reader.read(&mut [0; 4]).is_err());
+        spool.close();
+        assert!(following.join().unwrap());
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+        assert!(whole.wait().is_ok());
+        assert_eq!(growing.wait().unwrap_err().kind(), ErrorKind::Cancelled);
+        assert_eq!(spool.file("z").err().map(|error| error.kind()), Some(ErrorKind::Cancelled));
     }
 
     #[test]

@@ -145,6 +145,14 @@ impl Error {
                 "the disk is full".to_owned(),
                 Some("free some space and run the same command again"),
             ),
+            Io::FileTooLarge => (
+                ErrorKind::Unavailable,
+                "a file would grow too large".to_owned(),
+                Some("choose another place, or raise the limit on the size of files ('ulimit -f' shows it)"),
+            ),
+            Io::ReadOnlyFilesystem => {
+                (ErrorKind::Invalid, "the disk can only be read".to_owned(), Some("choose another place"))
+            }
             Io::IsADirectory => (
                 ErrorKind::Invalid,
                 "this is a folder, not a file".to_owned(),

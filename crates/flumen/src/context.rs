@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
 use chrono::{DateTime, Utc};
+use flumen_connect::spool::Spool;
 use flumen_core::clock::{Clock, Ids};
 use flumen_core::{Error, Result};
 use flumen_project::Project;
@@ -27,6 +28,7 @@ pub struct Context {
     pub cancel: CancellationToken,
     project_dir: Option<PathBuf>,
     project: OnceLock<Option<Arc<Project>>>,
+    spool: Arc<OnceLock<Arc<Spool>>>,
 }
 
 impl Context {
@@ -39,6 +41,7 @@ impl Context {
             cancel: CancellationToken::new(),
             project_dir: options.project,
             project: OnceLock::new(),
+            spool: Arc::default(),
         }
     }
 
@@ -67,15 +70,48 @@ impl Context {
         Ok(self.project.get_or_init(|| project).clone())
     }
 
-    /// Lets Ctrl-C and SIGTERM cancel [`Context::cancel`]; a second Ctrl-C ends the program at once.
+    /// Where all that comes from elsewhere is kept while it is needed: in the project's folder for temporary files, or in
+    /// the system's.
+    ///
+    /// Errors: `Invalid` if the project's settings about it are wrong.
+    pub fn spool(&self) -> Result<Arc<Spool>> {
+        if let Some(spool) = self.spool.get() {
+            return Ok(Arc::clone(spool));
+        }
+        let folder = self.maybe_project()?.map_or(Ok(None), |project| project.spool())?;
+        Ok(Arc::clone(self.spool.get_or_init(|| folder.map_or_else(Spool::new, Spool::within))))
+    }
+
+    /// Removes what the command kept for its own use. Threads that still work come to nothing.
+    pub fn close(&self) {
+        if let Some(spool) = self.spool.get() {
+            spool.close();
+        }
+    }
+
+    /// What comes of `work`, unless it is cancelled before; `work` must be such that it may stop at any point.
+    ///
+    /// Errors: `Cancelled`, and those of `work`.
+    pub async fn unless_cancelled<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
+        self.cancel.run_until_cancelled(work).await.unwrap_or_else(|| Err(Error::cancelled()))
+    }
+
+    /// Lets Ctrl-C and SIGTERM cancel [`Context::cancel`], and whatever waits for bytes; a second Ctrl-C ends the program
+    /// at once.
     ///
     /// Must be called within the runtime.
     pub fn cancel_on_signals(&self) {
-        let cancel = self.cancel.clone();
+        let (cancel, spool) = (self.cancel.clone(), Arc::clone(&self.spool));
         tokio::spawn(async move {
             stop_signal().await;
             cancel.cancel();
+            if let Some(spool) = spool.get() {
+                spool.stop();
+            }
             stop_signal().await;
+            if let Some(spool) = spool.get() {
+                spool.close();
+            }
             std::process::exit(i32::from(flumen_core::ErrorKind::Cancelled.exit_code()));
         });
     }

@@ -46,7 +46,9 @@ pub async fn open(dataset: &Dataset, options: &DestinationOptions, context: &Con
             let settings = PostgresOptions { ledger: options.ledger, ..PostgresOptions::default() };
             Ok(Arc::new(PostgresSink::new(connector, dataset.to_string(), table.clone(), settings)?))
         }
-        Dataset::Files(address) => Ok(Arc::new(FileSink::new(address, context.maybe_project()?.as_deref())?)),
+        Dataset::Files(address) => {
+            Ok(Arc::new(FileSink::new(address, context.maybe_project()?.as_deref(), &context.spool()?)?))
+        }
     }
 }
 

@@ -53,6 +53,8 @@ fn run(cli: Cli, output: Output) -> flumen_core::Result<()> {
         }
         cli.command.run(&context).await
     });
+    // Downloads that nobody wants any more may still be running.
+    context.close();
     // A thread that blocks in a read of the terminal or of a slow disk must not keep a finished command from ending.
     runtime.shutdown_background();
     result

@@ -63,8 +63,9 @@ impl<'a> Origins<'a> {
 
 /// All files that can be read from here.
 pub fn files(context: &Context) -> Result<Files> {
-    match context.maybe_project()? {
-        Some(project) => Files::of_project(project),
-        None => Ok(Files::new()),
-    }
+    let files = match context.maybe_project()? {
+        Some(project) => Files::of_project(project)?,
+        None => Files::new(),
+    };
+    Ok(files.with_spool(context.spool()?))
 }

@@ -355,9 +355,7 @@ impl Work {
                 }
                 if entry.verdict == Verdict::Bad {
                     self.counts.bad.fetch_add(1, Ordering::Relaxed);
-                    if shared.bad.len() < BAD_ROWS_SHOWN {
-                        shared.bad.push((input.address.to_string(), entry.row.clone()));
-                    }
+                    show(&mut shared.bad, &input.address, &entry.row);
                 }
                 if let Some(collector) = &mut shared.collector {
                     collector.add(&input.address, entry)?;
@@ -420,6 +418,17 @@ impl Work {
             drift,
             widen: shared.widen,
         })
+    }
+}
+
+/// Keeps a bad row among those to be shown, if it is one of the first: threads meet them in any order.
+fn show(shown: &mut Vec<(String, BadRow)>, address: &str, row: &BadRow) {
+    if shown.len() < BAD_ROWS_SHOWN {
+        return shown.push((address.to_owned(), row.clone()));
+    }
+    let last = shown.iter_mut().max_by(|(a, x), (b, y)| (a, x.row).cmp(&(b, y.row)));
+    if let Some(last) = last.filter(|(of, last)| (address, row.row) < (of.as_str(), last.row)) {
+        *last = (address.to_owned(), row.clone());
     }
 }
 

@@ -59,10 +59,10 @@ enum Place {
 }
 
 impl FileSink {
-    /// The destination `address`: a path, or the URL of an object store.
+    /// The destination `address`: a path, or the URL of an object store. What is to be uploaded is in `spool` until then.
     ///
     /// Errors: `Invalid` if its ending names no format that can be written.
-    pub fn new(address: &str, project: Option<&Project>) -> Result<Self> {
+    pub fn new(address: &str, project: Option<&Project>, spool: &Arc<Spool>) -> Result<Self> {
         let (folder, name) = address.rsplit_once('/').unwrap_or(("", address));
         let encoding = Encoding::of_name(name)?;
         if folder.contains('*') || name.matches('*').count() > 1 {
@@ -75,15 +75,14 @@ impl FileSink {
                 "" => ".",
                 folder => folder,
             })),
-            Some(("file", path)) => return Self::new(path, project),
+            Some(("file", path)) => return Self::new(path, project, spool),
             Some(("http" | "https", _)) => {
                 return Err(Error::invalid(format!("'{address}' is on a web server, which takes no files"))
                     .hint("write to a path or to an object store"));
             }
             Some((scheme, _)) => {
                 let store = store_for(folder, scheme, project)?;
-                let spool = project.map_or(Ok(None), Project::spool)?.map_or_else(Spool::new, Spool::within);
-                Place::Store(store, spool)
+                Place::Store(store, Arc::clone(spool))
             }
         };
         Ok(Self::at(address, place, name, encoding))
@@ -138,8 +137,7 @@ impl Target {
             }
             Place::Store(_, spool) => Temporary::Spooled(spool.file(&self.address)?),
         };
-        let encoder = Encoder::begin(temporary.path(), &request.schema, self.encoding)
-            .map_err(|error| error.within(&self.address))?;
+        let encoder = Encoder::begin(temporary.path(), &self.address, &request.schema, self.encoding)?;
         Ok(Part { name, temporary, encoder, rows: 0 })
     }
 
@@ -397,7 +395,7 @@ impl LoadSession for FileSession {
         let mut bytes_written = 0;
         if let Some(single) = &self.single {
             let part = lock(single).take().ok_or_else(ended)?;
-            let whole = part.finish().map_err(|error| error.within(&self.target.address))?;
+            let whole = part.finish()?;
             bytes_written += self.target.publish(&whole.name, whole.temporary.path()).await?;
             return Ok(Committed { version: None, bytes_written });
         }
@@ -465,7 +463,7 @@ impl BatchWriter for OwnWriter {
 
     fn finish(mut self: Box<Self>) -> Result<()> {
         if let Some(part) = self.part.take() {
-            let whole = part.finish().map_err(|error| error.within(&self.target.address))?;
+            let whole = part.finish()?;
             lock(&self.parts).push(whole);
         }
         Ok(())

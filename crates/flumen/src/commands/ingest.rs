@@ -216,10 +216,13 @@ impl IngestCommand {
         };
         let dataset: Dataset = to.parse()?;
         let options = DestinationOptions { ledger: !self.no_ledger, connection };
-        let sink = destination::open(&dataset, &options, context).await?;
         let mut read = self.format.read_options()?;
-        self.resume_cursor(&mut read, sink.as_ref()).await?;
-        let inputs = self.inputs(&read, context).await?;
+        let opening = async {
+            let sink = destination::open(&dataset, &options, context).await?;
+            self.resume_cursor(&mut read, sink.as_ref()).await?;
+            Ok((sink, self.inputs(&read, context).await?))
+        };
+        let (sink, inputs) = context.unless_cancelled(opening).await?;
         let observer = progress::observer(&context.output);
         let around = Around {
             clock: context.clock.as_ref(),
@@ -259,7 +262,8 @@ impl IngestCommand {
         };
         let result = flumen_connect::ingest::ingest(ingest, around).await;
         observer.end();
-        result
+        // Whatever broke because of it, it was asked for.
+        if context.cancel.is_cancelled() { result.map_err(|_| Error::cancelled()) } else { result }
     }
 
     async fn inputs(&self, read: &ReadOptions, context: &Context) -> Result<Vec<Arc<dyn Input>>> {

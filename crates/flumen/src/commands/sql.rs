@@ -6,7 +6,6 @@ use std::io::{self, BufWriter, IsTerminal as _, Read as _, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use flumen_connect::sources::Files;
 use flumen_core::sql::SqlEngine as _;
 use flumen_core::{Error, Result};
 use flumen_lake::engine::{DEFAULT_MEMORY_BYTES, Engine, EngineSettings};
@@ -252,10 +251,8 @@ impl Drop for Target {
 
 /// The engine over the project's lake, if there is a project, and over files.
 pub fn engine(context: &Context, memory: Option<usize>, threads: Option<usize>) -> Result<Engine> {
-    let (lake, files) = match context.maybe_project()? {
-        Some(project) => (Some(lake(&project)?), Files::of_project(project)?),
-        None => (None, Files::new()),
-    };
+    let lake = context.maybe_project()?.map(|project| lake(&project)).transpose()?;
+    let files = crate::origin::files(context)?;
     let memory_bytes = memory.unwrap_or_else(default_memory);
     Engine::new(EngineSettings { lake, files: Arc::new(files), memory_bytes, threads })
 }

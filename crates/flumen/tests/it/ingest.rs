@@ -168,6 +168,24 @@ const BAD: &[(&str, &str, &str, i32)] = &[
     ),
     ("no namespace", "flumen --project p ingest good.csv --to lake.t", "lacks a namespace", 2),
     ("outside the lake", "flumen --project p ingest good.csv --to lake.raw.../x", "", 2),
+    (
+        "too many columns",
+        "seq -s , 1 20000 > m.csv; seq -s , 1 20000 >> m.csv; flumen --project p ingest m.csv --to lake.raw.t",
+        "m.csv",
+        6,
+    ),
+    (
+        "a folder that is no table",
+        "mkdir -p p/lake/raw/f; cp good.csv p/lake/raw/f/; flumen --project p ingest good.csv --to lake.raw.f",
+        "is no Delta table",
+        2,
+    ),
+    (
+        "a folder in the place of a file",
+        "mkdir -p folder.csv; flumen --project p ingest folder.csv --to lake.raw.t",
+        "folder.csv",
+        2,
+    ),
     ("no project", "flumen ingest good.csv --to lake.raw.t", "flumen init", 3),
     (
         "a web server that is not there",

@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on should fail")]
 
 mod cli;
+mod faults;
 mod ingest;
 mod postgres;
 #[path = "../../../flumen-connect/tests/it/postgres_server.rs"]
@@ -14,3 +15,4 @@ mod sandbox;
 mod sql;
 mod stores;
 mod tlc;
+mod web;

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
+use std::sync::{Arc, OnceLock};
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::{DataType, SchemaRef};
@@ -62,17 +63,37 @@ impl Encoding {
     }
 }
 
+/// The file. Writers of text say of its errors only what they say in words, so it remembers them itself.
+pub(super) struct Disk {
+    file: File,
+    trouble: Arc<OnceLock<i32>>,
+}
+
+impl Write for Disk {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.file.write(bytes).inspect_err(|error| {
+            if let Some(code) = error.raw_os_error() {
+                self.trouble.get_or_init(|| code);
+            }
+        })
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
 /// A file's bytes on their way to the disk.
 pub(super) enum Packer {
-    Plain(BufWriter<File>),
-    Gzip(flate2::write::GzEncoder<BufWriter<File>>),
-    Zstd(zstd::stream::write::Encoder<'static, BufWriter<File>>),
-    Bzip2(bzip2::write::BzEncoder<BufWriter<File>>),
-    Xz(liblzma::write::XzEncoder<BufWriter<File>>),
+    Plain(BufWriter<Disk>),
+    Gzip(flate2::write::GzEncoder<BufWriter<Disk>>),
+    Zstd(zstd::stream::write::Encoder<'static, BufWriter<Disk>>),
+    Bzip2(bzip2::write::BzEncoder<BufWriter<Disk>>),
+    Xz(liblzma::write::XzEncoder<BufWriter<Disk>>),
 }
 
 impl Packer {
-    fn new(file: File, codec: Codec) -> io::Result<Self> {
+    fn new(file: Disk, codec: Codec) -> io::Result<Self> {
         let file = BufWriter::with_capacity(256 << 10, file);
         Ok(match codec {
             Codec::None => Packer::Plain(file),
@@ -92,7 +113,7 @@ impl Packer {
             Packer::Bzip2(packer) => packer.finish()?,
             Packer::Xz(packer) => packer.finish()?,
         };
-        file.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()
+        file.into_inner().map_err(io::IntoInnerError::into_error)?.file.sync_all()
     }
 }
 
@@ -113,8 +134,15 @@ impl Write for Packer {
     }
 }
 
-/// Writes rows to one file.
-pub(super) enum Encoder {
+/// Writes rows to one file. Errors name the address of the file.
+pub(super) struct Encoder {
+    writer: Writer,
+    address: String,
+    /// The code of the disk's first error.
+    trouble: Arc<OnceLock<i32>>,
+}
+
+enum Writer {
     Parquet(Box<ArrowWriter<Packer>>),
     Csv(Box<arrow_csv::Writer<Packer>>, SchemaRef, bool),
     Ndjson(Box<arrow_json::LineDelimitedWriter<Packer>>),
@@ -122,77 +150,96 @@ pub(super) enum Encoder {
 }
 
 impl Encoder {
-    /// Begins the file at `path`, for rows with the columns of `schema`.
-    pub(super) fn begin(path: &Path, schema: &SchemaRef, encoding: Encoding) -> Result<Self> {
-        let failed = |error| Error::io(path.display(), error);
-        let file = File::create(path).map_err(failed)?;
+    /// Begins the file at `path`, known as `address`, for rows with the columns of `schema`.
+    pub(super) fn begin(path: &Path, address: &str, schema: &SchemaRef, encoding: Encoding) -> Result<Self> {
+        let failed = |error| Error::io(address, error);
+        let trouble = Arc::new(OnceLock::new());
+        let file = Disk { file: File::create(path).map_err(failed)?, trouble: Arc::clone(&trouble) };
         let packer = Packer::new(file, encoding.codec).map_err(failed)?;
-        Ok(match encoding.format {
+        let writer = Writer::begin(packer, schema, encoding.format).map_err(|error| error.within(address))?;
+        Ok(Self { writer, address: address.to_owned(), trouble })
+    }
+
+    pub(super) fn write(&mut self, batch: &RecordBatch) -> Result<()> {
+        self.writer.write(batch).map_err(|error| named(error, &self.address, &self.trouble))
+    }
+
+    /// Ends the file.
+    pub(super) fn finish(self) -> Result<()> {
+        let Self { writer, address, trouble } = self;
+        let packer = writer.finish().map_err(|error| named(error, &address, &trouble))?;
+        packer.finish().map_err(|error| Error::io(address, error))
+    }
+}
+
+/// The error of the disk, if it had one; else `error`, with the file's address.
+fn named(error: Error, address: &str, trouble: &OnceLock<i32>) -> Error {
+    match trouble.get() {
+        Some(code) => Error::io(address, io::Error::from_raw_os_error(*code)),
+        None => error.within(address),
+    }
+}
+
+impl Writer {
+    fn begin(packer: Packer, schema: &SchemaRef, format: Format) -> Result<Self> {
+        Ok(match format {
             Format::Parquet => {
                 let properties = WriterProperties::builder()
                     .set_compression(Compression::ZSTD(ZstdLevel::default()))
                     .set_max_row_group_row_count(Some(limits::ROW_GROUP_ROWS))
                     .build();
                 let writer = ArrowWriter::try_new(packer, schema.clone(), Some(properties)).map_err(parquet_error)?;
-                Encoder::Parquet(Box::new(writer))
+                Writer::Parquet(Box::new(writer))
             }
             Format::Csv | Format::Tsv => {
-                let delimiter = if encoding.format == Format::Tsv { b'\t' } else { b',' };
+                let delimiter = if format == Format::Tsv { b'\t' } else { b',' };
                 let writer = arrow_csv::WriterBuilder::new()
                     .with_delimiter(delimiter)
                     .with_timestamp_format("%Y-%m-%d %H:%M:%S%.f".to_owned())
                     .with_timestamp_tz_format("%Y-%m-%d %H:%M:%S%.f%:z".to_owned())
                     .build(packer);
-                Encoder::Csv(Box::new(writer), schema.clone(), false)
+                Writer::Csv(Box::new(writer), schema.clone(), false)
             }
-            Format::Ndjson => Encoder::Ndjson(Box::new(arrow_json::LineDelimitedWriter::new(packer))),
-            Format::Arrow => Encoder::Arrow(Box::new(arrow_ipc::writer::FileWriter::try_new(packer, schema)?)),
+            Format::Ndjson => Writer::Ndjson(Box::new(arrow_json::LineDelimitedWriter::new(packer))),
+            Format::Arrow => Writer::Arrow(Box::new(arrow_ipc::writer::FileWriter::try_new(packer, schema)?)),
         })
     }
 
-    pub(super) fn write(&mut self, batch: &RecordBatch) -> Result<()> {
+    fn write(&mut self, batch: &RecordBatch) -> Result<()> {
         match self {
-            Encoder::Parquet(writer) => writer.write(batch).map_err(parquet_error),
-            Encoder::Csv(writer, _, begun) => {
+            Writer::Parquet(writer) => writer.write(batch).map_err(parquet_error),
+            Writer::Csv(writer, _, begun) => {
                 *begun = true;
                 Ok(writer.write(batch)?)
             }
-            Encoder::Ndjson(writer) => Ok(writer.write(batch)?),
-            Encoder::Arrow(writer) => Ok(writer.write(batch)?),
+            Writer::Ndjson(writer) => Ok(writer.write(batch)?),
+            Writer::Arrow(writer) => Ok(writer.write(batch)?),
         }
     }
 
-    /// Ends the file.
-    pub(super) fn finish(self) -> Result<()> {
-        let packer = match self {
-            Encoder::Parquet(writer) => writer.into_inner().map_err(parquet_error)?,
-            Encoder::Csv(mut writer, schema, begun) => {
+    /// Ends the rows.
+    fn finish(self) -> Result<Packer> {
+        Ok(match self {
+            Writer::Parquet(writer) => writer.into_inner().map_err(parquet_error)?,
+            Writer::Csv(mut writer, schema, begun) => {
                 if !begun {
                     // A file without rows has its header all the same.
                     writer.write(&RecordBatch::new_empty(schema))?;
                 }
                 writer.into_inner()
             }
-            Encoder::Ndjson(mut writer) => {
+            Writer::Ndjson(mut writer) => {
                 writer.finish()?;
                 writer.into_inner()
             }
-            Encoder::Arrow(mut writer) => {
+            Writer::Arrow(mut writer) => {
                 writer.finish()?;
                 writer.into_inner()?
             }
-        };
-        packer.finish().map_err(|error| Error::io("writing the file", error))
+        })
     }
 }
 
 fn parquet_error(error: parquet::errors::ParquetError) -> Error {
-    use parquet::errors::ParquetError;
-    match error {
-        ParquetError::External(inner) => match inner.downcast::<io::Error>() {
-            Ok(io) => Error::io("writing the file", *io),
-            Err(other) => Error::data(format!("the rows cannot be written as Parquet: {other}")).caused_by(other),
-        },
-        other => Error::data(format!("the rows cannot be written as Parquet: {other}")).caused_by(other),
-    }
+    Error::data(format!("the rows cannot be written as Parquet: {error}")).caused_by(error)
 }

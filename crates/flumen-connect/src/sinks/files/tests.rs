@@ -76,7 +76,7 @@ async fn every_format_is_written_and_read_back() {
     let dir = tempfile::tempdir().unwrap();
     let at = |name: &str| format!("{}/{name}", dir.path().display());
     for name in ["x.parquet", "x.csv", "x.csv.gz", "x.tsv.zst", "x.ndjson", "x.ndjson.bz2", "x.arrow", "x.csv.xz"] {
-        let sink = FileSink::new(&at(name), None).unwrap();
+        let sink = FileSink::new(&at(name), None, &Spool::new()).unwrap();
         let committed = write(&sink, 3).await;
         assert_eq!(committed.bytes_written, fs::metadata(at(name)).unwrap().len(), "{name}");
         let files = crate::sources::Files::new();
@@ -102,7 +102,7 @@ async fn nothing_is_seen_of_a_load_that_does_not_end() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("x.csv");
     fs::write(&path, "old").unwrap();
-    let sink = FileSink::new(path.to_str().unwrap(), None).unwrap();
+    let sink = FileSink::new(path.to_str().unwrap(), None, &Spool::new()).unwrap();
     let session = sink.begin(request(Mode::Replace)).await.unwrap();
     session.writer().unwrap().write(&rows()).unwrap();
     assert_eq!(fs::read_to_string(&path).unwrap(), "old");
@@ -115,7 +115,7 @@ async fn nothing_is_seen_of_a_load_that_does_not_end() {
 #[tokio::test]
 async fn several_files_end_with_a_manifest() {
     let dir = tempfile::tempdir().unwrap();
-    let sink = FileSink::new(&format!("{}/out/*.parquet", dir.path().display()), None).unwrap();
+    let sink = FileSink::new(&format!("{}/out/*.parquet", dir.path().display()), None, &Spool::new()).unwrap();
     let out = dir.path().join("out");
     write(&sink, 4).await;
     assert_eq!(names(&out), "_manifest.json part-00000.parquet part-00001.parquet");
@@ -146,12 +146,12 @@ async fn a_store_gets_whole_objects() {
 
 #[tokio::test]
 async fn what_cannot_be_done_is_said() {
-    let said = |address: &str| FileSink::new(address, None).err().unwrap().message().to_owned();
+    let said = |address: &str| FileSink::new(address, None, &Spool::new()).err().unwrap().message().to_owned();
     assert_eq!(said("x.doc"), "'x.doc' does not end with a format that can be written");
     assert_eq!(said("*/x.csv"), "'*/x.csv': only one '*' can be written to, in the file's name");
     assert_eq!(said("https://host/x.csv"), "'https://host/x.csv' is on a web server, which takes no files");
     let dir = tempfile::tempdir().unwrap();
-    let sink = FileSink::new(&format!("{}/x.csv", dir.path().display()), None).unwrap();
+    let sink = FileSink::new(&format!("{}/x.csv", dir.path().display()), None, &Spool::new()).unwrap();
     let error = sink.begin(request(Mode::Append)).await.err().unwrap();
     assert!(error.message().ends_with("it can be replaced, and not loaded by append"), "{error}");
     assert!(sink.stored_type(&DataType::new_list(DataType::Int64, true)).is_err());
