@@ -8,6 +8,7 @@ mod cli;
 mod faults;
 mod ingest;
 mod postgres;
+mod postgres_faults;
 #[path = "../../../flumen-connect/tests/it/postgres_server.rs"]
 mod postgres_server;
 mod sample;
