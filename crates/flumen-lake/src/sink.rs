@@ -384,7 +384,8 @@ impl LoadSession for LakeSession {
         match self.try_commit(record).await {
             Ok(committed) => Ok(committed),
             Err(error) => {
-                self.remove_files().await?;
+                // Why it failed counts; what cannot be removed now, the next attempt at this load sweeps away.
+                let _ = self.remove_files().await;
                 Err(error)
             }
         }

@@ -61,7 +61,8 @@ pub(crate) async fn write(
         Err(error) => Err(error),
     };
     if result.is_err() {
-        delete_files(table, files.discard()).await?;
+        // Why it failed counts; files that no version names are invisible.
+        let _ = delete_files(table, files.discard()).await;
     }
     result
 }
