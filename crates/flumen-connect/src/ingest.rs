@@ -128,7 +128,11 @@ pub async fn ingest(ingest: Ingest, around: Around<'_>) -> Result<Receipt> {
     let looking = async {
         let state = ingest.sink.state().await?;
         let candidates = identify(&ingest, &around).await?;
-        let (todo, skipped) = leave_out_known(&ingest, candidates, &around).await?;
+        let (todo, skipped) = if state.is_some() && is_loaded(&ingest).await? {
+            (Vec::new(), candidates.into_iter().map(|candidate| skip(candidate, "its load is done", &around)).collect())
+        } else {
+            leave_out_known(&ingest, candidates, &around).await?
+        };
         Ok((state, todo, skipped))
     };
     // Until here nothing was changed: it may stop wherever it is.
@@ -149,7 +153,7 @@ pub async fn ingest(ingest: Ingest, around: Around<'_>) -> Result<Receipt> {
         let (request, schema) = request(&ingest, &load, &todo, &plan, started);
         let session = match ingest.sink.begin(request).await {
             Ok(session) => session,
-            Err(error) => return done_meanwhile(&ingest, error, &todo, skipped, started, &around).await,
+            Err(error) => return done_meanwhile(&ingest, error, todo, skipped, started, &around).await,
         };
         let inputs = todo.iter().map(|c| Arc::clone(&c.input)).collect();
         let work = workers::Work::new(&ingest, inputs, &plan, &schema, &load, started, &around);
@@ -192,7 +196,7 @@ pub async fn ingest(ingest: Ingest, around: Around<'_>) -> Result<Receipt> {
         around.observer.observe(Event::Warning(warning.clone()));
     }
     if let Err(error) = finish(session, &mut receipt, done, &around).await {
-        return done_meanwhile(&ingest, error, &todo, receipt.skipped, started, &around).await;
+        return done_meanwhile(&ingest, error, todo, receipt.skipped, started, &around).await;
     }
     receipt.ended = around.clock.now();
     Ok(receipt)
@@ -203,7 +207,7 @@ pub async fn ingest(ingest: Ingest, around: Around<'_>) -> Result<Receipt> {
 async fn done_meanwhile(
     ingest: &Ingest,
     error: Error,
-    todo: &[Candidate],
+    todo: Vec<Candidate>,
     mut skipped: Vec<String>,
     started: DateTime<Utc>,
     around: &Around<'_>,
@@ -220,11 +224,7 @@ async fn done_meanwhile(
     if known.is_empty() || known.contains(&false) {
         return Err(error);
     }
-    for candidate in todo {
-        let address = candidate.identity.address.clone();
-        around.observer.observe(Event::Skipped { address: address.clone(), why: "it is loaded already".to_owned() });
-        skipped.push(address);
-    }
+    skipped.extend(todo.into_iter().map(|candidate| skip(candidate, "it is loaded already", around)));
     let state = ingest.sink.state().await?;
     Ok(nothing_to_do(ingest, started, skipped, state, around))
 }
@@ -316,6 +316,23 @@ fn contract_version(ingest: &Ingest) -> String {
     version
 }
 
+/// Whether the load that was named by its id is in the ledger, and was not taken back.
+async fn is_loaded(ingest: &Ingest) -> Result<bool> {
+    let Some(load) = ingest.load_id.as_ref().filter(|_| !ingest.force) else { return Ok(false) };
+    if ingest.sink.times_loaded(load).await? == 0 {
+        return Ok(false);
+    }
+    let loads = ingest.sink.loads(usize::MAX).await?;
+    Ok(loads.iter().any(|entry| entry.record.load == *load && !entry.undone))
+}
+
+/// Says that an input is left out, and why. Returns its address.
+fn skip(candidate: Candidate, why: &str, around: &Around<'_>) -> String {
+    let address = candidate.identity.address;
+    around.observer.observe(Event::Skipped { address: address.clone(), why: why.to_owned() });
+    address
+}
+
 /// Leaves out the inputs that are loaded already.
 async fn leave_out_known(
     ingest: &Ingest,
@@ -355,11 +372,7 @@ async fn leave_out_known(
         };
         seen.extend(id);
         match why {
-            Some(why) => {
-                let address = candidate.identity.address;
-                around.observer.observe(Event::Skipped { address: address.clone(), why: why.to_owned() });
-                skipped.push(address);
-            }
+            Some(why) => skipped.push(skip(candidate, why, around)),
             None => todo.push(candidate),
         }
     }

@@ -111,6 +111,7 @@ fn from_server(what: &impl std::fmt::Display, db: &DbError) -> Error {
             .hint("run the same command again"),
             "53" => make(ErrorKind::Unavailable, "give the server more room, and run the same command again"),
             "22" | "23" | "44" => make(ErrorKind::Data, "mend the row, or give the column a type that holds it"),
+            "54" => make(ErrorKind::Invalid, "load fewer columns (--select), or into several tables"),
             "2B" => make(ErrorKind::Conflict, "drop what depends on it first"),
             "42" | "0A" | "25" => make(ErrorKind::Invalid, "check the names, types and options of the load"),
             _ => make(ErrorKind::Internal, "the log of the Postgres server says more"),

@@ -385,3 +385,50 @@ async fn tables_and_queries_come_into_the_lake() {
     bad(&sandbox, "flumen ingest pg --query 'selec 1' --to lake.raw.x", 2, "syntax error");
     bad(&sandbox, "flumen ingest pg.public.t --cursor idd --to lake.raw.x", 2, "no column 'idd'");
 }
+
+#[tokio::test]
+async fn a_load_with_an_id_of_its_own_loads_once() {
+    let (sandbox, database) = project().await;
+    let count = || good(&sandbox, "flumen --json sql 'select count(*) as n from lake.raw.t'");
+    for to in ["pg.public.t", "lake.raw.t"] {
+        let load = format!("printf 'a\\n1\\n' | flumen ingest - --to {to} --lineage --load-id");
+        good(&sandbox, &format!("{load} monday"));
+        let said = good(&sandbox, &format!("{load} monday"));
+        assert!(said.contains("nothing to load"), "{said}");
+        good(&sandbox, &format!("{load} tuesday"));
+        // What was taken back may come again.
+        let undo = latest(&sandbox, to);
+        good(&sandbox, &format!("flumen load undo {undo} --of {to} && {load} tuesday && {load} tuesday"));
+    }
+    assert_eq!(database.show("select count(*) from t").await, "2");
+    assert_eq!(count().trim(), r#"[{"n":2}]"#);
+}
+
+#[tokio::test]
+async fn what_postgres_cannot_keep_is_refused() {
+    let (sandbox, database) = project().await;
+    let many = |n: usize| (0..n).map(|i| format!("c{i}")).collect::<Vec<_>>().join(",");
+    sandbox.write("wide.csv", format!("{}\n{}\n", many(1700), vec!["1"; 1700].join(",")));
+    sandbox.write("long.csv", format!("{}\n1\n", "c".repeat(70)));
+    sandbox.write("system.csv", "ctid\n1\n");
+    let said = bad(&sandbox, "flumen ingest wide.csv --to pg.public.t", 2, "at most 1600 columns");
+    assert!(said.contains("--select"), "{said}");
+    let said = bad(&sandbox, "flumen ingest long.csv --to pg.public.t", 2, "a name of 70 bytes");
+    assert!(said.contains("--rename"), "{said}");
+    bad(&sandbox, "flumen ingest system.csv --to pg.public.t", 2, "\"ctid\"");
+    assert_eq!(
+        database
+            .show("select count(*) from pg_class where relname like 't%' and relnamespace = 'public'::regnamespace")
+            .await,
+        "0"
+    );
+    // Names that need quotes are kept as they are.
+    sandbox.write("odd.csv", "Select,\"a \"\"q\"\"\",c d\n1,2,3\n");
+    good(&sandbox, "flumen ingest odd.csv --to pg.public.Odd --index 'c d' --primary-key Select");
+    assert_eq!(database.show("select \"Select\", \"a \"\"q\"\"\", \"c d\" from \"Odd\"").await, "1 | 2 | 3");
+    // A rehearsal leaves nothing, not even a ledger.
+    let (dry, other) = project().await;
+    dry.write("a.csv", PEOPLE);
+    good(&dry, "flumen ingest a.csv --to pg.public.t --dry-run");
+    assert_eq!(other.show("select count(*) from pg_namespace where nspname = '_flumen'").await, "0");
+}
