@@ -28,7 +28,7 @@ enum Action {
         #[arg(long, short, value_name = "FILE")]
         output: Option<PathBuf>,
         #[command(flatten)]
-        format: FormatOptions,
+        format: Box<FormatOptions>,
     },
     /// Check contracts for mistakes that can be seen without data
     Check {

@@ -92,13 +92,16 @@ struct Queue {
     current: Mutex<Current>,
 }
 
+/// A piece of a file, with what there is to know about the file.
+type Piece = (Arc<Reading>, Box<dyn Split>);
+
 struct Current {
     next_input: usize,
     open: Option<(Arc<Reading>, Arc<dyn Splits>)>,
 }
 
 impl Queue {
-    fn next(&self) -> Result<Option<(Arc<Reading>, Box<dyn Split>)>> {
+    fn next(&self) -> Result<Option<Piece>> {
         loop {
             let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
             if let Some((reading, splits)) = current.open.clone() {
