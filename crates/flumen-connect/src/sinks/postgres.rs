@@ -192,8 +192,8 @@ impl Sink for PostgresSink {
                 target.name()
             ))
             .hint(format!(
-                "delete its rows by hand, or load the right content with --mode replace; loads with --lineage can be \
-                 undone, since their rows carry {LOAD_COLUMN}"
+                "if a later load replaced its rows, there is nothing to take back; else delete them by hand, or load the \
+                 right content with --mode replace. Rows of a load with --lineage carry {LOAD_COLUMN}, and can be taken back"
             )));
         }
         ledger::mark_undone(&tx, target, load, record).await?;
