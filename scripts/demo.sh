@@ -2,11 +2,11 @@
 # Flumen's main job, end to end, on generated taxi trips: three months of both colours over HTTP into a lake, then SQL.
 # Works in a folder of its own, which it keeps for a look around (make demo says where).
 #   FLUMEN      the binary
-#   DEMO_ROWS   yellow trips a month (200_000; green has a tenth)
+#   DEMO_ROWS   yellow trips a month (1_000_000; green has a tenth)
 #   DEMO_DIR    the folder; it is emptied first
 set -euo pipefail
 FLUMEN=${FLUMEN:-flumen}
-ROWS=${DEMO_ROWS:-200_000}
+ROWS=${DEMO_ROWS:-1_000_000}
 DIR=${DEMO_DIR:-${TMPDIR:-/tmp}/flumen-demo-$(id -u)}
 say() { printf '\n\033[1m%s\033[0m\n' "$*"; }
 run() { printf '\033[2m$ flumen %s\033[0m\n' "$*"; "$FLUMEN" "$@"; }
