@@ -102,7 +102,7 @@ impl InputPlan {
                     row: misfit.row,
                     line: misfit.line,
                     column: field.name().clone(),
-                    reason: format!("'{}' is not a {}", shorten(&misfit.value), type_name(field.data_type())),
+                    reason: format!("'{}' is not of type {}", shorten(&misfit.value), type_name(field.data_type())),
                     value: Some(misfit.value),
                     verdict: Verdict::of(column.on_bad_value),
                 });

@@ -145,7 +145,7 @@ fn an_existing_column_keeps_its_type() {
     assert_eq!(columns(&plan.schema), "a bigint, b text");
     let applied = plan.inputs[0].apply(file.read(&plan.inputs[0])).unwrap();
     assert_eq!(table(&applied.batch), "1,x");
-    assert_eq!(quarantine(&applied), "bad 2 a: 'zwei' is not a bigint");
+    assert_eq!(quarantine(&applied), "bad 2 a: 'zwei' is not of type bigint");
     assert_eq!(applied.quarantined[0].row.record, r#"{"a":"zwei","b":"y"}"#);
     assert_eq!(applied.rows.at(0), 1);
 }
@@ -162,7 +162,7 @@ fn aliases_codes_and_coalesce() {
     let plan = plan_of(&[file.offer("f", 9)], &rules, None).unwrap();
     let applied = plan.inputs[0].apply(file.read(&plan.inputs[0])).unwrap();
     assert_eq!(table(&applied.batch), "1,b | 2,c | 7, | ,");
-    assert_eq!(quarantine(&applied), "bad 5 vendor: 'XYZ' is not a bigint");
+    assert_eq!(quarantine(&applied), "bad 5 vendor: 'XYZ' is not of type bigint");
 }
 
 #[test]
@@ -179,16 +179,16 @@ fn modes() {
         assert_eq!(got, expect, "{json}");
     };
     let a = r#""columns": [{"name": "a", "type": "bigint"}]"#;
-    check(&format!("{{{a}}}"), "1, | ,3 ; bad 2 a: 'x' is not a bigint");
+    check(&format!("{{{a}}}"), "1, | ,3 ; bad 2 a: 'x' is not of type bigint");
     check(&format!(r#"{{"mode": "freeze", {a}}}"#), "error f: column 'b' is not in the contract, which is frozen");
     check(
         &format!(r#"{{"mode": "discard-row", {a}}}"#),
-        "1 ; discard-row 2 a: 'x' is not a bigint | discard-row 3 b: the column is not in the contract",
+        "1 ; discard-row 2 a: 'x' is not of type bigint | discard-row 3 b: the column is not in the contract",
     );
-    check(&format!(r#"{{"mode": "discard-value", {a}}}"#), "1 |  |  ; discard-value 2 a: 'x' is not a bigint");
+    check(&format!(r#"{{"mode": "discard-value", {a}}}"#), "1 |  |  ; discard-value 2 a: 'x' is not of type bigint");
     check(
         r#"{"columns": [{"name": "a", "type": "bigint", "nullable": false}]}"#,
-        "1, ; bad 2 a: 'x' is not a bigint | bad 3 a: 'a' is empty, and must not be",
+        "1, ; bad 2 a: 'x' is not of type bigint | bad 3 a: 'a' is empty, and must not be",
     );
 }
 

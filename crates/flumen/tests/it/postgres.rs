@@ -283,7 +283,7 @@ async fn refused_rows_go_into_quarantine() {
     let load = "flumen ingest b.csv --to pg.public.t";
     let refused = "select file, line, \"column\", value, \"row\" from t__quarantine";
     for _ in 0..2 {
-        bad(&sandbox, load, 6, "b.csv, line 3: column 'id': 'x' is not a bigint");
+        bad(&sandbox, load, 6, "b.csv, line 3: column 'id': 'x' is not of type bigint");
         assert_eq!(database.show(refused).await, "b.csv | 3 | id | x | 2", "the same load keeps them once");
     }
     assert_eq!(database.show("select id from t order by id").await, "1");
