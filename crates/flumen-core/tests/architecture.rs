@@ -1,5 +1,7 @@
 //! Holds the shape of the system: who may use whom, and one version of everything that must agree.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should fail")]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::process::Command;
