@@ -78,8 +78,8 @@ struct Files {
 impl Bars {
     fn bar(&self, label: String, size: Option<u64>) -> ProgressBar {
         let template = match size {
-            Some(_) => "{prefix:28!} {bar:24.cyan} {bytes:>10} {binary_bytes_per_sec:>12} {eta:>4}  {msg}",
-            None => "{prefix:28!} {spinner} {bytes:>10} {binary_bytes_per_sec:>12}  {msg}",
+            Some(_) => "{prefix:28!} {bar:24.cyan} {decimal_bytes:>10} {decimal_bytes_per_sec:>12} {eta:>4}  {msg}",
+            None => "{prefix:28!} {spinner} {decimal_bytes:>10} {decimal_bytes_per_sec:>12}  {msg}",
         };
         let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
         let bar = size.map_or_else(ProgressBar::no_length, ProgressBar::new);
@@ -105,6 +105,13 @@ impl Observer for Bars {
             Event::Progress { input, bytes, rows } => {
                 let Files { bars, seen } = &mut *files;
                 let Some(entry) = seen.get_mut(input) else { return };
+                // A file that had to wait for its turn is not slow.
+                if *entry == (0, 0)
+                    && let Some(bar) = bars.get(input)
+                {
+                    bar.reset_elapsed();
+                    bar.reset_eta();
+                }
                 *entry = (bytes.max(entry.0), rows.max(entry.1));
                 let (bytes, rows) = if bars.len() == seen.len() {
                     seen[input]
