@@ -8,16 +8,20 @@
 //! - `tables.rs`: what a table name means.
 //! - `lake_table.rs`, `statistics.rs`: a lake table as plain Parquet files.
 //! - `files.rs`: files in place, through the seam [`FileReader`].
+//! - `system.rs`: the tables `flumen.loads` and `flumen.drift`.
 //! - `names.rs`: column names without regard to case.
+//! - `labels.rs`: what the columns of an answer are called.
 //! - `errors.rs`: DataFusion's errors in our words.
 
 mod errors;
 mod files;
+mod labels;
 mod lake_table;
 mod names;
 mod session;
 mod statements;
 mod statistics;
+mod system;
 mod tables;
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -34,9 +38,11 @@ use flumen_core::dataset::TableName;
 use flumen_core::read::FileReader;
 use flumen_core::sql::{Answer, SqlEngine};
 use flumen_core::{Error, ErrorKind, Result};
-use futures::{StreamExt, TryStreamExt};
+use futures::StreamExt;
 
 use crate::lake::Lake;
+use files::{Learnt, Notes, TooNarrow};
+use labels::Labels;
 use tables::{Found, Tables};
 
 /// What an engine needs.
@@ -53,6 +59,9 @@ pub struct EngineSettings {
 
 /// The memory for an engine where nothing else is known.
 pub const DEFAULT_MEMORY_BYTES: usize = 1 << 30;
+/// How often a query begins anew because the types of text files turned out too narrow: once for each table is enough,
+/// unless the files change meanwhile.
+const FRESH_STARTS: usize = 8;
 
 /// The SQL engine. Its tables and settings live as long as it does; queries may run at the same time.
 pub struct Engine {
@@ -63,8 +72,13 @@ pub struct Engine {
 impl Engine {
     /// An engine. Nothing is read or listed yet.
     pub fn new(settings: EngineSettings) -> Result<Self> {
-        let tables =
-            Tables { lake: settings.lake, files: settings.files, session: Arc::new(MemorySchemaProvider::new()) };
+        let tables = Tables {
+            lake: settings.lake,
+            files: settings.files,
+            session: Arc::new(MemorySchemaProvider::new()),
+            learnt: Learnt::default(),
+            notes: Arc::new(Notes::default()),
+        };
         let state = session::state(settings.memory_bytes, settings.threads)?;
         Ok(Self { tables: Arc::new(tables), state: Mutex::new(state) })
     }
@@ -85,6 +99,12 @@ impl Engine {
         self.tables.list().await
     }
 
+    /// The tables about the lake itself, sorted; none without a lake.
+    pub fn system_tables(&self) -> Vec<TableName> {
+        let named = |table| TableName::new(system::NAMESPACE, table).ok();
+        if self.tables.lake.is_some() { system::TABLES.into_iter().filter_map(named).collect() } else { Vec::new() }
+    }
+
     /// The tables and views that live in this session, sorted.
     pub fn session_tables(&self) -> Vec<String> {
         let mut names = self.tables.session.table_names();
@@ -99,6 +119,24 @@ impl Engine {
         let quoted = table.starts_with(['\'', '"']) || !tables::looks_like_file(table);
         let name = if quoted { table.to_owned() } else { format!("'{}'", table.replace('\'', "''")) };
         Ok(self.query(&format!("select * from {name} limit 0")).await?.schema)
+    }
+
+    /// What readers found odd in the files of the queries since this was asked last, one sentence each. Complete for a
+    /// query when all its rows were read.
+    pub fn take_warnings(&self) -> Vec<String> {
+        self.tables.notes.take()
+    }
+
+    /// Looks at all values of the files on whose guessed types a query ended with `error`, if it did end so. True: their
+    /// types hold for every value now, and the query may be run again.
+    ///
+    /// A query does this by itself as long as none of its rows were given out.
+    pub async fn learn_types(&self, error: &Error) -> Result<bool> {
+        let narrow = std::error::Error::source(error).and_then(|cause| cause.downcast_ref::<TooNarrow>());
+        let Some(TooNarrow(table)) = narrow.cloned() else { return Ok(false) };
+        let engine = Arc::clone(&self.tables);
+        let learning = tokio::task::spawn_blocking(move || engine.learnt.learn(&table));
+        learning.await.map_err(|error| Error::internal("reading a file broke off").caused_by(error))?
     }
 
     fn base(&self) -> SessionState {
@@ -146,23 +184,37 @@ impl Engine {
     }
 
     async fn run(&self, sql: &str) -> Result<Answer> {
+        for _ in 0..FRESH_STARTS {
+            match self.attempt(sql).await {
+                Err(error) if self.learn_types(&error).await? => self.tables.notes.clear(),
+                ended => return ended,
+            }
+        }
+        self.attempt(sql).await
+    }
+
+    /// Plans a statement and runs it up to its first rows.
+    async fn attempt(&self, sql: &str) -> Result<Answer> {
         let explained = |error| errors::explain(error, sql);
         let mut statement = statements::parse(sql)?;
         let keeps_state = changes_session(&statement);
+        let labels = Labels::of(&statement);
+        labels::alias(&mut statement);
         let context = self.context_for(sql, &mut statement).await?;
         let plan = context.state().statement_to_plan(statement).await.map_err(explained)?;
         let frame = context.execute_logical_plan(plan).await.map_err(explained)?;
         if keeps_state {
             *self.state.lock().unwrap_or_else(PoisonError::into_inner) = context.state();
         }
-        let stream = frame.execute_stream().await.map_err(explained)?;
-        let schema = unviewed(&stream.schema());
+        let mut stream = frame.execute_stream().await.map_err(explained)?;
+        let schema = labels.apply(&unviewed(&stream.schema()));
+        let first = stream.next().await.transpose().map_err(explained)?;
         let sql = sql.to_owned();
         let wanted = Arc::clone(&schema);
-        let batches = stream.map_err(move |error| errors::explain(error, &sql)).map(move |batch| {
+        let batches = futures::stream::iter(first.map(Ok)).chain(stream).map(move |batch| {
             // Files that came from elsewhere are there as long as their tables are.
             let _tables = &context;
-            batch.and_then(|batch| copied_out(&batch, &wanted))
+            batch.map_err(|error| errors::explain(error, &sql)).and_then(|batch| copied_out(&batch, &wanted))
         });
         Ok(Answer { schema, batches: Box::pin(batches) })
     }

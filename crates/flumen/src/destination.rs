@@ -10,6 +10,7 @@ use flumen_core::write::Sink;
 use flumen_core::{Error, Result};
 use flumen_lake::lake::Lake;
 use flumen_lake::sink::LakeSink;
+use flumen_project::Project;
 use flumen_project::connections::postgres::PostgresConfig;
 
 use crate::context::Context;
@@ -56,7 +57,12 @@ pub async fn open(dataset: &Dataset, options: &DestinationOptions, context: &Con
 ///
 /// Errors: `NotFound` outside a project.
 pub fn lake(context: &Context) -> Result<Lake> {
-    let place = context.project()?.lake()?;
+    lake_of(context.project()?.as_ref())
+}
+
+/// The folder or the bucket of the lake of `project`.
+pub fn lake_of(project: &Project) -> Result<Lake> {
+    let place = project.lake()?;
     if place.url.scheme() == "file" {
         let folder = place
             .url

@@ -39,6 +39,11 @@ pub enum Format {
 }
 
 impl Format {
+    /// Whether nothing is written before the whole result is there.
+    pub fn is_held(self) -> bool {
+        matches!(self, Self::Table | Self::Markdown | Self::Chart)
+    }
+
     /// The format that the name of a file asks for.
     pub fn of_file(name: &str) -> Option<Self> {
         let (_, ending) = name.rsplit_once('.')?;

@@ -18,7 +18,7 @@ use complete::PromptHelper;
 const HELP: &str = "\
 Statements end with a semicolon.
   \\d           tables and views        \\d TABLE     the columns of a table or a file
-  \\dt          tables and views        \\timing      tell rows and time, or not
+  \\dt+         quarantine tables too   \\timing      tell rows and time, or not
   \\x           a line a value, or not  \\i FILE      run the statements in a file
   \\?           this help               \\q           leave (also Ctrl-D)
 Ctrl-C stops the query that runs. Tab completes keywords, tables, columns and files.";
@@ -91,7 +91,8 @@ async fn command(session: &mut Session<'_>, line: &str) -> Result<bool> {
             output.note(if session.style.expanded { "A line a value." } else { "A line a row." });
         }
         "\\d" if !argument.is_empty() => describe(session, argument).await?,
-        "\\d" | "\\dt" => list(session).await?,
+        "\\d" | "\\dt" => list(session, false).await?,
+        "\\d+" | "\\dt+" => list(session, true).await?,
         "\\i" if !argument.is_empty() => {
             let path = argument.trim_matches('\'');
             let text = std::fs::read_to_string(path).map_err(|error| Error::io(path, error))?;
@@ -105,17 +106,24 @@ async fn command(session: &mut Session<'_>, line: &str) -> Result<bool> {
     Ok(false)
 }
 
-async fn list(session: &Session<'_>) -> Result<()> {
+/// Lists the tables. `all`: those too in which loads keep what they refused, and those about the lake itself.
+async fn list(session: &Session<'_>, all: bool) -> Result<()> {
     let (lake, own) = (session.engine.lake_tables().await?, session.engine.session_tables());
     let mut table = Table::new(["namespace", "table"]);
     let none = lake.is_empty() && own.is_empty();
-    for name in lake {
+    let refused: Vec<_> = if all { Vec::new() } else { lake.iter().map(|name| name.quarantine()).collect() };
+    for name in lake.into_iter().filter(|name| !refused.contains(name)) {
         table.row([name.namespace, name.table]);
     }
     for name in own {
         table.row(["(this session)".to_owned(), name]);
     }
-    if none {
+    if all {
+        for name in session.engine.system_tables() {
+            table.row([name.namespace, name.table]);
+        }
+    }
+    if none && !all {
         session.context.output.note("There are no tables. Files are read in place: select * from 'trips.csv';");
         return Ok(());
     }

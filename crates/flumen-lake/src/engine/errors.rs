@@ -4,6 +4,8 @@ use datafusion::common::{DataFusionError, SchemaError};
 use flumen_core::error::nearest;
 use flumen_core::{Error, ErrorKind};
 
+use super::files::TooNarrow;
+
 /// A place in the text of a query. Line and column count from 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Place {
@@ -51,6 +53,10 @@ pub(super) fn ours(error: &DataFusionError) -> Option<Error> {
     while let Some(error) = cause {
         if let Some(ours) = error.downcast_ref::<Error>() {
             let copy = Error::new(ours.kind(), ours.message());
+            let copy = match std::error::Error::source(ours).and_then(|cause| cause.downcast_ref::<TooNarrow>()) {
+                Some(narrow) => copy.caused_by(narrow.clone()),
+                None => copy,
+            };
             return Some(match ours.remedy() {
                 Some(hint) => copy.hint(hint),
                 None => copy,

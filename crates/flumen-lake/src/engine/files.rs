@@ -4,8 +4,8 @@
 //! Several files of one pattern are one table: their columns meet by name, without regard to case, in the narrowest type
 //! that holds those of all files; a column that a file lacks is null. Parquet files on the local disk are left to
 //! DataFusion's own scan, where that gives the same rows. A small file of text is read whole before the query is planned,
-//! so that its types are certain; the types of a large one are what samples of it suggest, and a value that does not fit
-//! is an error, never a null.
+//! so that its types are certain; the types of a large one are what samples of it suggest. A value that does not fit then
+//! is an error that carries [`TooNarrow`], never a null: all values are looked at, and the query begins anew.
 
 use std::sync::Arc;
 
@@ -20,6 +20,9 @@ use flumen_core::{Error, Result};
 use parquet_scan::ParquetFiles;
 use stream::StreamedFiles;
 
+pub(super) use learn::{Learnt, Notes, TooNarrow};
+
+mod learn;
 mod parquet_scan;
 mod stream;
 
@@ -29,12 +32,18 @@ const WHOLE_TEXT_BYTES: u64 = 8 << 20;
 /// The table that `address` (a path, a pattern, a URL) stands for.
 ///
 /// Errors: those of `reader`; `NotFound` for a pattern that no file matches; `Data` for a file that is broken.
-pub(super) async fn open(reader: &dyn FileReader, address: &str) -> Result<Arc<dyn TableProvider>> {
+pub(super) async fn open(
+    reader: &dyn FileReader,
+    address: &str,
+    learnt: &Learnt,
+    notes: &Arc<Notes>,
+) -> Result<Arc<dyn TableProvider>> {
     let inputs = reader.open(address, &ReadOptions::default()).await?;
     if inputs.is_empty() {
         return Err(Error::not_found(format!("no file matches '{address}'")).hint("check the path and the pattern"));
     }
-    let table = FileTable::new(inputs);
+    notes.opened(&inputs);
+    let table = learnt.applied_to(FileTable::new(address, inputs, Arc::clone(notes)));
     if let Some(files) = ParquetFiles::of(&table)? {
         return Ok(Arc::new(files));
     }
@@ -49,15 +58,25 @@ pub(super) async fn open(reader: &dyn FileReader, address: &str) -> Result<Arc<d
 
 /// Files as one table.
 pub(super) struct FileTable {
+    /// How the query names them.
+    address: String,
     pub inputs: Vec<Arc<dyn Input>>,
     /// The columns of all of them.
     pub schema: SchemaRef,
     /// For each input, and each column of `schema`, the column of the input.
     places: Vec<Vec<Option<usize>>>,
+    /// Where what is odd in them is kept.
+    notes: Arc<Notes>,
+}
+
+impl std::fmt::Debug for FileTable {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "FileTable({})", self.address)
+    }
 }
 
 impl FileTable {
-    fn new(inputs: Vec<Arc<dyn Input>>) -> Self {
+    fn new(address: &str, inputs: Vec<Arc<dyn Input>>, notes: Arc<Notes>) -> Self {
         let mut columns: Vec<(String, DataType)> = Vec::new();
         let mut places: Vec<Vec<Option<usize>>> = Vec::new();
         for input in &inputs {
@@ -89,7 +108,7 @@ impl FileTable {
             Field::new(name, if data_type == DataType::Null { DataType::Utf8 } else { data_type }, true)
         };
         let schema = Arc::new(Schema::new(columns.into_iter().map(field).collect::<Vec<_>>()));
-        Self { inputs, schema, places }
+        Self { address: address.to_owned(), inputs, schema, places, notes }
     }
 
     /// The same files with other types.
@@ -98,7 +117,13 @@ impl FileTable {
             Arc::new(Field::clone(field).with_data_type(data_type.clone()))
         };
         let fields: Vec<Arc<Field>> = self.schema.fields().iter().zip(types).map(retyped).collect();
-        Self { inputs: self.inputs.clone(), schema: Arc::new(Schema::new(fields)), places: self.places.clone() }
+        Self {
+            address: self.address.clone(),
+            inputs: self.inputs.clone(),
+            schema: Arc::new(Schema::new(fields)),
+            places: self.places.clone(),
+            notes: Arc::clone(&self.notes),
+        }
     }
 
     /// How the input at `index` is read for `columns` of the table.
@@ -163,7 +188,10 @@ impl Reading {
                 field.name(),
                 field.data_type()
             ))
-            .hint("'flumen ingest' looks at all values before it chooses types: load the file, and query the table"));
+            .hint(
+                "rows before it are written already: with -o FILE the query begins anew by itself; 'flumen ingest' looks \
+                at all values before it chooses types",
+            ));
         }
         self.rows(&raw.batch)
     }
@@ -204,6 +232,7 @@ fn whole(mut table: FileTable) -> Result<Arc<dyn TableProvider>> {
         for (index, input) in table.inputs.iter().enumerate() {
             let reading = table.reading(index, &columns);
             let splits = input.read(&reading.request)?;
+            table.notes.reading(&splits);
             while let Some(mut split) = splits.next()? {
                 while let Some(raw) = split.next_batch()? {
                     widen(&reading, &raw, &mut types)?;
@@ -220,18 +249,20 @@ fn whole(mut table: FileTable) -> Result<Arc<dyn TableProvider>> {
     }
 }
 
-/// Widens `types` (of all columns of the table) so that they hold the values of `raw` that did not fit.
+/// Widens `types`, of the columns of `reading`, so that they hold the values of `raw` that did not fit.
 fn widen(reading: &Reading, raw: &RawBatch, types: &mut [DataType]) -> Result<()> {
     for misfit in &raw.misfits {
         let column = reading.parts.iter().position(|part| *part == Some(misfit.column));
         let Some(column) = column else { continue };
-        if types[column] == DataType::Utf8 {
+        let read_as = reading.schema.field(column).data_type();
+        if *read_as == DataType::Utf8 {
             // Nothing is wider than text: these bytes are not even that.
             return reading.batch(raw).map(drop);
         }
         let seen = classify(misfit.value.trim().as_bytes(), &TextOptions::default()).data_type();
         let joined = join(&types[column], &seen);
-        types[column] = if joined == types[column] { DataType::Utf8 } else { joined };
+        // A value that looks like the type and yet is no value of it.
+        types[column] = if joined == *read_as { DataType::Utf8 } else { joined };
     }
     Ok(())
 }

@@ -16,12 +16,13 @@ use datafusion::common::{DataFusionError, Result as DataFusionResult, TableRefer
 use flumen_core::dataset::{Dataset, TableName};
 use flumen_core::error::nearest;
 use flumen_core::read::FileReader;
-use flumen_core::{Error, Result};
+use flumen_core::{Error, ErrorKind, Result};
 
 use super::errors;
-use super::files;
+use super::files::{self, Learnt, Notes};
 use super::lake_table::LakeTable;
 use super::session::{LAKE_CATALOG, SESSION_SCHEMA};
+use super::system;
 use crate::lake::Lake;
 
 /// Where tables come from. Shared by all queries of a session.
@@ -32,6 +33,10 @@ pub(super) struct Tables {
     pub files: Arc<dyn FileReader>,
     /// Tables and views that live as long as the session.
     pub session: Arc<MemorySchemaProvider>,
+    /// What is known about the types of text files.
+    pub learnt: Learnt,
+    /// What was odd in files.
+    pub notes: Arc<Notes>,
 }
 
 impl fmt::Debug for Tables {
@@ -47,6 +52,8 @@ pub(super) struct Found {
     pub lake: HashMap<TableName, Arc<LakeTable>>,
     /// Files, and tables named without their namespace, by the name in the query.
     pub bare: HashMap<String, Arc<dyn TableProvider>>,
+    /// Tables of the namespace that nobody loads.
+    pub system: HashMap<String, Arc<dyn TableProvider>>,
 }
 
 /// Whether `name`, written where a table is expected, means files.
@@ -58,7 +65,7 @@ impl Tables {
     /// Looks up `reference`, into `found`.
     ///
     /// Errors: `NotFound` with the nearest name; `Invalid` for a name with several meanings or none.
-    pub async fn find(&self, reference: &TableReference, found: &mut Found) -> Result<()> {
+    pub async fn find(self: &Arc<Self>, reference: &TableReference, found: &mut Found) -> Result<()> {
         match reference {
             TableReference::Bare { table } => self.find_bare(table, found).await,
             TableReference::Partial { schema, table } => self.find_in_lake(schema, table, found).await,
@@ -81,7 +88,7 @@ impl Tables {
             return Ok(());
         }
         if looks_like_file(table) {
-            let provider = files::open(self.files.as_ref(), table).await?;
+            let provider = files::open(self.files.as_ref(), table, &self.learnt, &self.notes).await?;
             found.bare.insert(table.to_owned(), provider);
             return Ok(());
         }
@@ -102,7 +109,7 @@ impl Tables {
         }
     }
 
-    async fn find_in_lake(&self, namespace: &str, table: &str, found: &mut Found) -> Result<()> {
+    async fn find_in_lake(self: &Arc<Self>, namespace: &str, table: &str, found: &mut Found) -> Result<()> {
         if namespace == SESSION_SCHEMA || namespace == "information_schema" {
             return Ok(());
         }
@@ -111,7 +118,15 @@ impl Tables {
             return Err(unquoted(&whole));
         }
         let name = TableName::new(namespace, table)?;
-        self.load(&name, found).await.map(drop)
+        let system = namespace == system::NAMESPACE && self.lake.is_some();
+        let known = if system { system::table(table, self)? } else { None };
+        match (self.load(&name, found).await, known) {
+            (Err(error), Some(known)) if error.kind() == ErrorKind::NotFound => {
+                found.system.insert(table.to_owned(), known);
+                Ok(())
+            }
+            (loaded, _) => loaded.map(drop),
+        }
     }
 
     async fn load(&self, name: &TableName, found: &mut Found) -> Result<Arc<LakeTable>> {
@@ -146,7 +161,8 @@ impl Tables {
         let full: Vec<String> = all.iter().map(ToString::to_string).collect();
         let session = self.session.table_names();
         let bare = all.iter().map(|name| name.table.as_str());
-        let candidates = full.iter().map(String::as_str).chain(session.iter().map(String::as_str));
+        let system = system::TABLES.map(|table| format!("{}.{table}", system::NAMESPACE));
+        let candidates = full.iter().chain(&session).chain(&system).map(String::as_str);
         if let Some(right) = nearest(wrong, candidates) {
             return made.hint(format!("did you mean '{right}'?"));
         }
@@ -181,6 +197,14 @@ pub(super) fn catalogs(tables: &Arc<Tables>, found: Found, listed: &[TableName])
         let names = namespaces.entry(name.namespace.clone()).or_default();
         if !names.contains(&name.table) {
             names.push(name.table.clone());
+        }
+    }
+    if !found.system.is_empty() || !listed.is_empty() {
+        let names = namespaces.entry(system::NAMESPACE.to_owned()).or_default();
+        for name in system::TABLES {
+            if !names.iter().any(|known| known == name) {
+                names.push(name.to_owned());
+            }
         }
     }
     let catalog = LakeCatalog { tables: Arc::clone(tables), found, namespaces };
@@ -238,14 +262,23 @@ impl SchemaProvider for Namespace {
         if let Some(found) = self.found.lake.get(&name) {
             return Ok(Some(Arc::clone(found) as Arc<dyn TableProvider>));
         }
+        if self.name == system::NAMESPACE
+            && let Some(known) = self.found.system.get(table)
+        {
+            return Ok(Some(Arc::clone(known)));
+        }
         if !self.table_exist(table) {
             return Ok(None);
         }
         // Only `information_schema` asks for what the query does not name.
-        let loaded = self.tables.load(&name, &mut Found::default()).await;
-        loaded
-            .map(|table| Some(table as Arc<dyn TableProvider>))
-            .map_err(|error| DataFusionError::External(Box::new(error)))
+        let mut found = Found::default();
+        let loaded = self.tables.find_in_lake(&self.name, table, &mut found).await;
+        loaded.map_err(|error| DataFusionError::External(Box::new(error)))?;
+        let table = match found.lake.remove(&name) {
+            Some(table) => Some(table as Arc<dyn TableProvider>),
+            None => found.system.remove(table),
+        };
+        Ok(table)
     }
 
     fn table_exist(&self, name: &str) -> bool {

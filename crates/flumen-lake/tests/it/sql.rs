@@ -1,7 +1,9 @@
 //! The SQL engine: lake tables made by hand, file by file, and files that are in memory.
 
 mod files;
+mod labels;
 mod lake;
+mod ledger;
 
 use std::sync::Arc;
 

@@ -3,16 +3,16 @@
 use std::fs::File;
 use std::future::Future;
 use std::io::{self, BufWriter, IsTerminal as _, Read as _, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use flumen_core::sql::SqlEngine as _;
 use flumen_core::{Error, Result};
 use flumen_lake::engine::{DEFAULT_MEMORY_BYTES, Engine, EngineSettings};
-use flumen_lake::lake::Lake;
 use futures::StreamExt as _;
 
 use crate::context::Context;
+use crate::destination;
 use crate::output::count;
 use crate::render::{Format, Renderer, Style, Written};
 use crate::repl;
@@ -154,11 +154,17 @@ impl<'a> Session<'a> {
     /// Runs one statement and writes its answer. Ends with `Cancelled` when `cancel` does first.
     pub async fn run(&mut self, sql: &str, cancel: impl Future<Output = ()>) -> Result<()> {
         let began = self.context.clock.now();
+        // Those of names that Tab looked up.
+        self.engine.take_warnings();
         let written = tokio::select! {
             biased;
             () = cancel => return Err(Error::cancelled()),
-            written = self.answer(sql) => written?,
+            written = self.answer(sql) => written,
         };
+        for warning in self.engine.take_warnings() {
+            self.context.output.warning(warning);
+        }
+        let written = written?;
         if let Some(written) = written
             && written.more
         {
@@ -181,6 +187,18 @@ impl<'a> Session<'a> {
 
     /// Writes the answer to one statement; none if it answers nothing.
     async fn answer(&mut self, sql: &str) -> Result<Option<Written>> {
+        let held = self.output.is_some() || self.style.format.is_held();
+        loop {
+            let answered = self.answered;
+            match self.answer_once(sql).await {
+                // Nobody has seen anything of the answer.
+                Err(error) if held && self.engine.learn_types(&error).await? => self.answered = answered,
+                ended => return ended,
+            }
+        }
+    }
+
+    async fn answer_once(&mut self, sql: &str) -> Result<Option<Written>> {
         let mut answer = self.engine.query(sql).await?;
         if answer.schema.fields().is_empty() {
             // It runs as it is read.
@@ -251,7 +269,7 @@ impl Drop for Target {
 
 /// The engine over the project's lake, if there is a project, and over files.
 pub fn engine(context: &Context, memory: Option<usize>, threads: Option<usize>) -> Result<Engine> {
-    let lake = context.maybe_project()?.map(|project| lake(&project)).transpose()?;
+    let lake = context.maybe_project()?.map(|project| destination::lake_of(&project)).transpose()?;
     let files = crate::origin::files(context)?;
     let memory_bytes = memory.unwrap_or_else(default_memory);
     Engine::new(EngineSettings { lake, files: Arc::new(files), memory_bytes, threads })
@@ -286,15 +304,6 @@ fn available(meminfo: &str) -> Option<usize> {
     let line = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
     let kilobytes: usize = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     kilobytes.checked_mul(1024)
-}
-
-/// The folder or the bucket of the project's lake.
-fn lake(project: &flumen_project::Project) -> Result<Lake> {
-    let place = project.lake()?;
-    match place.url.to_file_path() {
-        Ok(folder) if place.url.scheme() == "file" => Lake::local(Path::new(&folder)),
-        _ => Lake::at(place.url, place.store),
-    }
 }
 
 #[cfg(test)]

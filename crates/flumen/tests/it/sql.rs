@@ -73,7 +73,7 @@ fn results_go_to_files() {
             &["--format", "csv", "select sum(fare), count(*) as n from 'out.parquet' where vendorid = 1"],
             ""
         ),
-        "sum(out.parquet.fare),n\n4.5,2\n"
+        "sum(fare),n\n4.5,2\n"
     );
     let failed = sql(dir.path(), &["-o", "bad.csv", "select cast(zone as int) from 'trips.csv'"], "");
     assert!(failed.starts_with("exit 6\nerror: cannot cast string 'Soho' to value of Int32 type\n"), "{failed}");

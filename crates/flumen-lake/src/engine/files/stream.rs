@@ -16,7 +16,7 @@ use datafusion::physical_plan::streaming::{PartitionStream, StreamingTableExec};
 use flumen_core::Result;
 use flumen_core::read::{Split, Splits};
 
-use super::{FileTable, Reading};
+use super::{FileTable, Reading, TooNarrow};
 
 /// Batches that wait between a reading thread and the query.
 const BATCHES_IN_FLIGHT: usize = 2;
@@ -119,6 +119,7 @@ impl Queue {
             let Some(input) = self.table.inputs.get(current.next_input) else { return Ok(None) };
             let reading = Arc::new(self.table.reading(current.next_input, &self.columns));
             let splits = input.read(&reading.request)?;
+            self.table.notes.reading(&splits);
             current.next_input += 1;
             current.open = Some((reading, splits));
         }
@@ -150,7 +151,10 @@ impl PartitionStream for Partition {
             let ours = |error| DataFusionError::External(Box::new(error));
             while let Some((reading, mut split)) = queue.next().map_err(ours)? {
                 while let Some(raw) = split.next_batch().map_err(ours)? {
-                    let batch = reading.batch(&raw).map_err(ours)?;
+                    let narrow = raw.bad.is_empty() && !raw.misfits.is_empty();
+                    let batch = reading.batch(&raw).map_err(|error| {
+                        ours(if narrow { error.caused_by(TooNarrow(Arc::clone(&queue.table))) } else { error })
+                    })?;
                     if batch.num_rows() > 0 && sender.blocking_send(Ok(batch)).is_err() {
                         // The query has all it wants.
                         return Ok(());
