@@ -110,6 +110,7 @@ impl PromptHelper {
         let engine = Arc::clone(&self.engine);
         let mut names: Vec<String> = self
             .ask(async move { Some(engine.lake_tables().await.ok()?.iter().map(|name| name.to_string()).collect()) });
+        names.extend(self.engine.system_tables().iter().map(ToString::to_string));
         names.extend(self.engine.session_tables());
         names
     }

@@ -1,8 +1,11 @@
 //! `flumen sql`: transcripts over files, without a project.
 
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::path::Path;
 use std::process::{Command, Stdio};
+
+use crate::sandbox::Sandbox;
+use crate::stores::Server;
 
 const TRIPS: &str = "VendorID,zone,fare\n1,Soho,1.5\n2,,22.25\n1,\"a \"\"b\"\"\",3\n";
 
@@ -110,4 +113,102 @@ fn a_reader_that_goes_away_is_no_error() {
     drop(child.stdout.take());
     let output = child.wait_with_output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+fn a_file_of_a_web_server_is_a_table() {
+    let server = Server::answering("200 OK", TRIPS);
+    let query = format!("select count(*), sum(fare) from 'http://{}/trips.csv'", server.address);
+    check(&["--format", "csv", &query], "", "count(*),sum(fare)\n3,26.75\n");
+    let server = Server::answering("404 Not Found", "");
+    let query = format!("select * from 'http://{}/trips.csv'", server.address);
+    let said = sql(folder().path(), &[&query], "");
+    assert!(said.starts_with("exit 3\nerror: there is nothing at http://127.0.0.1:"), "{said}");
+}
+
+#[test]
+fn what_is_odd_in_a_file_is_told_beside_the_answer() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("x.csv"), "a,b,a\n1,2,3\n4,5,6,\n").unwrap();
+    assert_eq!(
+        sql(dir.path(), &["--format", "csv", "select * from 'x.csv'"], ""),
+        "a,b,a_2\n1,2,3\n4,5,6\nwarning: x.csv: the header has 'a' more than once: this one is called 'a_2'\n\
+         warning: x.csv: 1 row has 1 more field than the header, all empty: dropped\n"
+    );
+}
+
+#[test]
+fn types_of_a_large_file_are_mended_while_nothing_is_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut text = "id,code\n".to_owned();
+    for id in 0..900_000 {
+        text.push_str(&format!("{id},1234\n"));
+    }
+    // Samples look at the beginning and the end.
+    let middle = text.len() / 2 + text[text.len() / 2..].find('\n').unwrap() + 1;
+    text.insert_str(middle, "0,x1\n");
+    std::fs::write(dir.path().join("big.csv"), text).unwrap();
+    let run = |arguments: &[&str]| sql(dir.path(), arguments, "");
+    assert_eq!(run(&["--format", "csv", "select max(code) from 'big.csv'"]), "max(code)\nx1\n");
+    assert_eq!(run(&["-o", "out.parquet", "select * from 'big.csv'"]), "");
+    assert_eq!(
+        run(&["--format", "csv", "select count(*), max(code) from 'out.parquet'"]),
+        "count(*),max(code)\n900001,x1\n"
+    );
+}
+
+#[test]
+fn loads_and_drift_are_tables() {
+    let sandbox = Sandbox::new();
+    sandbox.write("flumen.yml", "");
+    sandbox.write("a.csv", "n\n1\n2\n");
+    sandbox.write("b.csv", "n,s\n3,x\nbad,y\n");
+    for file in ["a.csv", "b.csv"] {
+        let ran = sandbox.flumen(["ingest", file, "--to", "lake.raw.t", "--max-bad", "1"]);
+        assert_eq!(ran.code, 0, "{ran:?}");
+    }
+    let query = "select dataset, version, rows_read, rows_quarantined from flumen.loads order by version; \
+                 select file, drift.column, drift.to from flumen.drift where drift.column = 's'";
+    assert_eq!(
+        sandbox.flumen(["sql", "--format", "csv", query]).stdout,
+        "dataset,version,rows_read,rows_quarantined\nlake.raw.t,0,2,0\nlake.raw.t,1,2,1\nfile,column,to\nb.csv,s,text\n"
+    );
+    assert_eq!(sandbox.sh("echo '\\dt' | flumen sql").stdout, "namespace  table\nraw        t\n");
+    let all = sandbox.sh("echo '\\dt+' | flumen sql").stdout;
+    assert!(all.contains("raw        t__quarantine\n") && all.contains("flumen     drift\n"), "{all}");
+}
+
+#[test]
+fn the_prompt_works_on_a_terminal() {
+    let sandbox = Sandbox::new();
+    sandbox.write("trips.csv", TRIPS);
+    let mut command = sandbox.command("timeout");
+    command.args(["60", "script", "-qec", "flumen sql", "/dev/null"]).env("TERM", "xterm");
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut child = command.spawn().unwrap();
+    let (mut keyboard, mut display) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
+    let mut screen = String::new();
+    for (keys, expect) in [
+        ("", "\\q leaves.\n"),
+        ("select 40 +\n2 as answer;\n", " answer \n--------\n     42 \n"),
+        ("\\d 'trips.csv'\n", "VendorID  bigint\nzone      text\n"),
+        ("select * from nowhere;\n", "error: line 1, column 15: there is no table 'nowhere'\n"),
+        ("sele\t 'tab';\n", " 'tab' \n-------\n tab   \n"),
+    ] {
+        keyboard.write_all(keys.as_bytes()).unwrap();
+        let mut bytes = [0; 4096];
+        while !screen.contains(expect) {
+            let read = display.read(&mut bytes).unwrap();
+            if read == 0 && child.wait().unwrap().code() == Some(127) {
+                // There is no `script` here, which makes the terminal.
+                return;
+            }
+            assert!(read > 0, "{expect}\n---\n{screen}");
+            screen.push_str(&String::from_utf8_lossy(&bytes[..read]).replace('\r', ""));
+        }
+    }
+    keyboard.write_all(b"\\q\n").unwrap();
+    assert!(child.wait().unwrap().success());
+    let history = std::fs::read_to_string(sandbox.path().join("../.local/state/flumen/history")).unwrap();
+    assert!(history.contains("select 'tab';\n"), "{history}");
 }

@@ -6,13 +6,14 @@ use std::net::{TcpListener, TcpStream};
 use crate::sandbox::Sandbox;
 
 /// A web server on a free port of this machine that gives every request the same answer, until the test ends.
-struct Server {
-    address: String,
+pub struct Server {
+    /// Its host and port.
+    pub address: String,
 }
 
 impl Server {
     /// One that answers with a status and a body.
-    fn answering(status: &'static str, body: &'static str) -> Self {
+    pub fn answering(status: &'static str, body: &'static str) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let address = listener.local_addr().expect("an address").to_string();
         // The thread ends with the process of the test.
