@@ -183,7 +183,7 @@ fn the_prompt_works_on_a_terminal() {
     let sandbox = Sandbox::new();
     sandbox.write("trips.csv", TRIPS);
     let mut command = sandbox.command("timeout");
-    command.args(["60", "script", "-qec", "flumen sql", "/dev/null"]).env("TERM", "xterm");
+    command.args(["60", "script", "-qec", "flumen sql", "/dev/null"]).env("TERM", "xterm").env("NO_COLOR", "1");
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
     let mut child = command.spawn().unwrap();
     let (mut keyboard, mut display) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());

@@ -85,9 +85,6 @@ impl Scan {
     }
 }
 
-/// A piece of an input, and how its rows are read.
-type Piece = (Arc<Reading>, Box<dyn Split>);
-
 /// The pieces of all inputs, one after the other.
 struct Queue {
     table: Arc<FileTable>,
