@@ -89,12 +89,14 @@ LAKE = (lake_empty, lake_rows)
 CASES = {
     "pg-parquet": (PQ, ROWS, [
         ("flumen", flumen(PQ, *to_pg), PG_OURS),
+        ("flumen --no-analyze", flumen(PQ, *to_pg, "--no-analyze"), PG_OURS),
         ("duckdb", ingest_peer("duck", "duckdb", PQ), PG_PEER),
         ("two binary COPYs of ready bytes", two("bin", "binary"), PG_PEER),
     ]),
     "pg-csv": (CSV, ROWS, [
         ("flumen", flumen(CSV, *to_pg), PG_OURS),
         ("flumen --types", flumen(CSV, *to_pg, "--types", TYPES), PG_OURS),
+        ("flumen --types --no-analyze", flumen(CSV, *to_pg, "--types", TYPES, "--no-analyze"), PG_OURS),
         ("duckdb", ingest_peer("duck", "duckdb", CSV), PG_PEER),
         ("two parallel \\copy", two("csv", "csv"), PG_PEER),
     ]),

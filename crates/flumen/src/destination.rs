@@ -20,13 +20,15 @@ use crate::context::Context;
 pub struct DestinationOptions {
     /// Whether a ledger is kept.
     pub ledger: bool,
+    /// Whether a Postgres table's statistics are renewed after the load.
+    pub analyze: bool,
     /// A Postgres connection that was given on the command line, in place of one of the project.
     pub connection: Option<url::Url>,
 }
 
 impl Default for DestinationOptions {
     fn default() -> Self {
-        Self { ledger: true, connection: None }
+        Self { ledger: true, analyze: true, connection: None }
     }
 }
 
@@ -44,7 +46,8 @@ pub async fn open(dataset: &Dataset, options: &DestinationOptions, context: &Con
                 Some(url) => Arc::new(ProjectConnector::new(PostgresConfig::from_url(url.as_str())?)),
                 None => Arc::new(ProjectConnector::new(context.project()?.connection(connection)?.postgres()?)),
             };
-            let settings = PostgresOptions { ledger: options.ledger, ..PostgresOptions::default() };
+            let settings =
+                PostgresOptions { ledger: options.ledger, analyze: options.analyze, ..PostgresOptions::default() };
             Ok(Arc::new(PostgresSink::new(connector, dataset.to_string(), table.clone(), settings)?))
         }
         Dataset::Files(address) => {

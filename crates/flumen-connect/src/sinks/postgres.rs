@@ -42,6 +42,8 @@ pub struct PostgresOptions {
     pub ledger: bool,
     /// Whether rows carry the `_flumen_*` columns unless it is said otherwise.
     pub lineage: bool,
+    /// Whether the table's statistics are renewed when a load is done.
+    pub analyze: bool,
     /// How long a table that somebody else has locked is waited for.
     pub lock_timeout: Duration,
     /// How long a server that went away is waited for.
@@ -53,6 +55,7 @@ impl Default for PostgresOptions {
         Self {
             ledger: true,
             lineage: false,
+            analyze: true,
             lock_timeout: Duration::from_secs(10),
             patience: limits::POSTGRES_PATIENCE,
         }

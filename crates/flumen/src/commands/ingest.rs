@@ -114,6 +114,10 @@ pub struct IngestCommand {
     #[arg(long, help_heading = "Destination")]
     pub no_ledger: bool,
 
+    /// Postgres: do not renew the table's statistics (ANALYZE) when the load is done; autovacuum will, in its time
+    #[arg(long, help_heading = "Destination")]
+    pub no_analyze: bool,
+
     /// How the files are to be read
     #[command(flatten)]
     pub format: FormatOptions,
@@ -215,7 +219,7 @@ impl IngestCommand {
                 .hint("for example --to lake.raw.trips, --to pg.public.trips, or --to trips.parquet"));
         };
         let dataset: Dataset = to.parse()?;
-        let options = DestinationOptions { ledger: !self.no_ledger, connection };
+        let options = DestinationOptions { ledger: !self.no_ledger, analyze: !self.no_analyze, connection };
         let mut read = self.format.read_options()?;
         let opening = async {
             let sink = destination::open(&dataset, &options, context).await?;

@@ -221,7 +221,9 @@ impl LoadSession for Session {
             return Err(error);
         }
         // A plan that is made from old statistics is slow, not wrong: the load stands without it.
-        let _ = self.control.batch_execute(&format!("analyze {}", self.target.sql())).await;
+        if self.target.options.analyze {
+            let _ = self.control.batch_execute(&format!("analyze {}", self.target.sql())).await;
+        }
         lock::release(&self.control).await;
         Ok(Committed { version: None, bytes_written: self.tally.bytes.load(Ordering::Acquire) })
     }
