@@ -1,10 +1,13 @@
 //! The SQL engine: DataFusion over the lake's tables and over files in place.
 //!
 //! A query is parsed, its tables are looked up, its column names are given their spelling, and only then it is planned:
-//! so what is wrong with it is said in our words, with its place. A session reads the lake and never writes it; tables
-//! that a query creates live as long as the [`Engine`].
+//! so what is wrong with it is said in our words, with its place. Statements that change the lake are not DataFusion's:
+//! they are made of queries here, and committed to the Delta log.
 //!
-//! - `statements.rs`: cutting and parsing text; what is refused.
+//! - `statements.rs`, `dialect.rs`: cutting and parsing text.
+//! - `commands.rs`: statements that do something, and who does them.
+//! - `write.rs`: those that change tables of the lake; `block.rs`: BEGIN and COMMIT.
+//! - `references.rs`, `time_travel.rs`, `changes.rs`: tables as they were, and what changed.
 //! - `tables.rs`: what a table name means.
 //! - `lake_table.rs`, `statistics.rs`: a lake table as plain Parquet files.
 //! - `files.rs`: files in place, through the seam [`FileReader`].
@@ -13,27 +16,37 @@
 //! - `labels.rs`: what the columns of an answer are called.
 //! - `errors.rs`: DataFusion's errors in our words.
 
+mod block;
+mod changes;
+mod columns;
+mod commands;
+mod dialect;
 mod errors;
 mod files;
 mod labels;
 mod lake_table;
 mod names;
+mod references;
 mod session;
 mod statements;
 mod statistics;
 mod system;
 mod tables;
+mod time_travel;
+mod write;
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use arrow::array::RecordBatch;
+use arrow::array::{Array, RecordBatch};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use async_trait::async_trait;
-use datafusion::catalog::{MemorySchemaProvider, SchemaProvider};
+use datafusion::catalog::{MemorySchemaProvider, SchemaProvider, TableProvider};
 use datafusion::execution::context::SessionContext;
 use datafusion::execution::session_state::SessionState;
 use datafusion::sql::parser::Statement;
-use datafusion::sql::sqlparser::ast::{ObjectName, Statement as Sql};
+use datafusion::logical_expr::LogicalPlan;
+use datafusion::sql::sqlparser::ast::{DataType as SqlType, ObjectName, Statement as Sql};
+use flumen_core::clock::{Clock, Ids};
 use flumen_core::dataset::TableName;
 use flumen_core::read::FileReader;
 use flumen_core::sql::{Answer, SqlEngine};
@@ -44,6 +57,12 @@ use crate::lake::Lake;
 use files::{Learnt, Notes, TooNarrow};
 use labels::Labels;
 use tables::{Found, Tables};
+use write::Writers;
+
+pub use block::BlockState;
+
+/// Tables that have a name in one query only.
+type Given = Vec<(String, Arc<dyn TableProvider>)>;
 
 /// What an engine needs.
 pub struct EngineSettings {
@@ -55,6 +74,12 @@ pub struct EngineSettings {
     pub memory_bytes: usize,
     /// Threads to use; as many as there are cores, if none.
     pub threads: Option<usize>,
+    /// Where the present comes from.
+    pub clock: Arc<dyn Clock>,
+    /// Where ids come from.
+    pub ids: Arc<dyn Ids>,
+    /// Whether nothing may be changed.
+    pub read_only: bool,
 }
 
 /// The memory for an engine where nothing else is known.
@@ -67,6 +92,8 @@ const FRESH_STARTS: usize = 8;
 pub struct Engine {
     tables: Arc<Tables>,
     state: Mutex<SessionState>,
+    writers: Writers,
+    read_only: bool,
 }
 
 impl Engine {
@@ -78,9 +105,12 @@ impl Engine {
             session: Arc::new(MemorySchemaProvider::new()),
             learnt: Learnt::default(),
             notes: Arc::new(Notes::default()),
+            settings: Mutex::default(),
+            block: tokio::sync::Mutex::default(),
         };
         let state = session::state(settings.memory_bytes, settings.threads)?;
-        Ok(Self { tables: Arc::new(tables), state: Mutex::new(state) })
+        let writers = Writers { clock: settings.clock, ids: settings.ids };
+        Ok(Self { tables: Arc::new(tables), state: Mutex::new(state), writers, read_only: settings.read_only })
     }
 
     /// Cuts `text` into its statements. Each keeps its lines and columns (what was before it is left as blank space), so
@@ -143,11 +173,13 @@ impl Engine {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// The context of one query, with every table that `statement` names.
-    async fn context_for(&self, sql: &str, statement: &mut Statement) -> Result<SessionContext> {
+    /// The context of one query, with every table that `statement` names, and those of `given`, that have their names
+    /// in this query only.
+    async fn context_for(&self, sql: &str, statement: &mut Statement, given: Given) -> Result<SessionContext> {
         let mut state = self.base();
         let explained = |error| errors::explain(error, sql);
-        let mut found = Found::default();
+        let shows_own = columns::names_own(&statement.to_string());
+        let mut found = Found { shows_own, bare: given.into_iter().collect(), ..Found::default() };
         let mut schemas = Vec::new();
         let mut lists = lists_tables(statement);
         let created = created(statement);
@@ -170,11 +202,11 @@ impl Engine {
             }
         }
         for provider in found.lake.values() {
-            schemas.push(datafusion::catalog::TableProvider::schema(provider.as_ref()));
-            let store = provider.store();
-            if let Some(lake) = &self.tables.lake {
-                state.runtime_env().register_object_store(store.as_ref(), Arc::clone(lake.store()));
-            }
+            schemas.push(TableProvider::schema(provider.as_ref()));
+        }
+        if let Some(lake) = &self.tables.lake {
+            let store = lake_table::store_url(lake.url())?;
+            state.runtime_env().register_object_store(store.as_ref(), Arc::clone(lake.store()));
         }
         schemas.extend(found.bare.values().map(|provider| provider.schema()));
         names::respell(statement, &schemas);
@@ -183,7 +215,41 @@ impl Engine {
         Ok(SessionContext::new_with_state(state))
     }
 
+    /// Plans `query`, which was made from the statement `sql`.
+    async fn plan_part(&self, sql: &str, query: &str, given: Given) -> Result<(SessionContext, LogicalPlan)> {
+        let explained = |error| errors::explain_part(error, sql);
+        let mut statement = statements::parse_any(query)?;
+        let mut references = self.resolve_references(&mut statement).await?;
+        references.extend(given);
+        let context = self.context_for(sql, &mut statement, references).await?;
+        let plan = context.state().statement_to_plan(statement).await.map_err(explained)?;
+        let plan = context.state().optimize(&plan).map_err(explained)?;
+        Ok((context, plan))
+    }
+
+    /// The Arrow type of a type as SQL writes it.
+    fn sql_type(&self, sql: &str, data_type: &SqlType) -> Result<DataType> {
+        let text = format!("SELECT CAST(NULL AS {data_type})");
+        let state = self.base();
+        let explained = |error| errors::explain_part(error, sql);
+        let parsed = statements::parse_any(&text)?;
+        let plan = futures::executor::block_on(SessionContext::new_with_state(state).state().statement_to_plan(parsed));
+        Ok(plan.map_err(explained)?.schema().field(0).data_type().clone())
+    }
+
     async fn run(&self, sql: &str) -> Result<Answer> {
+        match self.run_statement(sql).await {
+            Ok(answer) => Ok(answer),
+            Err(error) => {
+                if let Some(block) = self.tables.block.lock().await.as_mut() {
+                    block.fail();
+                }
+                Err(error)
+            }
+        }
+    }
+
+    async fn run_statement(&self, sql: &str) -> Result<Answer> {
         for _ in 0..FRESH_STARTS {
             match self.attempt(sql).await {
                 Err(error) if self.learn_types(&error).await? => self.tables.notes.clear(),
@@ -197,18 +263,27 @@ impl Engine {
     async fn attempt(&self, sql: &str) -> Result<Answer> {
         let explained = |error| errors::explain(error, sql);
         let mut statement = statements::parse(sql)?;
+        self.check_block(&statement).await?;
+        if let Some(answer) = self.command(sql, &statement).await? {
+            return Ok(answer);
+        }
+        let references = self.resolve_references(&mut statement).await?;
+        let done = commands::done_by(&statement);
         let keeps_state = changes_session(&statement);
         let labels = Labels::of(&statement);
         labels::alias(&mut statement);
-        let context = self.context_for(sql, &mut statement).await?;
+        let context = self.context_for(sql, &mut statement, references).await?;
         let plan = context.state().statement_to_plan(statement).await.map_err(explained)?;
         let frame = context.execute_logical_plan(plan).await.map_err(explained)?;
         if keeps_state {
             *self.state.lock().unwrap_or_else(PoisonError::into_inner) = context.state();
         }
         let mut stream = frame.execute_stream().await.map_err(explained)?;
-        let schema = labels.apply(&unviewed(&stream.schema()));
         let first = stream.next().await.transpose().map_err(explained)?;
+        if let Some(command) = commands::counts(&done) {
+            return Ok(Answer::done(command, first.as_ref().and_then(counted)));
+        }
+        let schema = labels.apply(&unviewed(&stream.schema()));
         let sql = sql.to_owned();
         let wanted = Arc::clone(&schema);
         let batches = futures::stream::iter(first.map(Ok)).chain(stream).map(move |batch| {
@@ -216,7 +291,7 @@ impl Engine {
             let _tables = &context;
             batch.map_err(|error| errors::explain(error, &sql)).and_then(|batch| copied_out(&batch, &wanted))
         });
-        Ok(Answer { schema, batches: Box::pin(batches) })
+        Ok(Answer { schema, batches: Box::pin(batches), done })
     }
 }
 
@@ -257,6 +332,13 @@ fn created(statement: &Statement) -> Vec<String> {
         Sql::Drop { names, .. } => names.iter().filter_map(last).collect(),
         _ => Vec::new(),
     }
+}
+
+/// The number that DataFusion answers to a statement that writes rows.
+fn counted(batch: &RecordBatch) -> Option<u64> {
+    let count = arrow::compute::cast(batch.columns().first()?, &DataType::UInt64).ok()?;
+    let count = arrow::array::AsArray::as_primitive_opt::<arrow::datatypes::UInt64Type>(&count)?;
+    (!count.is_empty()).then(|| count.value(0))
 }
 
 /// Views of text are for the inside of a query; what comes out is plain.

@@ -11,6 +11,7 @@
 //! next version, and decide again if somebody else was faster.
 
 mod commit;
+mod constraints;
 pub mod engine;
 pub mod lake;
 pub mod ledger;

@@ -37,13 +37,15 @@ use object_store::path::Path;
 use serde_json::{Map, Value, json};
 use tokio::runtime::Handle;
 
-use convert::Conversion;
 use files::load_folder;
 pub(crate) use files::{LoadFiles, NewFile};
 use lock::LoadLock;
+pub(crate) use convert::Conversion;
 use schema::Evolution;
+pub(crate) use schema::{protocol_for, table_metadata};
 pub(crate) use stats::delta_stats;
 
+use crate::constraints::Constraints;
 use crate::commit::{Change, Current, Note, commit, line};
 use crate::lake::{DataFile, Snapshot, Table, delete_files};
 use crate::ledger::{self, Ledger, RECORD_KEY, UNDOES_KEY, claim_key, done_key, file_key};
@@ -244,7 +246,8 @@ impl Sink for LakeSink {
             conversion,
             &partition_by,
             Handle::current(),
-        )?;
+        )?
+        .with_constraints(constraints(current.snapshot.as_ref(), &columns)?);
         let note = self.note("WRITE", Value::Null, Map::new());
         let table_id = self.ids.next();
         Ok(Box::new(LakeSession {
@@ -361,7 +364,7 @@ impl LoadSession for LakeSession {
 
     fn takes_over(&self, schema: &SchemaRef) -> bool {
         let whole = matches!(self.request.mode, Mode::Append | Mode::Replace | Mode::ReplaceLoad { .. });
-        whole && !self.files.is_partitioned() && takeover::fits(schema, self.files.columns())
+        whole && !self.files.is_partitioned() && !self.files.has_constraints() && takeover::fits(schema, self.files.columns())
     }
 
     fn take_over(&self, path: &FsPath) -> Result<u64> {
@@ -663,6 +666,11 @@ pub(crate) fn is_mixed(path: &str) -> bool {
     path.split('/').any(|part| part == MIXED)
 }
 
+/// The folder of the files that a SQL statement writes; `mixed` if they may hold rows of several loads.
+pub(crate) fn statement_folder(id: &LoadId, mixed: bool) -> String {
+    if mixed { format!("{}/{MIXED}", load_folder(id)) } else { load_folder(id) }
+}
+
 /// The folder, within that of its load, of files that a later load with the same slot replaces.
 fn slot_folder(slot: &str) -> String {
     format!("slot-{}", LoadId::derive(["slot", slot]))
@@ -738,6 +746,13 @@ fn operation(
     })
 }
 
+/// What the rows of a load with `columns` must meet.
+fn constraints(current: Option<&Snapshot>, columns: &SchemaRef) -> Result<Option<Arc<Constraints>>> {
+    let Some(current) = current else { return Ok(None) };
+    let made = Constraints::of(&current.properties(), &all_columns(columns, Some(current)));
+    made.map_err(|error| error.within(current.table().address()))
+}
+
 /// The columns of the table after a load with `columns`.
 fn all_columns(columns: &SchemaRef, current: Option<&Snapshot>) -> SchemaRef {
     let Some(current) = current else { return Arc::clone(columns) };
@@ -770,6 +785,6 @@ impl RewriteTarget {
         let runtime = self.runtime.clone();
         let files =
             LoadFiles::new(self.table.clone(), folder, self.ids.next(), conversion, &self.partition_by, runtime)?;
-        Ok(Arc::new(files))
+        Ok(Arc::new(files.with_constraints(constraints(snapshot, &self.schema(snapshot))?)))
     }
 }

@@ -5,9 +5,10 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
+use chrono::{DateTime, Utc};
 use datafusion::catalog::{
     CatalogProvider, CatalogProviderList, MemoryCatalogProviderList, MemorySchemaProvider, SchemaProvider,
     TableProvider,
@@ -18,12 +19,15 @@ use flumen_core::error::nearest;
 use flumen_core::read::FileReader;
 use flumen_core::{Error, ErrorKind, Result};
 
-use super::errors;
+use super::block::Block;
+use super::commands::SessionSettings;
 use super::files::{self, Learnt, Notes};
-use super::lake_table::LakeTable;
+use super::lake_table::{Contents, LakeTable};
+use super::time_travel::version_at;
+use super::{columns, errors};
 use super::session::{LAKE_CATALOG, SESSION_SCHEMA};
 use super::system;
-use crate::lake::Lake;
+use crate::lake::{Lake, Table};
 
 /// Where tables come from. Shared by all queries of a session.
 pub(super) struct Tables {
@@ -37,6 +41,10 @@ pub(super) struct Tables {
     pub learnt: Learnt,
     /// What was odd in files.
     pub notes: Arc<Notes>,
+    /// What SET has set.
+    pub settings: Mutex<SessionSettings>,
+    /// The block that has begun, if one has.
+    pub block: tokio::sync::Mutex<Option<Block>>,
 }
 
 impl fmt::Debug for Tables {
@@ -54,6 +62,8 @@ pub(super) struct Found {
     pub bare: HashMap<String, Arc<dyn TableProvider>>,
     /// Tables of the namespace that nobody loads.
     pub system: HashMap<String, Arc<dyn TableProvider>>,
+    /// Whether the columns that Flumen adds to tables are shown: the query names one of them.
+    pub shows_own: bool,
 }
 
 /// Whether `name`, written where a table is expected, means files.
@@ -83,6 +93,113 @@ impl Tables {
         }
     }
 
+    /// The namespace of names that have none.
+    pub fn namespace(&self) -> String {
+        self.settings().namespace.clone()
+    }
+
+    /// Chooses the namespace of names that have none.
+    pub fn set_namespace(&self, namespace: &str) {
+        namespace.trim().clone_into(&mut self.settings().namespace);
+    }
+
+    /// The point in time that is seen, if it is not the present.
+    pub fn as_of(&self) -> Option<DateTime<Utc>> {
+        self.settings().as_of
+    }
+
+    /// Chooses the point in time that is seen.
+    pub fn set_as_of(&self, time: Option<DateTime<Utc>>) {
+        self.settings().as_of = time;
+    }
+
+    fn settings(&self) -> MutexGuard<'_, SessionSettings> {
+        self.settings.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The place of the table called `name`, whether it is there or not.
+    ///
+    /// Errors: `NotFound` where there is no lake; `Invalid` for a name that cannot be kept.
+    pub fn place(&self, name: &TableName) -> Result<Table> {
+        self.lake(name)?.table(name)
+    }
+
+    fn lake(&self, name: &TableName) -> Result<&Lake> {
+        self.lake.as_ref().ok_or_else(|| {
+            Error::not_found(format!("'{name}' is a table of a lake, and there is no project here to hold one"))
+                .hint("run 'flumen init' to make one here, or name one with --project DIR")
+        })
+    }
+
+    /// The table of the lake that a name with these parts means.
+    ///
+    /// Errors: `NotFound` with the nearest name; `Invalid` for a name with several meanings or none.
+    pub async fn existing(&self, parts: &[String]) -> Result<TableName> {
+        let name = match parts {
+            [table] => {
+                let all = self.list().await?;
+                let found = self.of_bare(table, &all)?.cloned();
+                return match found {
+                    Some(name) => Ok(name),
+                    None => match TableName::new(self.namespace(), table.as_str()) {
+                        Ok(name) if self.contents(&name).await?.is_some() => Ok(name),
+                        _ => Err(self.unknown(table, &all)),
+                    },
+                };
+            }
+            [namespace, table] => TableName::new(namespace.as_str(), table.as_str())?,
+            _ => {
+                let whole = parts.join(".");
+                return Err(Error::invalid(format!("'{whole}' is not the name of a table of the lake"))
+                    .hint("write namespace.table"));
+            }
+        };
+        if self.contents(&name).await?.is_none() {
+            let all = self.list().await?;
+            return Err(self.unknown(&name.to_string(), &all));
+        }
+        Ok(name)
+    }
+
+    /// The table that a name without a namespace means: that of the session's namespace, or the only one of that name.
+    fn of_bare<'a>(&self, table: &str, all: &'a [TableName]) -> Result<Option<&'a TableName>> {
+        let matching: Vec<&TableName> = all.iter().filter(|name| name.table == table).collect();
+        let namespace = self.namespace();
+        if let Some(name) = matching.iter().find(|name| name.namespace == namespace) {
+            return Ok(Some(name));
+        }
+        match matching.as_slice() {
+            [name] => Ok(Some(name)),
+            [] => Ok(None),
+            several => {
+                let names: Vec<String> = several.iter().map(ToString::to_string).collect();
+                Err(Error::invalid(format!("'{table}' is a table in several namespaces"))
+                    .hint(format!("write one of: {}", names.join(", "))))
+            }
+        }
+    }
+
+    /// What this session sees of a table: in a block, as it was when the block began, with the block's own writes.
+    async fn contents(&self, name: &TableName) -> Result<Option<Contents>> {
+        let table = self.place(name)?;
+        let as_of = self.as_of();
+        if let Some(block) = self.block.lock().await.as_mut().filter(|_| as_of.is_none()) {
+            return block.contents(&table).await;
+        }
+        let Some(mut snapshot) = table.snapshot().await? else { return Ok(None) };
+        if let Some(time) = as_of {
+            match version_at(&table, snapshot.version(), time).await? {
+                None => return Ok(None),
+                Some(version) if version == snapshot.version() => {}
+                Some(version) => match table.snapshot_at(Some(version)).await? {
+                    None => return Ok(None),
+                    Some(then) => snapshot = then,
+                },
+            }
+        }
+        Contents::of(&snapshot).map(Some)
+    }
+
     async fn find_bare(&self, table: &str, found: &mut Found) -> Result<()> {
         if self.session.table_exist(table) || found.bare.contains_key(table) {
             return Ok(());
@@ -92,21 +209,10 @@ impl Tables {
             found.bare.insert(table.to_owned(), provider);
             return Ok(());
         }
-        let all = self.list().await?;
-        let matching: Vec<&TableName> = all.iter().filter(|name| name.table == table).collect();
-        match matching.as_slice() {
-            [name] => {
-                let provider = self.load(name, found).await?;
-                found.bare.insert(table.to_owned(), provider);
-                Ok(())
-            }
-            [] => Err(self.unknown(table, &all)),
-            several => {
-                let names: Vec<String> = several.iter().map(ToString::to_string).collect();
-                Err(Error::invalid(format!("'{table}' is a table in several namespaces"))
-                    .hint(format!("write one of: {}", names.join(", "))))
-            }
-        }
+        let name = self.existing(&[table.to_owned()]).await?;
+        let provider = self.load(&name, found).await?;
+        found.bare.insert(table.to_owned(), provider);
+        Ok(())
     }
 
     async fn find_in_lake(self: &Arc<Self>, namespace: &str, table: &str, found: &mut Found) -> Result<()> {
@@ -133,15 +239,12 @@ impl Tables {
         if let Some(table) = found.lake.get(name) {
             return Ok(Arc::clone(table));
         }
-        let lake = self.lake.as_ref().ok_or_else(|| {
-            Error::not_found(format!("'{name}' is a table of a lake, and there is no project here to hold one"))
-                .hint("run 'flumen init' to make one here, or name one with --project DIR")
-        })?;
-        let Some(snapshot) = lake.table(name)?.snapshot().await? else {
+        let Some(contents) = self.contents(name).await? else {
             let all = self.list().await?;
             return Err(self.unknown(&name.to_string(), &all));
         };
-        let table = Arc::new(LakeTable::new(&snapshot)?);
+        let contents = if found.shows_own { contents } else { without_own(contents) };
+        let table = Arc::new(LakeTable::new(contents)?);
         found.lake.insert(name.clone(), Arc::clone(&table));
         Ok(table)
     }
@@ -182,6 +285,12 @@ impl Tables {
             (true, false) => made.hint("write the name of a file in quotes: select * from 'trips.csv'"),
         }
     }
+}
+
+/// A table without the columns that Flumen adds.
+fn without_own(contents: Contents) -> Contents {
+    let schema = columns::without_own(&contents.schema);
+    Contents { schema, ..contents }
 }
 
 fn unquoted(name: &str) -> Error {

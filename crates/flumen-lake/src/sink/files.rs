@@ -29,6 +29,7 @@ use super::convert::Conversion;
 use super::output::Output;
 use super::partition::{Partition, Partitioning};
 use super::stats::delta_stats;
+use crate::constraints::Constraints;
 use crate::lake::{LOAD_FOLDER, Table};
 
 /// A data file that is complete, but that no commit names yet.
@@ -64,6 +65,7 @@ pub(crate) struct LoadFiles {
     parquet_schema: TypePtr,
     properties: WriterPropertiesPtr,
     row_groups: ArrowRowGroupWriterFactory,
+    constraints: Option<Arc<Constraints>>,
     counter: AtomicUsize,
     /// Held while a row group is copied: two threads that end at once shall not make two files.
     open: Mutex<HashMap<Partition, OpenFile>>,
@@ -117,10 +119,22 @@ impl LoadFiles {
             parquet_schema,
             properties,
             row_groups,
+            constraints: None,
             counter: AtomicUsize::new(0),
             open: Mutex::default(),
             state: Mutex::default(),
         })
+    }
+
+    /// Lets no row pass that breaks one of `constraints`.
+    pub(crate) fn with_constraints(mut self, constraints: Option<Arc<Constraints>>) -> Self {
+        self.constraints = constraints;
+        self
+    }
+
+    /// Whether rows must meet constraints: a file cannot be taken over unseen then.
+    pub(crate) fn has_constraints(&self) -> bool {
+        self.constraints.is_some()
     }
 
     /// The columns of the rows, as the table has them, partition columns among them.
@@ -366,6 +380,9 @@ impl BatchWriter for Writer {
         }
         let within = |error: Error| error.within(self.files.table.address());
         let columns = self.files.conversion.apply(batch).map_err(within)?;
+        if let Some(constraints) = &self.files.constraints {
+            constraints.check(&self.files.conversion.schema, &columns).map_err(within)?;
+        }
         for (partition, columns) in self.files.partitioning.split(columns).map_err(within)? {
             self.encode(partition, &columns)?;
         }

@@ -4,6 +4,7 @@ mod files;
 mod labels;
 mod lake;
 mod ledger;
+mod write;
 
 use std::sync::Arc;
 
@@ -15,12 +16,24 @@ use flumen_lake::engine::{Engine, EngineSettings};
 use flumen_lake::lake::Lake;
 use futures::TryStreamExt;
 
+use crate::support::{TestClock, TestIds};
 use files::MemoryFiles;
 
 /// An engine over `lake` and `files`.
 fn engine(lake: Option<Lake>, files: MemoryFiles) -> Engine {
-    let settings = EngineSettings { lake, files: Arc::new(files), memory_bytes: 256 << 20, threads: Some(2) };
-    Engine::new(settings).unwrap()
+    Engine::new(settings(lake, files)).unwrap()
+}
+
+fn settings(lake: Option<Lake>, files: MemoryFiles) -> EngineSettings {
+    EngineSettings {
+        lake,
+        files: Arc::new(files),
+        memory_bytes: 256 << 20,
+        threads: Some(2),
+        clock: Arc::new(TestClock::default()),
+        ids: Arc::new(TestIds::random()),
+        read_only: false,
+    }
 }
 
 /// Runs a query and gives its batches.

@@ -37,6 +37,14 @@ impl Clock for TestClock {
 /// Ids that count, beginning anywhere.
 pub struct TestIds(AtomicU64);
 
+impl TestIds {
+    /// Ids that no other engine of the tests has.
+    pub fn random() -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        Self(AtomicU64::new(NEXT.fetch_add(1, Ordering::Relaxed) << 32))
+    }
+}
+
 impl Ids for TestIds {
     fn next(&self) -> Uuid {
         Uuid::from_u64_pair(self.0.fetch_add(1, Ordering::Relaxed), 7)

@@ -272,7 +272,15 @@ pub fn engine(context: &Context, memory: Option<usize>, threads: Option<usize>) 
     let lake = context.maybe_project()?.map(|project| destination::lake_of(&project)).transpose()?;
     let files = crate::origin::files(context)?;
     let memory_bytes = memory.unwrap_or_else(default_memory);
-    Engine::new(EngineSettings { lake, files: Arc::new(files), memory_bytes, threads })
+    Engine::new(EngineSettings {
+        lake,
+        files: Arc::new(files),
+        memory_bytes,
+        threads,
+        clock: Arc::clone(&context.clock),
+        ids: Arc::clone(&context.ids),
+        read_only: false,
+    })
 }
 
 /// `4GB`, `512 MB` or a number of bytes.
