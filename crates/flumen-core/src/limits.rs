@@ -48,3 +48,11 @@ pub const ROW_GROUP_BYTES: usize = 48 << 20;
 pub const LAKE_OPEN_FILES: usize = 128;
 /// Bytes of one part of an upload to an object store.
 pub const UPLOAD_PART_BYTES: usize = 8 << 20;
+/// Folders of a lake that are looked into at once.
+pub const LAKE_LISTINGS: usize = 32;
+/// Commits of a lake's catalog from one checkpoint of its log to the next.
+pub const CATALOG_CHECKPOINT_COMMITS: u64 = 20;
+/// Commits of a lake's catalog that are asked for at once.
+pub const CATALOG_READ_AHEAD: u64 = 8;
+/// Files of a lake that are copied at once.
+pub const LAKE_COPIES: usize = 16;

@@ -170,6 +170,11 @@ impl Checkpoint {
     }
 }
 
+/// The version that a file of a log is of, by its name.
+pub(crate) fn version_in(name: &str) -> Option<u64> {
+    name.split('.').next().filter(|digits| digits.len() == 20)?.parse().ok()
+}
+
 /// The version of a checkpoint file, and of how many files the checkpoint consists.
 fn checkpoint_name(name: &str) -> Option<(u64, usize)> {
     let parts: Vec<&str> = name.split('.').collect();

@@ -1,6 +1,7 @@
 //! Delta tables: the lake's folders, its sink, its ledger, the operations on tables; and the SQL engine over them.
 //!
 //! - [`lake`]: a storage root with namespaces and tables; snapshots of a table and the files in them.
+//! - [`catalog`]: what the tables are called, what else there is to know of them, and environments.
 //! - [`types`]: how Arrow's types are kept in Delta.
 //! - [`ledger`]: which loads a table has had, from its log.
 //! - [`sink`]: how a load writes, and commits, as one.
@@ -10,6 +11,7 @@
 //! Every change is one Delta commit, made by the loop in `commit.rs`: look at the latest snapshot, decide, try to write the
 //! next version, and decide again if somebody else was faster.
 
+pub mod catalog;
 mod commit;
 mod constraints;
 pub mod engine;

@@ -29,6 +29,7 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use async_trait::async_trait;
 use deltalake_core::kernel::{Add, Remove, Transaction};
 use flumen_core::clock::{Clock, Ids};
+use flumen_core::dataset::TableName;
 use flumen_core::load::{Committed, Fence, LoadId, LoadRecord, LoadRequest, Mode};
 use flumen_core::write::{BatchWriter, LedgerEntry, LoadSession, Sink, TableState};
 use flumen_core::{Error, Result};
@@ -45,8 +46,9 @@ use schema::Evolution;
 pub(crate) use schema::{protocol_for, table_metadata};
 pub(crate) use stats::delta_stats;
 
-use crate::constraints::Constraints;
+use crate::catalog::{self, Catalog, Copied};
 use crate::commit::{Change, Current, Note, commit, line};
+use crate::constraints::Constraints;
 use crate::lake::{DataFile, Snapshot, Table, delete_files};
 use crate::ledger::{self, Ledger, RECORD_KEY, UNDOES_KEY, claim_key, done_key, file_key};
 use crate::ops::merge::Merge;
@@ -59,22 +61,79 @@ use crate::types;
 
 /// A lake table as the destination of loads.
 pub struct LakeSink {
-    table: Table,
+    /// Where the table is; in a catalog, as it was found when somebody asked last.
+    table: Mutex<Located>,
+    named: Option<Named>,
     clock: Arc<dyn Clock>,
     ids: Arc<dyn Ids>,
     /// What [`Sink::known`] answered: a load commits only if that is still so.
     seen: Mutex<HashMap<String, i64>>,
 }
 
+/// A place, and the version that is to be read there.
+#[derive(Debug, Clone)]
+struct Located {
+    table: Table,
+    version: Option<u64>,
+}
+
+/// A table by its name: where it is may change until a load begins, and what is written may need a place of its own.
+#[derive(Clone)]
+struct Named {
+    catalog: Catalog,
+    environment: String,
+    name: TableName,
+    on_copy: Arc<dyn Fn(&Copied) + Send + Sync>,
+}
+
 impl LakeSink {
     /// The sink for `table`.
     pub fn new(table: Table, clock: Arc<dyn Clock>, ids: Arc<dyn Ids>) -> Self {
-        Self { table, clock, ids, seen: Mutex::default() }
+        Self { table: Mutex::new(Located { table, version: None }), named: None, clock, ids, seen: Mutex::default() }
+    }
+
+    /// The sink for what `name` means in `environment`. Before it writes to a table that is pinned there, the table is
+    /// copied, and `on_copy` is told.
+    ///
+    /// Errors: `Invalid` if `name` is a view or an external table; those of the catalog.
+    pub async fn named(
+        catalog: Catalog,
+        environment: &str,
+        name: &TableName,
+        on_copy: Arc<dyn Fn(&Copied) + Send + Sync>,
+    ) -> Result<Self> {
+        let state = catalog.read().await?;
+        let located = match catalog.locate(&state, environment, name)? {
+            Some(catalog::Located::Table { table, version, .. }) => Located { table, version },
+            Some(catalog::Located::View(_)) => return Err(catalog::not_writable(name, "a view")),
+            Some(catalog::Located::External(_)) => return Err(catalog::not_writable(name, "an external table")),
+            // A folder that nobody has, or will have: there is nothing to be read until a load makes the table.
+            None => Located { table: catalog.lake().table_at(&catalog.made_place(name), name)?, version: None },
+        };
+        let (clock, ids) = (Arc::clone(catalog.clock()), Arc::clone(catalog.ids()));
+        let named = Named { catalog, environment: environment.to_owned(), name: name.clone(), on_copy };
+        Ok(Self { table: Mutex::new(located), named: Some(named), clock, ids, seen: Mutex::default() })
     }
 
     /// The table.
-    pub fn table(&self) -> &Table {
-        &self.table
+    pub fn table(&self) -> Table {
+        self.located().table
+    }
+
+    fn located(&self) -> Located {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The table, such that it may be written to.
+    async fn writable(&self) -> Result<Table> {
+        let Some(named) = &self.named else { return Ok(self.table()) };
+        let writable = named.catalog.writable(&named.environment, &named.name).await?;
+        if let Some(copied) = &writable.copied {
+            (named.on_copy)(copied);
+        }
+        let located = Located { table: writable.table.clone(), version: None };
+        *self.table.lock().unwrap_or_else(PoisonError::into_inner) = located;
+        Ok(writable.table)
     }
 
     /// Takes a load over from a holder whose lease lapsed: an empty commit with the new holder's number. From then on no
@@ -83,22 +142,23 @@ impl LakeSink {
     ///
     /// Errors: `Conflict` if the load was claimed with a higher number already, or is done.
     pub async fn claim(&self, load: &LoadId, fence: Fence) -> Result<()> {
-        if self.table.snapshot().await?.is_none() {
+        let table = self.writable().await?;
+        if table.snapshot().await?.is_none() {
             return Ok(());
         }
-        let mut change = Claim { table: &self.table, load, fence };
+        let mut change = Claim { table: &table, load, fence };
         let note = self.note("FLUMEN CLAIM", json!({ "load": load }), Map::new());
-        commit(&self.table, &mut change, &note).await.map(|_| ())
+        commit(&table, &mut change, &note).await.map(|_| ())
     }
 
     fn note(&self, operation: &'static str, parameters: Value, entries: Map<String, Value>) -> Note {
         Note { operation, parameters, entries, at: self.clock.now(), id: self.ids.next() }
     }
 
-    fn target(&self, load: &LoadId, columns: SchemaRef, partition_by: Vec<String>) -> RewriteTarget {
+    fn target(&self, table: &Table, load: &LoadId, columns: SchemaRef, partition_by: Vec<String>) -> RewriteTarget {
         let ids = Arc::clone(&self.ids);
         RewriteTarget {
-            table: self.table.clone(),
+            table: table.clone(),
             load: load.clone(),
             ids,
             columns,
@@ -107,8 +167,16 @@ impl LakeSink {
         }
     }
 
+    async fn snapshot(&self) -> Result<Option<Snapshot>> {
+        let located = self.located();
+        located.table.snapshot_at(located.version).await
+    }
+
     async fn ledger(&self) -> Result<Ledger> {
-        Ok(Current::read(&self.table).await?.ledger)
+        match self.snapshot().await? {
+            Some(snapshot) => Ledger::read(snapshot.table(), snapshot.version()).await,
+            None => Ok(Ledger::default()),
+        }
     }
 
     /// What the ledger said when this load looked: at [`Sink::known`], or now.
@@ -156,11 +224,11 @@ fn claimed(table: &Table, load: &LoadId, by: Fence) -> Error {
 #[async_trait]
 impl Sink for LakeSink {
     fn address(&self) -> String {
-        self.table.address()
+        self.table().address()
     }
 
     async fn state(&self) -> Result<Option<TableState>> {
-        let snapshot = self.table.snapshot().await?;
+        let snapshot = self.snapshot().await?;
         Ok(snapshot.map(|snapshot| TableState {
             schema: snapshot.schema(),
             version: Some(snapshot.version()),
@@ -180,14 +248,15 @@ impl Sink for LakeSink {
     }
 
     async fn loads(&self, limit: usize) -> Result<Vec<LedgerEntry>> {
-        let Some(snapshot) = self.table.snapshot().await? else { return Ok(Vec::new()) };
-        let loads = ledger::loads(&self.table, snapshot.version(), limit).await?;
+        let Some(snapshot) = self.snapshot().await? else { return Ok(Vec::new()) };
+        let loads = ledger::loads(snapshot.table(), snapshot.version(), limit).await?;
         Ok(loads.into_iter().map(|load| load.entry).collect())
     }
 
     async fn undo(&self, load: &LoadId, record: &LoadRecord) -> Result<Committed> {
-        let snapshot = self.table.snapshot().await?;
-        let (commit_of_load, _) = undo::find(&self.table, snapshot.as_ref(), load).await?;
+        let table = self.writable().await?;
+        let snapshot = table.snapshot().await?;
+        let (commit_of_load, _) = undo::find(&table, snapshot.as_ref(), load).await?;
         let mut entries = entries(record, &[])?;
         entries.insert(UNDOES_KEY.to_owned(), json!(commit_of_load.version));
         let note =
@@ -195,21 +264,22 @@ impl Sink for LakeSink {
         let columns = snapshot.as_ref().map(Snapshot::schema).unwrap_or_else(|| Arc::new(Schema::empty()));
         let partition_by = snapshot.as_ref().map(Snapshot::partition_by).unwrap_or_default();
         let mut change = Undo {
-            table: &self.table,
+            table: &table,
             load,
             version: commit_of_load.version,
-            target: self.target(&record.load, columns, partition_by),
+            target: self.target(&table, &record.load, columns, partition_by),
             rewriting: Undo::rewriting(load),
             now_ms: note.at.timestamp_millis(),
         };
-        let version = commit(&self.table, &mut change, &note).await?;
+        let version = commit(&table, &mut change, &note).await?;
         Ok(Committed { version: Some(version), bytes_written: 0 })
     }
 
     async fn begin(&self, request: LoadRequest) -> Result<Box<dyn LoadSession>> {
-        let current = Current::read(&self.table).await?;
+        let table = self.writable().await?;
+        let current = Current::read(&table).await?;
         let expected = self.expectations(&request, &current.ledger);
-        check_fence(&self.table, &request, &current.ledger)?;
+        check_fence(&table, &request, &current.ledger)?;
         let rewrites = request.mode != Mode::Append;
         if let Some(snapshot) = &current.snapshot {
             snapshot.check_writable(rewrites)?;
@@ -219,28 +289,28 @@ impl Sink for LakeSink {
             (_, true) => Evolution::AddColumns,
             (_, false) => Evolution::Frozen,
         };
-        let conversion = schema::conversion(&self.table, current.snapshot.as_ref(), &request.schema, evolution)?;
+        let conversion = schema::conversion(&table, current.snapshot.as_ref(), &request.schema, evolution)?;
         let partition_by = match &current.snapshot {
             Some(snapshot) => snapshot.partition_by(),
             None => spelled(&request.partition_by, &conversion.schema),
         };
-        let lock = match self.table.folder() {
+        let lock = match table.folder() {
             Some(folder) => {
                 let folder = folder.join(load_folder(&request.load));
-                Some(LoadLock::take(&folder, request.load.as_str(), &self.table.address())?)
+                Some(LoadLock::take(&folder, request.load.as_str(), &table.address())?)
             }
             None => None,
         };
         // Another attempt that could still commit would name files that are gone.
         let claimed = request.fence.0 > 0 && current.ledger.claim(&request.load) == Some(request.fence);
         if lock.is_some() || claimed {
-            sweep(&self.table, &request.load, &HashSet::new()).await?;
+            sweep(&table, &request.load, &HashSet::new()).await?;
         }
         let columns = with_validity(&conversion.schema, &request.mode);
-        let operation = operation(&self.table, &request, &columns, current.snapshot.as_ref())?;
-        let target = self.target(&request.load, Arc::clone(&columns), partition_by.clone());
+        let operation = operation(&table, &request, &columns, current.snapshot.as_ref())?;
+        let target = self.target(&table, &request.load, Arc::clone(&columns), partition_by.clone());
         let files = LoadFiles::new(
-            self.table.clone(),
+            table.clone(),
             folder_of(&request),
             self.ids.next(),
             conversion,
@@ -251,7 +321,8 @@ impl Sink for LakeSink {
         let note = self.note("WRITE", Value::Null, Map::new());
         let table_id = self.ids.next();
         Ok(Box::new(LakeSession {
-            table: self.table.clone(),
+            table,
+            named: self.named.clone(),
             clock: Arc::clone(&self.clock),
             request,
             files: Arc::new(files),
@@ -338,6 +409,7 @@ async fn known_files(snapshot: &Snapshot) -> Result<HashSet<String>> {
 /// One load on its way into a lake table.
 struct LakeSession {
     table: Table,
+    named: Option<Named>,
     clock: Arc<dyn Clock>,
     request: LoadRequest,
     files: Arc<LoadFiles>,
@@ -422,6 +494,9 @@ impl LakeSession {
             table_id: self.table_id,
             now_ms: self.note.at.timestamp_millis(),
         };
+        if let Some(named) = &self.named {
+            named.catalog.check_live(&self.table).await?;
+        }
         let version = commit(&self.table, &mut change, &self.note).await?;
         self.settled = true;
         let superseded: HashSet<Path> =

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that panics is a test that fails")]
 
 mod append;
+mod catalog;
 mod modes;
 mod quarantine;
 mod sql;

@@ -15,6 +15,7 @@ use flumen_core::load::{
 };
 use flumen_core::write::{LoadSession, Sink};
 use flumen_core::{Error, Result};
+use flumen_lake::catalog::Catalog;
 use flumen_lake::lake::{Lake, Table};
 use flumen_lake::sink::LakeSink;
 use object_store::memory::InMemory;
@@ -79,6 +80,23 @@ impl TestLake {
 
     pub fn root(&self) -> std::path::PathBuf {
         self.folder.as_ref().unwrap().path().join("lake")
+    }
+
+    /// The catalog, as another process would have it.
+    pub fn catalog(&self) -> Catalog {
+        Catalog::new(self.lake.clone(), self.clock.clone(), self.ids.clone())
+    }
+
+    /// The catalog of another lake, with the same clock and ids.
+    pub fn catalog_of(&self, lake: Lake) -> Catalog {
+        Catalog::new(lake, self.clock.clone(), self.ids.clone())
+    }
+
+    /// Appends `rows` (of one column `n`) to the table at `table`.
+    pub async fn append(&self, table: &Table, name: &str, rows: &[&str]) -> Committed {
+        let sink = LakeSink::new(table.clone(), self.clock.clone(), self.ids.clone());
+        let (session, record) = self.write_by(&sink, &Load::new(name, &["n"], rows)).await.unwrap();
+        session.commit(&record).await.unwrap()
     }
 
     pub fn table(&self) -> Table {
