@@ -7,6 +7,7 @@
 //! - `statements.rs`, `dialect.rs`: cutting and parsing text.
 //! - `commands.rs`: statements that do something, and who does them.
 //! - `write.rs`: those that change tables of the lake; `block.rs`: BEGIN and COMMIT.
+//! - `ddl.rs`: those about names; `external.rs`: tables that somebody else keeps.
 //! - `references.rs`, `time_travel.rs`, `changes.rs`: tables as they were, and what changed.
 //! - `tables.rs`: what a table name means.
 //! - `lake_table.rs`, `statistics.rs`: a lake table as plain Parquet files.
@@ -20,8 +21,10 @@ mod block;
 mod changes;
 mod columns;
 mod commands;
+mod ddl;
 mod dialect;
 mod errors;
+mod external;
 mod files;
 mod labels;
 mod lake_table;
@@ -41,6 +44,8 @@ use arrow::array::{Array, RecordBatch};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use async_trait::async_trait;
 use datafusion::catalog::{MemorySchemaProvider, SchemaProvider, TableProvider};
+use datafusion::common::TableReference;
+use datafusion::datasource::ViewTable;
 use datafusion::execution::context::SessionContext;
 use datafusion::execution::session_state::SessionState;
 use datafusion::sql::parser::Statement;
@@ -53,7 +58,8 @@ use flumen_core::sql::{Answer, SqlEngine};
 use flumen_core::{Error, ErrorKind, Result};
 use futures::StreamExt;
 
-use crate::lake::Lake;
+use crate::catalog::{Catalog, ViewEntry};
+use commands::SessionSettings;
 use files::{Learnt, Notes, TooNarrow};
 use labels::Labels;
 use tables::{Found, Tables};
@@ -66,8 +72,10 @@ type Given = Vec<(String, Arc<dyn TableProvider>)>;
 
 /// What an engine needs.
 pub struct EngineSettings {
-    /// The lake. None outside a project: only files can be read then.
-    pub lake: Option<Lake>,
+    /// The catalog of the lake. None outside a project: only files can be read then.
+    pub catalog: Option<Catalog>,
+    /// The environment that is seen at first.
+    pub environment: String,
     /// What reads files in place.
     pub files: Arc<dyn FileReader>,
     /// Bytes that sorting, joining and grouping may use before they go to disk.
@@ -80,6 +88,8 @@ pub struct EngineSettings {
     pub ids: Arc<dyn Ids>,
     /// Whether nothing may be changed.
     pub read_only: bool,
+    /// Whether files outside of the lake may be named.
+    pub files_allowed: bool,
 }
 
 /// The memory for an engine where nothing else is known.
@@ -94,23 +104,30 @@ pub struct Engine {
     state: Mutex<SessionState>,
     writers: Writers,
     read_only: bool,
+    files_allowed: bool,
 }
 
 impl Engine {
     /// An engine. Nothing is read or listed yet.
     pub fn new(settings: EngineSettings) -> Result<Self> {
         let tables = Tables {
-            lake: settings.lake,
+            catalog: settings.catalog,
             files: settings.files,
             session: Arc::new(MemorySchemaProvider::new()),
             learnt: Learnt::default(),
             notes: Arc::new(Notes::default()),
-            settings: Mutex::default(),
+            settings: Mutex::new(SessionSettings { environment: settings.environment, ..SessionSettings::default() }),
             block: tokio::sync::Mutex::default(),
         };
         let state = session::state(settings.memory_bytes, settings.threads)?;
         let writers = Writers { clock: settings.clock, ids: settings.ids };
-        Ok(Self { tables: Arc::new(tables), state: Mutex::new(state), writers, read_only: settings.read_only })
+        Ok(Self {
+            tables: Arc::new(tables),
+            state: Mutex::new(state),
+             writers,
+            read_only: settings.read_only,
+            files_allowed: settings.files_allowed,
+        })
     }
 
     /// Cuts `text` into its statements. Each keeps its lines and columns (what was before it is left as blank space), so
@@ -132,7 +149,7 @@ impl Engine {
     /// The tables about the lake itself, sorted; none without a lake.
     pub fn system_tables(&self) -> Vec<TableName> {
         let named = |table| TableName::new(system::NAMESPACE, table).ok();
-        if self.tables.lake.is_some() { system::TABLES.into_iter().filter_map(named).collect() } else { Vec::new() }
+        if self.tables.catalog.is_some() { system::TABLES.into_iter().filter_map(named).collect() } else { Vec::new() }
     }
 
     /// The tables and views that live in this session, sorted.
@@ -175,7 +192,14 @@ impl Engine {
 
     /// The context of one query, with every table that `statement` names, and those of `given`, that have their names
     /// in this query only.
-    async fn context_for(&self, sql: &str, statement: &mut Statement, given: Given) -> Result<SessionContext> {
+    /// `path` has the views that are being planned.
+    async fn context_for(
+        &self,
+        sql: &str,
+        statement: &mut Statement,
+        given: Given,
+        path: &[TableName],
+    ) -> Result<SessionContext> {
         let mut state = self.base();
         let explained = |error| errors::explain(error, sql);
         let shows_own = columns::names_own(&statement.to_string());
@@ -185,8 +209,18 @@ impl Engine {
         let created = created(statement);
         for reference in state.resolve_table_references(statement).map_err(explained)? {
             lists |= reference.schema() == Some("information_schema");
+            if tables::looks_like_file(reference.table()) && !found.bare.contains_key(reference.table()) {
+                self.check_file_access(reference.table())?;
+            }
             match self.tables.find(&reference, &mut found).await {
-                Ok(()) => {}
+                Ok(None) => {}
+                Ok(Some((name, view))) => {
+                    let provider = Box::pin(self.plan_view(&name, &view, path)).await?;
+                    if let TableReference::Bare { table } = &reference {
+                        found.bare.insert(table.to_string(), Arc::clone(&provider));
+                    }
+                    found.lake.insert(name, provider);
+                }
                 // Who creates or drops a table names one that need not be there.
                 Err(error)
                     if error.kind() == ErrorKind::NotFound
@@ -202,11 +236,11 @@ impl Engine {
             }
         }
         for provider in found.lake.values() {
-            schemas.push(TableProvider::schema(provider.as_ref()));
+            schemas.push(provider.schema());
         }
-        if let Some(lake) = &self.tables.lake {
-            let store = lake_table::store_url(lake.url())?;
-            state.runtime_env().register_object_store(store.as_ref(), Arc::clone(lake.store()));
+        if let Some(catalog) = &self.tables.catalog {
+            let store = lake_table::store_url(catalog.lake().url())?;
+            state.runtime_env().register_object_store(store.as_ref(), Arc::clone(catalog.lake().store()));
         }
         schemas.extend(found.bare.values().map(|provider| provider.schema()));
         names::respell(statement, &schemas);
@@ -217,11 +251,37 @@ impl Engine {
 
     /// Plans `query`, which was made from the statement `sql`.
     async fn plan_part(&self, sql: &str, query: &str, given: Given) -> Result<(SessionContext, LogicalPlan)> {
+        self.plan_within(sql, query, given, &[]).await
+    }
+
+    /// The view `name` as a table of the query.
+    ///
+    /// Errors: `Invalid` for a view that reads itself, or that is broken by a change of what it reads.
+    async fn plan_view(&self, name: &TableName, view: &ViewEntry, path: &[TableName]) -> Result<Arc<dyn TableProvider>> {
+        if path.contains(name) {
+            return Err(Error::invalid(format!("the view '{name}' reads itself")).hint("create it anew from tables"));
+        }
+        let path: Vec<TableName> = path.iter().chain([name]).cloned().collect();
+        let planned = self.plan_within("", &view.sql, Vec::new(), &path).await;
+        let (_, plan) = planned.map_err(|error| {
+            let broken = Error::new(error.kind(), format!("the view '{name}' is broken: {error}"));
+            broken.hint(format!("what it reads has changed; write it anew (create or replace view {name} as …), or drop it"))
+        })?;
+        Ok(Arc::new(ViewTable::new(plan, Some(view.sql.clone()))))
+    }
+
+    async fn plan_within(
+        &self,
+        sql: &str,
+        query: &str,
+        given: Given,
+        path: &[TableName],
+    ) -> Result<(SessionContext, LogicalPlan)> {
         let explained = |error| errors::explain_part(error, sql);
         let mut statement = statements::parse_any(query)?;
         let mut references = self.resolve_references(&mut statement).await?;
         references.extend(given);
-        let context = self.context_for(sql, &mut statement, references).await?;
+        let context = self.context_for(sql, &mut statement, references, path).await?;
         let plan = context.state().statement_to_plan(statement).await.map_err(explained)?;
         let plan = context.state().optimize(&plan).map_err(explained)?;
         Ok((context, plan))
@@ -267,12 +327,13 @@ impl Engine {
         if let Some(answer) = self.command(sql, &statement).await? {
             return Ok(answer);
         }
+        commands::temporary_is_of_session(&mut statement);
         let references = self.resolve_references(&mut statement).await?;
         let done = commands::done_by(&statement);
         let keeps_state = changes_session(&statement);
         let labels = Labels::of(&statement);
         labels::alias(&mut statement);
-        let context = self.context_for(sql, &mut statement, references).await?;
+        let context = self.context_for(sql, &mut statement, references, &[]).await?;
         let plan = context.state().statement_to_plan(statement).await.map_err(explained)?;
         let frame = context.execute_logical_plan(plan).await.map_err(explained)?;
         if keeps_state {

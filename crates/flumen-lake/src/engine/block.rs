@@ -5,29 +5,40 @@
 //! two of them. After an error nothing but ROLLBACK is taken, as in Postgres.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
-use flumen_core::dataset::TableName;
-use flumen_core::{Error, Result};
+use flumen_core::{Error, ErrorKind, Result};
 
 use super::lake_table::Contents;
 use super::time_travel::version_at;
 use super::write::{Draft, Refusal, Write, Writers, new_draft};
 use super::Engine;
+use crate::catalog::{Action, Catalog, State};
 use crate::lake::{Snapshot, Table};
 
 /// A block that has begun.
 pub(super) struct Block {
     began: DateTime<Utc>,
-    pinned: HashMap<TableName, Option<Snapshot>>,
+    pinned: HashMap<String, Option<Snapshot>>,
     draft: Option<Draft>,
+    catalog: Option<Pinned>,
     failed: bool,
+}
+
+/// The catalog as a block sees it.
+struct Pinned {
+    /// As it was when the block first looked.
+    version: u64,
+    /// With what the block has changed.
+    state: Arc<State>,
+    actions: Vec<Action>,
 }
 
 impl Block {
     /// A block that begins now.
     pub fn new(began: DateTime<Utc>) -> Self {
-        Self { began, pinned: HashMap::new(), draft: None, failed: false }
+        Self { began, pinned: HashMap::new(), draft: None, catalog: None, failed: false }
     }
 
     /// Notes that a statement of the block failed.
@@ -38,6 +49,33 @@ impl Block {
     /// Whether a statement of the block failed.
     pub fn has_failed(&self) -> bool {
         self.failed
+    }
+
+    /// The catalog, with what the block has changed.
+    pub async fn state(&mut self, catalog: &Catalog) -> Result<Arc<State>> {
+        if let Some(pinned) = &self.catalog {
+            return Ok(Arc::clone(&pinned.state));
+        }
+        let state = catalog.read().await?;
+        self.catalog = Some(Pinned { version: state.version, state: Arc::clone(&state), actions: Vec::new() });
+        Ok(state)
+    }
+
+    /// Changes the catalog, for the block alone until it is committed.
+    ///
+    /// Errors: `Invalid` if the block writes to a table that was there before; those of the actions.
+    pub async fn change(&mut self, catalog: &Catalog, actions: Vec<Action>) -> Result<()> {
+        if actions.is_empty() {
+            return Ok(());
+        }
+        if let Some(draft) = self.draft.as_ref().filter(|draft| !draft.is_new()) {
+            return Err(mixed(draft));
+        }
+        self.state(catalog).await?;
+        let Some(pinned) = &mut self.catalog else { return Err(Error::internal("a block lost its catalog")) };
+        pinned.state = Arc::new(pinned.state.apply(&actions)?);
+        pinned.actions.extend(actions);
+        Ok(())
     }
 
     /// What the block sees of `table`; none if there is no such table.
@@ -51,7 +89,7 @@ impl Block {
 
     /// `table` as it was when the block began.
     async fn snapshot(&mut self, table: &Table) -> Result<Option<Snapshot>> {
-        if let Some(known) = self.pinned.get(table.name()) {
+        if let Some(known) = self.pinned.get(table.location()) {
             return Ok(known.clone());
         }
         let mut snapshot = table.snapshot().await?;
@@ -62,7 +100,7 @@ impl Block {
                 None => None,
             };
         }
-        self.pinned.insert(table.name().clone(), snapshot.clone());
+        self.pinned.insert(table.location().to_owned(), snapshot.clone());
         Ok(snapshot)
     }
 
@@ -80,7 +118,9 @@ impl Block {
             }
             None => {
                 let snapshot = self.snapshot(table).await?;
-                new_draft(writers, table, snapshot)
+                let draft = new_draft(writers, table, snapshot)?;
+                let changed = self.catalog.as_ref().is_some_and(|pinned| !pinned.actions.is_empty());
+                if changed && !draft.is_new() { Err(mixed(&draft)) } else { Ok(draft) }
             }
         }
     }
@@ -105,14 +145,24 @@ impl Engine {
     /// Errors: `Conflict` if the table has changed since the block began.
     pub(super) async fn commit(&self) -> Result<bool> {
         let Some(block) = self.tables.block.lock().await.take() else { return Ok(true) };
-        let failed = block.failed;
-        let Some(mut draft) = block.draft else { return Ok(!failed) };
-        if failed {
-            draft.discard().await?;
+        if block.failed {
+            if let Some(draft) = block.draft {
+                draft.discard().await?;
+            }
             return Ok(false);
         }
+        let Some(mut draft) = block.draft else {
+            if let Some(pinned) = block.catalog {
+                self.commit_catalog(pinned).await?;
+            }
+            return Ok(true);
+        };
         match draft.commit(&self.writers).await {
-            Ok(_) => Ok(true),
+            // A new table is seen once the catalog names it: it may come first.
+            Ok(_) => match block.catalog {
+                Some(pinned) => self.commit_catalog(pinned).await.map(|()| true),
+                None => Ok(true),
+            },
             Err(refusal) => {
                 let table = draft.table().address();
                 let _ = draft.discard().await;
@@ -125,6 +175,19 @@ impl Engine {
                 })
             }
         }
+    }
+
+    async fn commit_catalog(&self, pinned: Pinned) -> Result<()> {
+        let (Some(catalog), false) = (&self.tables.catalog, pinned.actions.is_empty()) else { return Ok(()) };
+        let decide = |state: &State| {
+            // What the block decided upon what it saw; if others changed other things, that still holds.
+            state.apply(&pinned.actions).map(|_| pinned.actions.clone())
+        };
+        let committed = catalog.change("a block of statements", decide).await;
+        committed.map(drop).map_err(|error| {
+            let changed = catalog_changed(&error, pinned.version);
+            changed.unwrap_or(error)
+        })
     }
 
     /// Rolls the block back: nothing of it was ever visible.
@@ -159,6 +222,21 @@ impl Engine {
             Some(_) => BlockState::Begun,
         }
     }
+}
+
+fn mixed(draft: &Draft) -> Error {
+    let table = draft.table().address();
+    Error::invalid(format!("this block changes rows of {table}; it cannot change the catalog too"))
+        .hint("commit first: the rows of a table and the catalog are not committed as one")
+}
+
+fn catalog_changed(error: &Error, seen: u64) -> Option<Error> {
+    (error.kind() == ErrorKind::Conflict).then(|| {
+        Error::conflict(format!(
+            "somebody else has changed the catalog since this block saw version {seen} of it ({error}); nothing of the block is committed"
+        ))
+        .hint("run the block again")
+    })
 }
 
 /// Where a session stands between BEGIN and COMMIT.

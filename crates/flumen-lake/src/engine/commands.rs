@@ -4,14 +4,15 @@ use chrono::{DateTime, Utc};
 use datafusion::catalog::SchemaProvider;
 use datafusion::sql::parser::Statement;
 use datafusion::sql::sqlparser::ast::{
-    AlterTableOperation, ContextModifier, Expr, ObjectName, ObjectType, Set, Statement as Sql, Use, Value,
+    AlterTableOperation, ContextModifier, CreateTable, Expr, ObjectName, ObjectType, Set, Statement as Sql, Use, Value,
 };
 use flumen_core::dataset::TableName;
 use flumen_core::sql::{Answer, Done};
 use flumen_core::{Error, Result};
 
 use super::write::{Alteration, Write, autocommit, name_of, name_of_ident, refuse, target_name};
-use super::{Engine, tables, time_travel};
+use super::{Engine, system, tables, time_travel};
+use crate::catalog::{Located, PROD, not_writable};
 use crate::lake::Table;
 
 impl Engine {
@@ -19,7 +20,7 @@ impl Engine {
     ///
     /// Errors: those of the statement.
     pub(super) async fn command(&self, sql: &str, statement: &Statement) -> Result<Option<Answer>> {
-        let Statement::Statement(inner) = statement else { return self.other_command(statement) };
+        let Statement::Statement(inner) = statement else { return self.other_command(statement).await };
         let write = match inner.as_ref() {
             Sql::StartTransaction { .. } => {
                 self.begin().await;
@@ -47,6 +48,11 @@ impl Engine {
             Sql::Merge(merge) => Write::Merge(merge),
             Sql::Truncate(truncate) => Write::Truncate(truncate),
             Sql::CreateTable(create) if !create.temporary => Write::Create(create),
+            Sql::CreateView(_)
+            | Sql::CreateSchema { .. }
+            | Sql::Drop { .. }
+            | Sql::Comment { .. }
+            | Sql::AlterSchema(_) => return self.change_catalog(sql, inner).await,
             Sql::AlterTable(alter) => return self.alter_table(sql, &alter.name, &alter.operations).await.map(Some),
             _ => return Ok(None),
         };
@@ -72,18 +78,19 @@ impl Engine {
         }
     }
 
-    fn other_command(&self, statement: &Statement) -> Result<Option<Answer>> {
+    async fn other_command(&self, statement: &Statement) -> Result<Option<Answer>> {
         match statement {
             Statement::Reset(reset) => {
                 use datafusion::sql::parser::ResetStatement;
-                if let ResetStatement::Variable(name) = reset
-                    && name.to_string().eq_ignore_ascii_case(AS_OF)
-                {
-                    self.tables.set_as_of(None);
-                    return Ok(Some(Answer::done("RESET", None)));
+                let ResetStatement::Variable(name) = reset;
+                match name.to_string().to_lowercase().as_str() {
+                    AS_OF => self.tables.set_as_of(None),
+                    ENVIRONMENT => self.tables.set_environment(PROD),
+                    _ => return Ok(None),
                 }
-                Ok(None)
+                Ok(Some(Answer::done("RESET", None)))
             }
+            Statement::CreateExternalTable(create) => self.create_external(create).await,
             _ => Ok(None),
         }
     }
@@ -91,14 +98,22 @@ impl Engine {
     /// Runs a statement that changes a table of the lake, in the block that has begun or by itself.
     async fn write(&self, sql: &str, write: &Write<'_>, name: &ObjectName) -> Result<Answer> {
         self.check_may_write()?;
-        let table = match write.creates() {
-            true => self.place_for(name).await?,
-            false => self.named_table(name).await?,
+        let table = match write {
+            Write::Create(create) => self.place_for(name, create).await?,
+            _ => {
+                let name = self.tables.existing(&parts(name)?).await?;
+                self.tables.writable(&name).await?
+            }
         };
+        let there = write.creates() && self.tables.exists(table.name()).await?;
         let rows = match self.stage_in_block(sql, write, &table).await? {
             Some(rows) => rows,
             None => autocommit(self, sql, write, &table).await?,
         };
+        match write {
+            Write::Create(create) if !there || create.or_replace => self.declare(&table, create).await?,
+            _ => {}
+        }
         Ok(Answer::done(write.command(), write.counts().then_some(rows)))
     }
 
@@ -114,12 +129,21 @@ impl Engine {
         Ok(())
     }
 
+    /// Errors: `Invalid` if this session may not read and write files.
+    pub(super) fn check_file_access(&self, location: &str) -> Result<()> {
+        if self.files_allowed {
+            return Ok(());
+        }
+        Err(Error::invalid(format!("'{location}' is a file, which this session may not touch"))
+            .hint("files are for 'flumen sql' and 'flumen ingest' on the machine itself"))
+    }
+
     /// Whether `name` means a table of the session: one that is there, or that is to be made where there is no lake.
     fn is_of_session(&self, name: &ObjectName, creates: bool) -> bool {
         let [part] = name.0.as_slice() else { return false };
         let Some(ident) = part.as_ident() else { return false };
         let there = self.tables.session.table_exist(&name_of_ident(ident));
-        there || creates && self.tables.lake.is_none()
+        there || creates && self.tables.catalog.is_none()
     }
 
     /// The table that `name` means.
@@ -127,26 +151,52 @@ impl Engine {
     /// Errors: `NotFound`, with the nearest name.
     pub(super) async fn named_table(&self, name: &ObjectName) -> Result<Table> {
         let name = self.tables.existing(&parts(name)?).await?;
-        self.tables.place(&name)
+        match self.tables.locate(&name).await? {
+            Some(Located::Table { table, .. }) => Ok(table),
+            Some(Located::View(_)) => Err(Error::invalid(format!("'{name}' is a view, which has no versions"))),
+            _ => Err(Error::invalid(format!("'{name}' is an external table, which has no versions here"))),
+        }
     }
 
-    /// The place for a table that is to be made, which may be there already.
-    async fn place_for(&self, name: &ObjectName) -> Result<Table> {
+    /// The name of something that is to be made.
+    ///
+    /// Errors: `Invalid` for a name that means a file, or nothing.
+    pub(super) fn name_for(&self, name: &ObjectName) -> Result<TableName> {
         let parts = parts(name)?;
-        let name = match parts.as_slice() {
+        let made = match parts.as_slice() {
             [table] => TableName::new(self.tables.namespace(), table.as_str())?,
             [namespace, table] => TableName::new(namespace.as_str(), table.as_str())?,
-            _ => return Err(Error::invalid(format!("'{name}' is not the name of a table of the lake"))
-                .hint("write namespace.table")),
+            _ => {
+                return Err(Error::invalid(format!("'{name}' is not the name of a table of the lake"))
+                    .hint("write namespace.table"));
+            }
         };
-        if tables::looks_like_file(&name.to_string()) || tables::looks_like_file(&name.table) {
+        if tables::looks_like_file(&made.to_string()) || tables::looks_like_file(&made.table) {
             return Err(Error::invalid(format!("'{name}' is a file, not a table"))
                 .hint("write a file with: copy (select …) to 'file.parquet'"));
         }
-        self.tables.place(&name)
+        if matches!(made.namespace.as_str(), system::NAMESPACE | "information_schema" | "pg_catalog") {
+            return Err(Error::invalid(format!("the namespace '{}' is not for tables of yours", made.namespace)));
+        }
+        Ok(made)
+    }
+
+    /// The place for a table that is to be made, which may be there already.
+    async fn place_for(&self, name: &ObjectName, create: &CreateTable) -> Result<Table> {
+        let name = self.name_for(name)?;
+        match self.tables.locate(&name).await? {
+            Some(Located::View(_)) => Err(not_writable(&name, "a view")),
+            Some(Located::External(_)) => Err(not_writable(&name, "an external table")),
+            // What is there already is not copied only to be told so.
+            Some(Located::Table { table, version: Some(_), .. }) if !create.or_replace => Ok(table),
+            _ => self.tables.writable(&name).await,
+        }
     }
 
     async fn alter_table(&self, sql: &str, name: &ObjectName, operations: &[AlterTableOperation]) -> Result<Answer> {
+        if let Some(answer) = self.alter_entry(name, operations).await? {
+            return Ok(answer);
+        }
         let alteration = Alteration { table: name.clone(), operations: operations.to_vec() };
         self.write(sql, &Write::Alter(&alteration), name).await
     }
@@ -160,7 +210,12 @@ impl Engine {
         let text = || values.first().map(plain).unwrap_or_default();
         match variable.to_string().to_lowercase().as_str() {
             "search_path" | "schema" => self.tables.set_namespace(&text()),
-            name if name == AS_OF => {
+            ENVIRONMENT => {
+                let environment = text();
+                self.check_environment(&environment).await?;
+                self.tables.set_environment(&environment);
+            }
+            AS_OF => {
                 let text = text();
                 let time = match text.to_lowercase().as_str() {
                     "" | "default" | "now" | "none" => None,
@@ -171,6 +226,16 @@ impl Engine {
             _ => return Ok(None),
         }
         Ok(Some(Answer::done("SET", None)))
+    }
+}
+
+/// Makes a temporary table or view of `statement` one of this session: all that DataFusion makes are.
+pub(super) fn temporary_is_of_session(statement: &mut Statement) {
+    let Statement::Statement(inner) = statement else { return };
+    match inner.as_mut() {
+        Sql::CreateTable(create) => create.temporary = false,
+        Sql::CreateView(create) => create.temporary = false,
+        _ => {}
     }
 }
 
@@ -201,6 +266,8 @@ pub(super) fn counts(done: &Option<Done>) -> Option<&'static str> {
     done.as_ref().map(|done| done.command).filter(|command| matches!(*command, "INSERT" | "UPDATE" | "DELETE"))
 }
 
+/// The setting that chooses the environment.
+const ENVIRONMENT: &str = "flumen.env";
 /// The setting that shows the lake as it was.
 const AS_OF: &str = "flumen.as_of";
 
@@ -234,11 +301,13 @@ pub(super) struct SessionSettings {
     pub namespace: String,
     /// The point in time that is seen, if it is not the present.
     pub as_of: Option<DateTime<Utc>>,
+    /// The environment that is seen.
+    pub environment: String,
 }
 
 impl Default for SessionSettings {
     fn default() -> Self {
-        Self { namespace: DEFAULT_NAMESPACE.to_owned(), as_of: None }
+        Self { namespace: DEFAULT_NAMESPACE.to_owned(), as_of: None, environment: PROD.to_owned() }
     }
 }
 

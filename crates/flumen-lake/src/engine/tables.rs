@@ -9,11 +9,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
+use arrow::datatypes::SchemaRef;
 use datafusion::catalog::{
-    CatalogProvider, CatalogProviderList, MemoryCatalogProviderList, MemorySchemaProvider, SchemaProvider,
+    CatalogProvider, CatalogProviderList, MemoryCatalogProviderList, MemorySchemaProvider, SchemaProvider, Session,
     TableProvider,
 };
 use datafusion::common::{DataFusionError, Result as DataFusionResult, TableReference};
+use datafusion::logical_expr::{Expr, TableType};
+use datafusion::physical_plan::ExecutionPlan;
 use flumen_core::dataset::{Dataset, TableName};
 use flumen_core::error::nearest;
 use flumen_core::read::FileReader;
@@ -24,15 +27,15 @@ use super::commands::SessionSettings;
 use super::files::{self, Learnt, Notes};
 use super::lake_table::{Contents, LakeTable};
 use super::time_travel::version_at;
-use super::{columns, errors};
+use super::{columns, errors, external, system};
 use super::session::{LAKE_CATALOG, SESSION_SCHEMA};
-use super::system;
-use crate::lake::{Lake, Table};
+use crate::catalog::{Catalog, Entry, ExternalEntry, Listed, Located, State, ViewEntry, schema_of};
+use crate::lake::Table;
 
 /// Where tables come from. Shared by all queries of a session.
 pub(super) struct Tables {
-    /// The lake, inside a project.
-    pub lake: Option<Lake>,
+    /// The catalog of the lake, inside a project.
+    pub catalog: Option<Catalog>,
     /// What reads files.
     pub files: Arc<dyn FileReader>,
     /// Tables and views that live as long as the session.
@@ -56,8 +59,8 @@ impl fmt::Debug for Tables {
 /// The tables of one query.
 #[derive(Debug, Default)]
 pub(super) struct Found {
-    /// Tables of the lake.
-    pub lake: HashMap<TableName, Arc<LakeTable>>,
+    /// Tables and views of the lake.
+    pub lake: HashMap<TableName, Arc<dyn TableProvider>>,
     /// Files, and tables named without their namespace, by the name in the query.
     pub bare: HashMap<String, Arc<dyn TableProvider>>,
     /// Tables of the namespace that nobody loads.
@@ -72,10 +75,14 @@ pub(super) fn looks_like_file(name: &str) -> bool {
 }
 
 impl Tables {
-    /// Looks up `reference`, into `found`.
+    /// Looks up `reference`, into `found`; a view is given back, to be planned.
     ///
     /// Errors: `NotFound` with the nearest name; `Invalid` for a name with several meanings or none.
-    pub async fn find(self: &Arc<Self>, reference: &TableReference, found: &mut Found) -> Result<()> {
+    pub async fn find(
+        self: &Arc<Self>,
+        reference: &TableReference,
+        found: &mut Found,
+    ) -> Result<Option<(TableName, ViewEntry)>> {
         match reference {
             TableReference::Bare { table } => self.find_bare(table, found).await,
             TableReference::Partial { schema, table } => self.find_in_lake(schema, table, found).await,
@@ -117,18 +124,61 @@ impl Tables {
         self.settings.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The place of the table called `name`, whether it is there or not.
-    ///
-    /// Errors: `NotFound` where there is no lake; `Invalid` for a name that cannot be kept.
-    pub fn place(&self, name: &TableName) -> Result<Table> {
-        self.lake(name)?.table(name)
+    /// The environment that is seen.
+    pub fn environment(&self) -> String {
+        self.settings().environment.clone()
     }
 
-    fn lake(&self, name: &TableName) -> Result<&Lake> {
-        self.lake.as_ref().ok_or_else(|| {
-            Error::not_found(format!("'{name}' is a table of a lake, and there is no project here to hold one"))
+    /// Chooses the environment that is seen.
+    pub fn set_environment(&self, environment: &str) {
+        environment.clone_into(&mut self.settings().environment);
+    }
+
+    /// The catalog.
+    ///
+    /// Errors: `NotFound` where there is no lake; `what` names what was asked for.
+    pub fn catalog(&self, what: impl fmt::Display) -> Result<&Catalog> {
+        self.catalog.as_ref().ok_or_else(|| {
+            Error::not_found(format!("'{what}' is a table of a lake, and there is no project here to hold one"))
                 .hint("run 'flumen init' to make one here, or name one with --project DIR")
         })
+    }
+
+    /// The catalog as this session sees it: in a block, with what the block has changed.
+    pub async fn state(&self, catalog: &Catalog) -> Result<Arc<State>> {
+        match self.block.lock().await.as_mut() {
+            Some(block) => block.state(catalog).await,
+            None => catalog.read().await,
+        }
+    }
+
+    /// What `name` means.
+    pub async fn locate(&self, name: &TableName) -> Result<Option<Located>> {
+        let catalog = self.catalog(name)?;
+        let state = self.state(catalog).await?;
+        catalog.locate(&state, &self.environment(), name)
+    }
+
+    /// The table to write to when `name` is written. In an environment, it may be copied first.
+    ///
+    /// Errors: `NotFound` where there is no lake; `Invalid` for what is no table.
+    pub async fn writable(&self, name: &TableName) -> Result<Table> {
+        let (catalog, environment) = (self.catalog(name)?, self.environment());
+        if let Some(block) = self.block.lock().await.as_mut() {
+            let state = block.state(catalog).await?;
+            match catalog.locate(&state, &environment, name)? {
+                Some(Located::Table { table, version: None, .. }) => return Ok(table),
+                // What the block has dropped stays where it is: a table of that name has another place.
+                None => {
+                    let entry = catalog.new_entry(catalog.create_place(&state, name));
+                    let table = catalog.lake().table_at(&entry.location, name)?;
+                    block.change(catalog, vec![state.put(&environment, name, Entry::Table(entry))?]).await?;
+                    return Ok(table);
+                }
+                Some(_) => {}
+            }
+        }
+        Ok(catalog.writable(&environment, name).await?.table)
     }
 
     /// The table of the lake that a name with these parts means.
@@ -142,7 +192,7 @@ impl Tables {
                 return match found {
                     Some(name) => Ok(name),
                     None => match TableName::new(self.namespace(), table.as_str()) {
-                        Ok(name) if self.contents(&name).await?.is_some() => Ok(name),
+                        Ok(name) if self.exists(&name).await? => Ok(name),
                         _ => Err(self.unknown(table, &all)),
                     },
                 };
@@ -154,11 +204,20 @@ impl Tables {
                     .hint("write namespace.table"));
             }
         };
-        if self.contents(&name).await?.is_none() {
+        if !self.exists(&name).await? {
             let all = self.list().await?;
             return Err(self.unknown(&name.to_string(), &all));
         }
         Ok(name)
+    }
+
+    /// Whether `name` means something that is there.
+    pub async fn exists(&self, name: &TableName) -> Result<bool> {
+        Ok(match self.locate(name).await? {
+            Some(Located::Table { table, version, .. }) => self.contents(&table, version).await?.is_some(),
+            Some(_) => true,
+            None => false,
+        })
     }
 
     /// The table that a name without a namespace means: that of the session's namespace, or the only one of that name.
@@ -180,15 +239,17 @@ impl Tables {
     }
 
     /// What this session sees of a table: in a block, as it was when the block began, with the block's own writes.
-    async fn contents(&self, name: &TableName) -> Result<Option<Contents>> {
-        let table = self.place(name)?;
+    async fn contents(&self, table: &Table, version: Option<u64>) -> Result<Option<Contents>> {
         let as_of = self.as_of();
-        if let Some(block) = self.block.lock().await.as_mut().filter(|_| as_of.is_none()) {
-            return block.contents(&table).await;
+        if version.is_none()
+            && as_of.is_none()
+            && let Some(block) = self.block.lock().await.as_mut()
+        {
+            return block.contents(table).await;
         }
-        let Some(mut snapshot) = table.snapshot().await? else { return Ok(None) };
+        let Some(mut snapshot) = table.snapshot_at(version).await? else { return Ok(None) };
         if let Some(time) = as_of {
-            match version_at(&table, snapshot.version(), time).await? {
+            match version_at(table, snapshot.version(), time).await? {
                 None => return Ok(None),
                 Some(version) if version == snapshot.version() => {}
                 Some(version) => match table.snapshot_at(Some(version)).await? {
@@ -200,61 +261,103 @@ impl Tables {
         Contents::of(&snapshot).map(Some)
     }
 
-    async fn find_bare(&self, table: &str, found: &mut Found) -> Result<()> {
+    async fn find_bare(&self, table: &str, found: &mut Found) -> Result<Option<(TableName, ViewEntry)>> {
         if self.session.table_exist(table) || found.bare.contains_key(table) {
-            return Ok(());
+            return Ok(None);
         }
         if looks_like_file(table) {
             let provider = files::open(self.files.as_ref(), table, &self.learnt, &self.notes).await?;
             found.bare.insert(table.to_owned(), provider);
-            return Ok(());
+            return Ok(None);
+        }
+        if self.catalog.is_none() {
+            return Err(self.unknown(table, &[]));
         }
         let name = self.existing(&[table.to_owned()]).await?;
-        let provider = self.load(&name, found).await?;
-        found.bare.insert(table.to_owned(), provider);
-        Ok(())
+        let view = self.load(&name, found).await?;
+        if let Some(provider) = found.lake.get(&name) {
+            found.bare.insert(table.to_owned(), Arc::clone(provider));
+        }
+        Ok(view)
     }
 
-    async fn find_in_lake(self: &Arc<Self>, namespace: &str, table: &str, found: &mut Found) -> Result<()> {
+    async fn find_in_lake(
+        self: &Arc<Self>,
+        namespace: &str,
+        table: &str,
+        found: &mut Found,
+    ) -> Result<Option<(TableName, ViewEntry)>> {
         if namespace == SESSION_SCHEMA || namespace == "information_schema" {
-            return Ok(());
+            return Ok(None);
         }
         let whole = format!("{namespace}.{table}");
         if looks_like_file(&whole) {
             return Err(unquoted(&whole));
         }
         let name = TableName::new(namespace, table)?;
-        let system = namespace == system::NAMESPACE && self.lake.is_some();
+        let system = namespace == system::NAMESPACE && self.catalog.is_some();
         let known = if system { system::table(table, self)? } else { None };
         match (self.load(&name, found).await, known) {
             (Err(error), Some(known)) if error.kind() == ErrorKind::NotFound => {
                 found.system.insert(table.to_owned(), known);
-                Ok(())
+                Ok(None)
             }
-            (loaded, _) => loaded.map(drop),
+            (loaded, _) => loaded,
         }
     }
 
-    async fn load(&self, name: &TableName, found: &mut Found) -> Result<Arc<LakeTable>> {
-        if let Some(table) = found.lake.get(name) {
-            return Ok(Arc::clone(table));
+    /// Puts what `name` means into `found`, unless it is a view: that is given back.
+    async fn load(&self, name: &TableName, found: &mut Found) -> Result<Option<(TableName, ViewEntry)>> {
+        if found.lake.contains_key(name) {
+            return Ok(None);
         }
-        let Some(contents) = self.contents(name).await? else {
-            let all = self.list().await?;
-            return Err(self.unknown(&name.to_string(), &all));
+        let provider: Arc<dyn TableProvider> = match self.locate(name).await? {
+            Some(Located::View(view)) => return Ok(Some((name.clone(), view))),
+            Some(Located::External(external)) => self.external(name, &external).await?,
+            Some(Located::Table { table, version, .. }) => match self.contents(&table, version).await? {
+                Some(contents) if found.shows_own => Arc::new(LakeTable::new(contents)?),
+                Some(contents) => Arc::new(LakeTable::new(without_own(contents))?),
+                None => return Err(self.not_there(name).await?),
+            },
+            None => return Err(self.not_there(name).await?),
         };
-        let contents = if found.shows_own { contents } else { without_own(contents) };
-        let table = Arc::new(LakeTable::new(contents)?);
-        found.lake.insert(name.clone(), Arc::clone(&table));
-        Ok(table)
+        found.lake.insert(name.clone(), provider);
+        Ok(None)
     }
 
-    /// All tables of the lake.
+    async fn not_there(&self, name: &TableName) -> Result<Error> {
+        let all = self.list().await?;
+        Ok(self.unknown(&name.to_string(), &all))
+    }
+
+    /// A table that somebody else keeps.
+    async fn external(&self, name: &TableName, external: &ExternalEntry) -> Result<Arc<dyn TableProvider>> {
+        let opened = external::open(self, name, external).await;
+        opened.map_err(|error| error.within(format!("the external table {name}")))
+    }
+
+    /// The names that are in use in the lake: tables, views and external tables.
     pub async fn list(&self) -> Result<Vec<TableName>> {
-        let Some(lake) = &self.lake else { return Ok(Vec::new()) };
+        Ok(self.listed().await?.into_iter().map(|listed| listed.name).collect())
+    }
+
+    /// The names that are in use in the lake, and what each is.
+    pub async fn listed(&self) -> Result<Vec<Listed>> {
+        let Some(catalog) = &self.catalog else { return Ok(Vec::new()) };
+        let state = self.state(catalog).await?;
+        catalog.list(&state, &self.environment()).await
+    }
+
+    /// The Delta tables of the lake.
+    pub async fn delta_tables(&self) -> Result<Vec<Table>> {
+        let Some(catalog) = &self.catalog else { return Ok(Vec::new()) };
+        let state = self.state(catalog).await?;
+        let environment = self.environment();
         let mut tables = Vec::new();
-        for namespace in lake.namespaces().await? {
-            tables.extend(lake.tables(&namespace).await?);
+        for listed in catalog.list(&state, &environment).await? {
+            if let Some(Located::Table { table, .. }) = catalog.locate(&state, &environment, &listed.name)? {
+                tables.push(table);
+            }
         }
         Ok(tables)
     }
@@ -275,7 +378,7 @@ impl Tables {
         {
             return made.hint(format!("did you mean '{whole}'?"));
         }
-        match (full.is_empty(), self.lake.is_some()) {
+        match (full.is_empty(), self.catalog.is_some()) {
             (false, _) => {
                 made.hint(format!("there are: {}", errors::list(&full.iter().map(String::as_str).collect::<Vec<_>>())))
             }
@@ -369,7 +472,7 @@ impl SchemaProvider for Namespace {
     async fn table(&self, table: &str) -> DataFusionResult<Option<Arc<dyn TableProvider>>> {
         let Ok(name) = TableName::new(&self.name, table) else { return Ok(None) };
         if let Some(found) = self.found.lake.get(&name) {
-            return Ok(Some(Arc::clone(found) as Arc<dyn TableProvider>));
+            return Ok(Some(Arc::clone(found)));
         }
         if self.name == system::NAMESPACE
             && let Some(known) = self.found.system.get(table)
@@ -381,17 +484,49 @@ impl SchemaProvider for Namespace {
         }
         // Only `information_schema` asks for what the query does not name.
         let mut found = Found::default();
-        let loaded = self.tables.find_in_lake(&self.name, table, &mut found).await;
-        loaded.map_err(|error| DataFusionError::External(Box::new(error)))?;
-        let table = match found.lake.remove(&name) {
-            Some(table) => Some(table as Arc<dyn TableProvider>),
-            None => found.system.remove(table),
-        };
-        Ok(table)
+        let external = |error| DataFusionError::External(Box::new(error));
+        let loaded = self.tables.find_in_lake(&self.name, table, &mut found).await.map_err(external)?;
+        if let Some((_, view)) = loaded {
+            // What is broken below a view is no reason not to list it.
+            return Ok(Some(Arc::new(ListedView { schema: schema_of(&view.columns).map_err(external)?, sql: view.sql })));
+        }
+        Ok(found.lake.remove(&name).or_else(|| found.system.remove(table)))
     }
 
     fn table_exist(&self, name: &str) -> bool {
         self.names.iter().any(|known| known == name)
+    }
+}
+
+/// A view in a list: its columns as they were when it was made.
+#[derive(Debug)]
+struct ListedView {
+    schema: SchemaRef,
+    sql: String,
+}
+
+#[async_trait]
+impl TableProvider for ListedView {
+    fn schema(&self) -> SchemaRef {
+        Arc::clone(&self.schema)
+    }
+
+    fn table_type(&self) -> TableType {
+        TableType::View
+    }
+
+    fn get_table_definition(&self) -> Option<&str> {
+        Some(&self.sql)
+    }
+
+    async fn scan(
+        &self,
+        _: &dyn Session,
+        _: Option<&Vec<usize>>,
+        _: &[Expr],
+        _: Option<usize>,
+    ) -> DataFusionResult<Arc<dyn ExecutionPlan>> {
+        Err(DataFusionError::Internal("a view that is only listed was read".to_owned()))
     }
 }
 

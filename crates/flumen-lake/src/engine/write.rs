@@ -32,7 +32,7 @@ use flumen_core::{Error, Result};
 use futures::TryStreamExt;
 
 pub(super) use draft::{Draft, Refusal};
-pub(super) use table::Alteration;
+pub(super) use table::{Alteration, declared};
 use merge::Merge;
 use rows::{Place, Written};
 

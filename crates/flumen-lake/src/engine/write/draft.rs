@@ -101,6 +101,11 @@ impl Draft {
         self.base.is_some() || self.redefined
     }
 
+    /// Whether there was no table when the draft began.
+    pub fn is_new(&self) -> bool {
+        self.base.is_none()
+    }
+
     /// The columns.
     pub fn schema(&self) -> &SchemaRef {
         &self.schema

@@ -2,45 +2,18 @@
 
 use std::sync::Arc;
 
-use flumen_core::sql::{Done, SqlEngine};
-use flumen_lake::engine::{BlockState, Engine};
-use flumen_lake::lake::Lake;
+use flumen_lake::engine::{BlockState, Engine, EngineSettings};
 use tempfile::TempDir;
 
 use super::files::MemoryFiles;
-use super::{check, engine, settings, text};
-
-fn lake() -> (TempDir, Lake) {
-    let folder = tempfile::tempdir().unwrap();
-    let lake = Lake::local(folder.path().join("lake")).unwrap();
-    (folder, lake)
-}
+use super::{check, does, done, engine, lake_in_folder, settings, text};
 
 /// An engine over a lake with the table `raw.t (id, name)` of three rows.
 async fn with_table() -> (TempDir, Engine) {
-    let (folder, lake) = lake();
+    let (folder, lake) = lake_in_folder();
     let engine = engine(Some(lake), MemoryFiles::default());
     done(&engine, "create table raw.t as select * from (values (1, 'one'), (2, 'two'), (3, null)) as v(id, name)").await;
     (folder, engine)
-}
-
-/// Runs a statement that answers nothing; gives what it did: `INSERT 2`, `BEGIN`.
-async fn done(engine: &Engine, sql: &str) -> String {
-    match engine.query(sql).await {
-        Ok(answer) => match answer.done {
-            Some(Done { command, rows: Some(rows) }) => format!("{command} {rows}"),
-            Some(Done { command, rows: None }) => command.to_owned(),
-            None => "an answer".to_owned(),
-        },
-        Err(error) => match error.remedy() {
-            Some(hint) => format!("{}: {error}\nhint: {hint}", error.kind().name()),
-            None => format!("{}: {error}", error.kind().name()),
-        },
-    }
-}
-
-async fn does(engine: &Engine, sql: &str, expect: &str) {
-    assert_eq!(done(engine, sql).await, expect, "{sql}");
 }
 
 const ALL: &str = "select * from raw.t order by id";
@@ -180,7 +153,7 @@ async fn constraints_hold_for_every_way_in() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn blocks_are_committed_as_one_or_not_at_all() {
-    let (_folder, lake) = lake();
+    let (_folder, lake) = lake_in_folder();
     let writer = engine(Some(lake.clone()), MemoryFiles::default());
     let other = engine(Some(lake), MemoryFiles::default());
     done(&writer, "create table raw.t as select 1 as id, 'one' as name").await;
@@ -262,9 +235,9 @@ async fn changes_are_recorded_once_they_are_switched_on() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_session_that_may_only_read_changes_nothing() {
-    let (_folder, lake) = lake();
+    let (_folder, lake) = lake_in_folder();
     done(&engine(Some(lake.clone()), MemoryFiles::default()), "create table raw.t as select 1 as id").await;
-    let reader = Engine::new(flumen_lake::engine::EngineSettings { read_only: true, ..settings(Some(lake), MemoryFiles::default()) }).unwrap();
+    let reader = Engine::new(EngineSettings { read_only: true, ..settings(Some(lake), MemoryFiles::default()) }).unwrap();
     for sql in ["insert into raw.t values (2)", "delete from raw.t", "create table raw.u as select 1 as x", "alter table raw.t add column y int"] {
         does(&reader, sql, "invalid: this session may only read\nhint: ask for a user who may write").await;
     }
@@ -273,7 +246,7 @@ async fn a_session_that_may_only_read_changes_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn eight_writers_lose_nothing() {
-    let (_folder, lake) = lake();
+    let (_folder, lake) = lake_in_folder();
     let first = engine(Some(lake.clone()), MemoryFiles::default());
     done(&first, "create table raw.t (id int, name varchar)").await;
     let writers = (0..8).map(|number| {
