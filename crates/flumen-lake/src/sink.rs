@@ -38,10 +38,10 @@ use object_store::path::Path;
 use serde_json::{Map, Value, json};
 use tokio::runtime::Handle;
 
-use convert::Conversion;
-use files::load_folder;
+pub(crate) use convert::Conversion;
+pub(crate) use files::load_folder;
 pub(crate) use files::{LoadFiles, NewFile};
-use lock::LoadLock;
+pub(crate) use lock::LoadLock;
 use schema::Evolution;
 pub(crate) use stats::delta_stats;
 
@@ -731,7 +731,7 @@ pub(crate) fn remove(file: &DataFile, now_ms: i64) -> Remove {
 }
 
 /// The names of files that hold rows of several loads begin so.
-const MIXED: &str = "mixed";
+pub(crate) const MIXED: &str = "mixed";
 
 /// Whether the file at `path` may hold rows of several loads.
 pub(crate) fn is_mixed(path: &str) -> bool {
