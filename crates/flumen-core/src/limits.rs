@@ -56,3 +56,11 @@ pub const CATALOG_CHECKPOINT_COMMITS: u64 = 20;
 pub const CATALOG_READ_AHEAD: u64 = 8;
 /// Files of a lake that are copied at once.
 pub const LAKE_COPIES: usize = 16;
+/// How long files that were removed from a lake table, and dropped tables, are kept where nothing else is said.
+pub const LAKE_RETENTION: Duration = Duration::from_secs(7 * 24 * 3600);
+/// The age from which a file that no log names, in a place without locks, cannot belong to a load that still runs.
+pub const ORPHAN_AGE: Duration = Duration::from_secs(24 * 3600);
+/// Bytes of files that one step of an optimization makes one.
+pub const OPTIMIZE_BIN_BYTES: u64 = 512 << 20;
+/// Memory for sorting rows in an optimization; the rest goes to disk.
+pub const OPTIMIZE_MEMORY_BYTES: usize = 512 << 20;

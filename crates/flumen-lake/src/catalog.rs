@@ -37,7 +37,8 @@ pub use state::*;
 
 use crate::lake::{Lake, QUARANTINE, Table, location_of};
 use log::Log;
-use names::{Meaning, Place};
+use names::Meaning;
+pub(crate) use names::Place;
 
 /// The catalog of one lake. Cheap to clone; clones share what they have read.
 #[derive(Clone)]
@@ -137,6 +138,11 @@ impl Catalog {
             }
         }
         Ok(commits)
+    }
+
+    /// The commit that made `version`, if it is there.
+    pub(crate) async fn commit(&self, version: u64) -> Result<Option<Commit>> {
+        self.inner.log.commit(version).await
     }
 
     fn remember(&self, state: &Arc<State>) {

@@ -7,7 +7,7 @@ use std::path::{Path as FsPath, PathBuf};
 use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
-use deltalake_core::kernel::{DeletionVectorDescriptor, EagerSnapshot, Version};
+use deltalake_core::kernel::{Add, DeletionVectorDescriptor, EagerSnapshot, Version};
 use deltalake_core::logstore::{LogStoreRef, StorageConfig, default_logstore};
 use deltalake_core::{DeltaTableError, kernel::transaction::TransactionError};
 use flumen_core::dataset::{LAKE, TableName};
@@ -62,6 +62,12 @@ impl Lake {
         let prefix = Path::from_url_path(url.path())
             .map_err(|error| Error::invalid(format!("{url}: cannot be the root of a lake: {error}")))?;
         Ok(Self { url, store, prefix, folder: None })
+    }
+
+    /// The same lake through another store: one that counts, limits or breaks what goes through it.
+    pub fn wrapped(mut self, wrap: impl FnOnce(Arc<dyn ObjectStore>) -> Arc<dyn ObjectStore>) -> Self {
+        self.store = wrap(self.store);
+        self
     }
 
     /// The URL of the root, with a slash at its end.
@@ -341,14 +347,14 @@ impl Table {
             self.refuse_foreign_folder().await?;
             return Ok(None);
         }
-        let state = EagerSnapshot::try_new(self.log.as_ref(), version.map(|version| version as Version)).await;
-        let state = state.map_err(|error| match (version, error) {
-            (Some(version), DeltaTableError::InvalidVersion(_)) => {
-                Error::not_found(format!("{} has no version {version}", self.address()))
+        let wanted = version.map(|version| version as Version);
+        match (EagerSnapshot::try_new(self.log.as_ref(), wanted).await, version) {
+            (Ok(state), _) => Ok(Some(Snapshot { table: self.clone(), state })),
+            (Err(_), Some(version)) if self.latest_version().await?.is_some_and(|latest| version > latest) => {
+                Err(Error::not_found(format!("{} has no version {version}", self.address())))
             }
-            (_, error) => self.error(error),
-        })?;
-        Ok(Some(Snapshot { table: self.clone(), state }))
+            (Err(error), _) => Err(self.error(error)),
+        }
     }
 
     /// A folder with files that no load of ours left, and without a Delta log, is somebody else's.
@@ -473,6 +479,21 @@ impl Snapshot {
     /// The value of a table property such as `delta.appendOnly`.
     pub fn property(&self, name: &str) -> Option<&str> {
         self.state.metadata().configuration().get(name).map(String::as_str)
+    }
+
+    /// The actions that made the files visible, as the log has them.
+    pub(crate) fn adds(&self) -> Result<Vec<Add>> {
+        let files = self.state.try_log_data().map_err(|error| self.table.error(error))?;
+        let add = |file: deltalake_core::kernel::LogicalFileView| Add {
+            path: file.path().into_owned(),
+            partition_values: file.partition_values_map(),
+            size: file.size(),
+            modification_time: file.modification_time(),
+            stats: file.stats(),
+            deletion_vector: file.deletion_vector_descriptor(),
+            ..Add::default()
+        };
+        Ok(files.iter().map(add).collect())
     }
 
     /// The files whose rows are the table's.

@@ -5,7 +5,7 @@
 //! - [`types`]: how Arrow's types are kept in Delta.
 //! - [`ledger`]: which loads a table has had, from its log.
 //! - [`sink`]: how a load writes, and commits, as one.
-//! - `ops`: one operation on a table, one module: undo, merge, scd2, replace-where.
+//! - [`ops`]: one operation on a table, one module: undo, merge, scd2, replace-where; optimize, vacuum, check, restore.
 //! - [`engine`]: SQL over the lake's tables and over files in place.
 //!
 //! Every change is one Delta commit, made by the loop in `commit.rs`: look at the latest snapshot, decide, try to write the
@@ -17,6 +17,6 @@ mod constraints;
 pub mod engine;
 pub mod lake;
 pub mod ledger;
-mod ops;
+pub mod ops;
 pub mod sink;
 pub mod types;

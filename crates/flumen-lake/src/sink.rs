@@ -38,10 +38,10 @@ use object_store::path::Path;
 use serde_json::{Map, Value, json};
 use tokio::runtime::Handle;
 
-use files::load_folder;
-pub(crate) use files::{LoadFiles, NewFile};
-use lock::LoadLock;
 pub(crate) use convert::Conversion;
+pub(crate) use files::load_folder;
+pub(crate) use files::{LoadFiles, NewFile};
+pub(crate) use lock::LoadLock;
 use schema::Evolution;
 pub(crate) use schema::{protocol_for, table_metadata};
 pub(crate) use stats::delta_stats;
@@ -734,7 +734,7 @@ pub(crate) fn remove(file: &DataFile, now_ms: i64) -> Remove {
 }
 
 /// The names of files that hold rows of several loads begin so.
-const MIXED: &str = "mixed";
+pub(crate) const MIXED: &str = "mixed";
 
 /// Whether the file at `path` may hold rows of several loads.
 pub(crate) fn is_mixed(path: &str) -> bool {

@@ -4,8 +4,10 @@ mod completion;
 mod connection;
 mod contract;
 mod doctor;
+mod env;
 mod ingest;
 mod init;
+mod lake;
 mod load;
 mod sample;
 pub mod sql;
@@ -20,7 +22,9 @@ pub enum Command {
     Init(init::InitCommand),
     Connection(connection::ConnectionCommand),
     Doctor(doctor::DoctorCommand),
+    Env(env::EnvCommand),
     Ingest(Box<ingest::IngestCommand>),
+    Lake(lake::LakeCommand),
     Load(load::LoadCommand),
     Contract(contract::ContractCommand),
     Completion(completion::CompletionCommand),
@@ -41,6 +45,8 @@ impl Command {
             Command::Connection(command) => command.run(context).await,
             Command::Doctor(command) => command.run(context).await,
             Command::Ingest(command) => command.run(context).await,
+            Command::Env(command) => command.run(context).await,
+            Command::Lake(command) => command.run(context).await,
             Command::Load(command) => command.run(context).await,
             Command::Contract(command) => command.run(context).await,
             Command::Completion(command) => command.run(context).await,
@@ -52,7 +58,7 @@ impl Command {
 
 /// The headings under which `flumen --help` lists the commands.
 const GROUPS: &[(&str, &[&str])] = &[
-    ("Data", &["ingest", "sql", "load", "contract", "sample"]),
+    ("Data", &["ingest", "sql", "lake", "env", "load", "contract", "sample"]),
     ("Project", &["init", "connection", "doctor"]),
     ("Shell", &["completion"]),
 ];

@@ -8,12 +8,14 @@ use flumen_connect::sinks::postgres::{PostgresOptions, PostgresSink};
 use flumen_core::dataset::Dataset;
 use flumen_core::write::Sink;
 use flumen_core::{Error, Result};
+use flumen_lake::catalog::{Catalog, Copied};
 use flumen_lake::lake::Lake;
 use flumen_lake::sink::LakeSink;
 use flumen_project::Project;
 use flumen_project::connections::postgres::PostgresConfig;
 
 use crate::context::Context;
+use crate::output::{bytes, count};
 
 /// What the command line says about a destination, besides its address.
 #[derive(Debug, Clone)]
@@ -38,8 +40,9 @@ impl Default for DestinationOptions {
 pub async fn open(dataset: &Dataset, options: &DestinationOptions, context: &Context) -> Result<Arc<dyn Sink>> {
     match dataset {
         Dataset::Lake(name) => {
-            let table = lake(context)?.table(name)?;
-            Ok(Arc::new(LakeSink::new(table, Arc::clone(&context.clock), Arc::clone(&context.ids))))
+            let (output, address, environment) = (context.output, dataset.to_string(), context.environment.clone());
+            let on_copy = move |copied: &Copied| output.note(copy_note(&address, &environment, copied));
+            Ok(Arc::new(LakeSink::named(catalog(context)?, &context.environment, name, Arc::new(on_copy)).await?))
         }
         Dataset::Connection { connection, table } => {
             let connector: Arc<dyn Connect> = match &options.connection {
@@ -61,6 +64,20 @@ pub async fn open(dataset: &Dataset, options: &DestinationOptions, context: &Con
 /// Errors: `NotFound` outside a project.
 pub fn lake(context: &Context) -> Result<Lake> {
     lake_of(context.project()?.as_ref())
+}
+
+/// The catalog of the project's lake.
+///
+/// Errors: `NotFound` outside a project.
+pub fn catalog(context: &Context) -> Result<Catalog> {
+    Ok(Catalog::new(lake(context)?, Arc::clone(&context.clock), Arc::clone(&context.ids)))
+}
+
+/// Tells that a table was copied because it is about to be written to.
+pub fn copy_note(address: &str, environment: &str, copied: &Copied) -> String {
+    let (files, size) = (count(copied.files), bytes(copied.bytes));
+    let how = if copied.linked { "as links, which take no space of their own" } else { "within the store" };
+    format!("{address} has a copy of its own in '{environment}' now: {files} files, {size}, {how}")
 }
 
 /// The folder or the bucket of the lake of `project`.

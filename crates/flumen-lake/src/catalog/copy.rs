@@ -20,6 +20,7 @@ use super::state::{Base, EnvEntry, Own, TableEntry};
 use super::{Catalog, Located};
 use crate::lake::{Table, delete_files};
 use crate::ledger::version_in;
+use crate::sink::LoadLock;
 
 /// What was copied so that a table can be written to.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -44,6 +45,8 @@ impl Catalog {
     ) -> Result<Writable> {
         let base = Base { location: table.location().to_owned(), version };
         let copy = self.lake().table_at(&self.made_place(name), name)?;
+        // Links are as old as what they link to: the lock tells vacuum that the copy is being made.
+        let lock = copy.folder().map(|folder| LoadLock::take(folder, "copy", &copy.address())).transpose()?;
         let made = copy_table(table, version, &copy).await;
         let copied = match made {
             Ok(copied) => copied,
@@ -74,6 +77,7 @@ impl Catalog {
                 }
             })
             .await;
+        drop(lock);
         let located = match state {
             Ok(state) => self.locate(&state, environment, name),
             Err(error) => Err(error),

@@ -157,6 +157,7 @@ impl Catalog {
                         environment: name.to_owned(),
                         at,
                         why: "environment dropped".to_owned(),
+                        removing: false,
                     })),
                     _ => None,
                 })
@@ -395,7 +396,7 @@ impl Plan<'_> {
         let unregistered = self.unregistered.get(name).cloned().map(Entry::Table);
         let entry = before.cloned().or(unregistered)?;
         let why = format!("published over by {}", self.environment);
-        Some(Dropped { name: name.clone(), entry, environment: PROD.to_owned(), at: self.at, why })
+        Some(Dropped { name: name.clone(), entry, environment: PROD.to_owned(), at: self.at, why, removing: false })
     }
 
     /// The environment goes on with a pin on what it has published.

@@ -170,7 +170,7 @@ impl Log {
         {
             return Ok(Some(state));
         }
-        let versions = self.files().await?.into_iter().filter_map(|file| match file.kind {
+        let versions = self.files().await?.into_iter().filter_map(|file| match file {
             FileKind::Checkpoint(version) => Some(version),
             _ => None,
         });
@@ -213,10 +213,10 @@ impl Log {
     }
 
     /// What lies in the folder.
-    pub(super) async fn files(&self) -> Result<Vec<LogFile>> {
+    async fn files(&self) -> Result<Vec<FileKind>> {
         let listed: Vec<_> =
             self.lake.store().list(Some(&self.folder)).try_collect().await.map_err(|error| self.error(error))?;
-        Ok(listed.into_iter().map(|meta| LogFile { kind: kind_of(meta.location.filename()), meta }).collect())
+        Ok(listed.into_iter().map(|file| kind_of(file.location.filename())).collect())
     }
 
     async fn get(&self, name: &str) -> Result<Option<bytes::Bytes>> {
@@ -259,18 +259,9 @@ fn checkpoint_name(version: u64) -> String {
     format!("{version:020}.checkpoint.json")
 }
 
-/// A file of the log's folder.
-#[derive(Debug, Clone)]
-pub(crate) struct LogFile {
-    /// What it is.
-    pub(crate) kind: FileKind,
-    /// Where, and how old.
-    pub(crate) meta: object_store::ObjectMeta,
-}
-
 /// What a file of the log's folder is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum FileKind {
+enum FileKind {
     /// The commit of a version.
     Commit(u64),
     /// The state at a version.

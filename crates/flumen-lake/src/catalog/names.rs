@@ -178,7 +178,14 @@ impl State {
     ) -> Result<Vec<Action>> {
         let dropped = |entry: Entry| {
             let environment = environment.to_owned();
-            Action::PutDropped(Dropped { name: name.clone(), entry, environment, at, why: why.to_owned() })
+            Action::PutDropped(Dropped {
+                name: name.clone(),
+                entry,
+                environment,
+                at,
+                why: why.to_owned(),
+                removing: false,
+            })
         };
         let Some(there) = self.environment(environment)? else {
             return match self.entries.get(name) {
@@ -406,7 +413,7 @@ impl Catalog {
     pub async fn undrop(&self, name: &TableName, to: &TableName) -> Result<String> {
         let state = self.read().await?;
         let find = |state: &State| -> Result<Dropped> {
-            state.dropped_as(name).next().cloned().ok_or_else(|| {
+            state.dropped_as(name).find(|dropped| !dropped.removing).cloned().ok_or_else(|| {
                 Error::not_found(format!("nothing was dropped as '{name}', or it is vacuumed"))
                     .hint("'flumen lake list --dropped' shows what can be brought back")
             })

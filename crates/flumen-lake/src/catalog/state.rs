@@ -369,6 +369,9 @@ pub struct Dropped {
     pub at: DateTime<Utc>,
     /// Why: `dropped`, `published over`, …
     pub why: String,
+    /// Whether its files are being removed: it cannot come back.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub removing: bool,
 }
 
 /// A folder of files.
@@ -418,6 +421,13 @@ pub struct Environment {
     /// What it consists of.
     #[serde(with = "by_name")]
     pub entries: BTreeMap<TableName, EnvEntry>,
+}
+
+impl Environment {
+    /// How many tables it has of its own.
+    pub fn own_tables(&self) -> usize {
+        self.entries.values().filter(|entry| matches!(entry, EnvEntry::Own(_))).count()
+    }
 }
 
 /// What a name means in an environment.

@@ -45,6 +45,22 @@ impl LoadLock {
     }
 }
 
+impl LoadLock {
+    /// Whether somebody holds the lock of `folder`, in which there is one.
+    pub(crate) fn is_held(folder: &Path) -> std::io::Result<bool> {
+        let file = match File::options().write(true).open(folder.join(".lock")) {
+            Ok(file) => file,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
+            Err(error) => return Err(error),
+        };
+        match file.try_lock() {
+            Ok(()) => Ok(false),
+            Err(TryLockError::WouldBlock) => Ok(true),
+            Err(TryLockError::Error(error)) => Err(error),
+        }
+    }
+}
+
 /// Whether the file that we locked is the one under its name: its last holder removes it when done.
 #[cfg(unix)]
 fn is_still(file: &File, path: &Path) -> bool {

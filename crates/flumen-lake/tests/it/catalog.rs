@@ -2,4 +2,4 @@
 
 mod environments;
 mod log;
-mod names;
+pub mod names;

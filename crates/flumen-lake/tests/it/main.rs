@@ -5,6 +5,8 @@
 mod append;
 mod catalog;
 mod modes;
+mod ops;
 mod quarantine;
+mod robust;
 mod sql;
 mod support;

@@ -16,7 +16,7 @@ use flumen_core::load::{
 use flumen_core::write::{LoadSession, Sink};
 use flumen_core::{Error, Result};
 use flumen_lake::catalog::Catalog;
-use flumen_lake::lake::{Lake, Table};
+use flumen_lake::lake::{Lake, Snapshot, Table};
 use flumen_lake::sink::LakeSink;
 use object_store::memory::InMemory;
 use object_store::{ObjectStoreExt, path::Path};
@@ -43,6 +43,12 @@ impl TestIds {
     pub fn random() -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         Self(AtomicU64::new(NEXT.fetch_add(1, Ordering::Relaxed) << 32))
+    }
+}
+
+impl From<u64> for TestIds {
+    fn from(seed: u64) -> Self {
+        Self(AtomicU64::new(seed))
     }
 }
 
@@ -80,6 +86,12 @@ impl TestLake {
 
     pub fn root(&self) -> std::path::PathBuf {
         self.folder.as_ref().unwrap().path().join("lake")
+    }
+
+    /// On a lake that is there already, with ids that begin at `seed` and a clock that begins `days` later.
+    pub fn on(lake: Lake, seed: u64, days: u64) -> Self {
+        let clock = Arc::new(TestClock(AtomicU64::new(days * 86_400)));
+        Self { lake, folder: None, clock, ids: Arc::new(TestIds(AtomicU64::new(seed))) }
     }
 
     /// The catalog, as another process would have it.
@@ -150,8 +162,16 @@ impl TestLake {
 
     /// The rows of the table, sorted, one a line; columns that begin with `_flumen` are left out.
     pub async fn rows(&self) -> Vec<String> {
+        match self.table().snapshot().await.unwrap() {
+            Some(snapshot) => self.rows_of(&snapshot).await,
+            None => Vec::new(),
+        }
+    }
+
+    /// The rows of one version of a table, as [`TestLake::rows`] gives them.
+    pub async fn rows_of(&self, snapshot: &Snapshot) -> Vec<String> {
         let mut lines = Vec::new();
-        for batch in self.batches().await {
+        for batch in self.batches_of(snapshot).await {
             for row in 0..batch.num_rows() {
                 let fields = batch.schema();
                 let shown = fields.fields().iter().zip(batch.columns());
@@ -167,8 +187,14 @@ impl TestLake {
 
     /// The rows as they stand in the files that the log names.
     pub async fn batches(&self) -> Vec<RecordBatch> {
-        let table = self.table();
-        let Some(snapshot) = table.snapshot().await.unwrap() else { return Vec::new() };
+        match self.table().snapshot().await.unwrap() {
+            Some(snapshot) => self.batches_of(&snapshot).await,
+            None => Vec::new(),
+        }
+    }
+
+    async fn batches_of(&self, snapshot: &Snapshot) -> Vec<RecordBatch> {
+        let table = snapshot.table();
         let schema = snapshot.schema();
         let mut batches = Vec::new();
         for file in snapshot.files().unwrap() {

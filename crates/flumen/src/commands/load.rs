@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
-use flumen_core::dataset::{Dataset, TableName};
+use flumen_core::dataset::Dataset;
 use flumen_core::load::{LoadId, LoadRecord, Mode};
 use flumen_core::write::{LedgerEntry, Sink};
 use flumen_core::{Error, Result};
+use flumen_lake::catalog::Kind;
 use serde_json::json;
 
 use super::ingest::IngestCommand;
@@ -88,13 +89,10 @@ async fn ledgers(dataset: Option<&str>, context: &Context) -> Result<Vec<Ledger>
     let datasets = match dataset {
         Some(text) => vec![text.parse::<Dataset>()?],
         None => {
-            let lake = destination::lake(context)?;
-            let mut all: Vec<TableName> = Vec::new();
-            for namespace in lake.namespaces().await? {
-                all.extend(lake.tables(&namespace).await?);
-            }
-            all.retain(|table| !table.table.ends_with("__quarantine"));
-            all.into_iter().map(Dataset::Lake).collect()
+            let catalog = destination::catalog(context)?;
+            let listed = catalog.list(&*catalog.read().await?, &context.environment).await?;
+            let tables = listed.into_iter().filter(|listed| listed.kind == Kind::Table).map(|listed| listed.name);
+            tables.filter(|table| !table.table.ends_with("__quarantine")).map(Dataset::Lake).collect()
         }
     };
     let mut ledgers = Vec::new();

@@ -62,6 +62,19 @@ pub struct SqlCommand {
 }
 
 impl SqlCommand {
+    /// The command that writes the answer of `query` to `output`.
+    pub fn to_file(query: String, output: PathBuf) -> Self {
+        Self {
+            query: Some(query),
+            file: None,
+            format: None,
+            output: Some(output),
+            max_rows: None,
+            memory: None,
+            threads: None,
+        }
+    }
+
     /// Whether it will ask for statements on the terminal.
     pub fn is_prompt(&self) -> bool {
         self.query.is_none() && self.file.is_none() && io::stdin().is_terminal()

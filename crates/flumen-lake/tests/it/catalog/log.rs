@@ -121,7 +121,7 @@ async fn a_lake_copied_elsewhere_works() {
     lake.catalog().rename("prod", &[(names[0].clone(), names[1].clone())]).await.unwrap();
     let elsewhere = tempfile::tempdir().unwrap();
     let target = elsewhere.path().join("copy");
-    copy_folder(&lake.root(), &target);
+    crate::robust::copy(&lake.root(), &target);
     let moved = flumen_lake::lake::Lake::local(&target).unwrap();
     let catalog = lake.catalog_of(moved);
     let state = catalog.read().await.unwrap();
@@ -133,17 +133,4 @@ async fn a_lake_copied_elsewhere_works() {
     };
     assert!(table.folder().unwrap().starts_with(&target));
     assert_eq!(table.snapshot().await.unwrap().unwrap().files().unwrap().len(), 1);
-}
-
-fn copy_folder(from: &std::path::Path, to: &std::path::Path) {
-    std::fs::create_dir_all(to).unwrap();
-    for entry in std::fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let target = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
-            copy_folder(&entry.path(), &target);
-        } else {
-            std::fs::copy(entry.path(), target).unwrap();
-        }
-    }
 }

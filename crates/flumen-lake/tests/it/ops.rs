@@ -1,0 +1,8 @@
+//! Operations on whole tables, and on the whole lake.
+
+mod check;
+mod describe;
+mod optimize;
+mod restore;
+mod vacuum;
+mod volume;
