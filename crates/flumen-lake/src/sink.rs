@@ -24,13 +24,12 @@ use std::collections::{HashMap, HashSet};
 use std::path::Path as FsPath;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use arrow::array::RecordBatch;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use async_trait::async_trait;
 use deltalake_core::kernel::{Add, Remove, Transaction};
 use flumen_core::clock::{Clock, Ids};
 use flumen_core::load::{Committed, Fence, LoadId, LoadRecord, LoadRequest, Mode};
-use flumen_core::write::{BatchWriter, LedgerEntry, LoadSession, Sink, TableState};
+use flumen_core::write::{BatchWriter, LedgerEntry, LoadSession, RefusedRows, Sink, TableState};
 use flumen_core::{Error, Result};
 use futures::TryStreamExt;
 use object_store::path::Path;
@@ -368,7 +367,7 @@ impl LoadSession for LakeSession {
         takeover::take_over(&self.files, path)
     }
 
-    async fn quarantine(&self, rows: Vec<RecordBatch>) -> Result<()> {
+    async fn quarantine(&self, rows: RefusedRows) -> Result<()> {
         let table = self.table.quarantine()?;
         let note = Note {
             operation: "WRITE",

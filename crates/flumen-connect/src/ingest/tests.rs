@@ -11,7 +11,7 @@ use flumen_core::ErrorKind;
 use flumen_core::contract::type_name;
 use flumen_core::observe::Unobserved;
 use flumen_core::read::ReadOptions;
-use flumen_core::write::{BatchWriter, LedgerEntry};
+use flumen_core::write::{BatchWriter, LedgerEntry, RefusedRows};
 use uuid::Uuid;
 
 use super::*;
@@ -92,8 +92,8 @@ impl LoadSession for TableSession {
     fn writer(&self) -> Result<Box<dyn BatchWriter>> {
         Ok(Box::new(TableWriter { batches: Vec::new(), written: Arc::clone(&self.written) }))
     }
-    async fn quarantine(&self, rows: Vec<RecordBatch>) -> Result<()> {
-        self.table.state.lock().unwrap().quarantine = rows;
+    async fn quarantine(&self, rows: RefusedRows) -> Result<()> {
+        self.table.state.lock().unwrap().quarantine = rows.collect::<Result<_>>()?;
         Ok(())
     }
     async fn commit(self: Box<Self>, record: &LoadRecord) -> Result<Committed> {
@@ -187,6 +187,7 @@ fn job(table: &Arc<Table>, inputs: Vec<Arc<dyn Input>>) -> Ingest {
         partition_by: Vec::new(),
         indexes: Vec::new(),
         primary_key: Vec::new(),
+        spool: Spool::new(),
         fence: Fence(0),
         started: at(0),
         threads: 2,
