@@ -205,4 +205,8 @@ impl Blob for Unpacked {
     fn identity(&self) -> Result<FileIdentity> {
         self.packed.identity()
     }
+
+    fn check_unchanged(&self) -> Result<()> {
+        self.packed.check_unchanged()
+    }
 }

@@ -56,6 +56,10 @@ impl<T: FileRows> Input for FileInput<T> {
         self.0.blob().identity()
     }
 
+    fn check_unchanged(&self) -> Result<()> {
+        self.0.blob().check_unchanged()
+    }
+
     fn bytes(&self) -> Option<u64> {
         self.0.blob().size()
     }

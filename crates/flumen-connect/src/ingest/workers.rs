@@ -11,7 +11,7 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::{DataType, SchemaRef};
 use chrono::{DateTime, Utc};
 use flumen_core::contract::{Applied, InputPlan, Plan, Verdict};
-use flumen_core::error::{Error, Result};
+use flumen_core::error::{Error, ErrorKind, Result};
 use flumen_core::limits::BAD_ROWS_SHOWN;
 use flumen_core::load::{LoadId, Mode};
 use flumen_core::observe::{Event, Observer};
@@ -386,6 +386,12 @@ impl Work {
         let bad = counts.bad.into_inner();
         if cancel.is_cancelled() {
             return Err(Failed { error: Error::cancelled(), quarantine: Refused::default() });
+        }
+        // What is odd about a file that was written to meanwhile is so because of that.
+        if shared.error.as_ref().is_none_or(|error| matches!(error.kind(), ErrorKind::Data | ErrorKind::Cancelled))
+            && let Some(error) = inputs.iter().find_map(|input| input.input.check_unchanged().err())
+        {
+            return Err(Failed { error, quarantine: Refused::default() });
         }
         if bad > max_bad && shared.widen.is_empty() {
             return Err(Failed { error: too_many_bad(bad, max_bad, &shared.bad), quarantine });
