@@ -13,11 +13,12 @@ use deltalake_core::{DeltaTableError, kernel::transaction::TransactionError};
 use flumen_core::dataset::{LAKE, TableName};
 use flumen_core::{Error, ErrorKind, Result};
 use futures::TryStreamExt;
-use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::prefix::PrefixStore;
 use object_store::{ObjectStore, ObjectStoreExt};
 use url::Url;
+
+use crate::durable::DurableFileSystem;
 
 /// A storage root that holds namespaces, which hold Delta tables. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -45,7 +46,7 @@ impl Lake {
             Error::invalid(format!("{}: cannot be the root of a lake: {error}", folder.display()))
                 .hint("choose a folder whose name has letters, digits, spaces, dashes and dots only")
         })?;
-        Ok(Self { url, store: Arc::new(LocalFileSystem::new()), prefix, folder: Some(folder) })
+        Ok(Self { url, store: Arc::new(DurableFileSystem::default()), prefix, folder: Some(folder) })
     }
 
     /// The lake at `url` in an object store. `store` is that of the whole bucket (container, account): the path of `url`
