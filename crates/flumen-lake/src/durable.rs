@@ -210,10 +210,8 @@ mod tests {
         let store = DurableFileSystem::default();
         let at = Path::from_absolute_path(dir.path().join("t/_delta_log/0.json")).unwrap();
         let create = || PutOptions { mode: PutMode::Create, ..Default::default() };
-        let (one, other) = tokio::join!(
-            store.put_opts(&at, "one".into(), create()),
-            store.put_opts(&at, "other".into(), create())
-        );
+        let (one, other) =
+            tokio::join!(store.put_opts(&at, "one".into(), create()), store.put_opts(&at, "other".into(), create()));
         let (won, lost) = if one.is_ok() { ("one", other) } else { ("other", one) };
         assert!(matches!(lost, Err(Error::AlreadyExists { .. })), "{lost:?}");
         assert_eq!(store.get(&at).await.unwrap().bytes().await.unwrap(), won);

@@ -10,9 +10,9 @@ use arrow_avro::reader::{Reader, ReaderBuilder};
 use flumen_core::read::{Input, ReadOptions, ReadRequest, Splits};
 use flumen_core::{Error, Result, limits};
 
+use super::input::{FileInput, FileRows};
 use super::serial::Serial;
 use super::{Format, plain};
-use super::input::{FileInput, FileRows};
 use crate::blob::{self, Blob, Counted};
 use crate::codec;
 

@@ -13,9 +13,9 @@ use arrow_ipc::reader::{FileReader, StreamReader};
 use flumen_core::read::{Input, ReadOptions, ReadRequest, Splits};
 use flumen_core::{Error, Result, limits};
 
+use super::input::{FileInput, FileRows};
 use super::serial::Serial;
 use super::{Format, plain};
-use super::input::{FileInput, FileRows};
 use crate::blob::Blob;
 
 /// The bytes that begin a file.

@@ -20,8 +20,8 @@ use parquet::arrow::arrow_reader::{
 use parquet::basic::Type as PhysicalType;
 use parquet::errors::ParquetError;
 
-use super::{Format, plain};
 use super::input::{FileInput, FileRows};
+use super::{Format, plain};
 use crate::blob::Blob;
 
 /// The bytes at the beginning and at the end of a file.

@@ -399,7 +399,8 @@ impl LoadSession for FileSession {
             }
             part.finish()
         });
-        let whole = writing.await.map_err(|error| Error::internal("the quarantine was not written").caused_by(error))??;
+        let whole =
+            writing.await.map_err(|error| Error::internal("the quarantine was not written").caused_by(error))??;
         self.target.publish(&whole.name, whole.temporary.path()).await.map(|_| ())
     }
 

@@ -55,7 +55,7 @@ impl LocalFile {
         let file = File::open(&path).map_err(|error| Error::io(&address, error))?;
         let about = file.metadata().map_err(|error| Error::io(&address, error))?;
         if about.is_dir() {
-            return Err(Error::io(&address, std::io::Error::from(std::io::ErrorKind::IsADirectory)));
+            return Err(Error::io(&address, std::io::Error::from(ErrorKind::IsADirectory)));
         }
         // A pipe (`<(zcat x)`) has no size, and is empty at a second reading.
         let size = about.is_file().then_some(about.len());

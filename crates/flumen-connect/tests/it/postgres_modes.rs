@@ -7,8 +7,8 @@ use flumen_core::ErrorKind;
 use flumen_core::load::{Fence, LoadId, Mode};
 use flumen_core::write::{RefusedRows, Sink, quarantine_schema};
 
-use crate::postgres_server::server;
 use crate::postgres_sink::{LEFT, load, load_request, options, people, record, request, sink, sink_of, write};
+use flumen_testkit::postgres::server;
 
 fn merge() -> Mode {
     Mode::Merge { keys: vec!["id".into()], delete_flag: None }

@@ -26,13 +26,7 @@ fn quarantine_key(load: &LoadId) -> String {
 }
 
 /// Writes `rows` of `load` to `table`, in the place of those that it wrote before.
-pub(crate) async fn write(
-    table: &Table,
-    load: &LoadId,
-    attempt: Uuid,
-    rows: RefusedRows,
-    note: &Note,
-) -> Result<()> {
+pub(crate) async fn write(table: &Table, load: &LoadId, attempt: Uuid, rows: RefusedRows, note: &Note) -> Result<()> {
     let current = table.snapshot().await?;
     let mut rows = rows.peekable();
     if current.is_none() && rows.peek().is_none() {
