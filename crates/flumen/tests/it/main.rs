@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on should fail")]
 
 mod cli;
+mod clouds;
 mod faults;
 mod ingest;
 mod postgres;
