@@ -18,7 +18,7 @@ use object_store::prefix::PrefixStore;
 use object_store::{ObjectStore, ObjectStoreExt};
 use url::Url;
 
-use crate::durable::DurableFileSystem;
+use flumen_project::durable::DurableFileSystem;
 
 /// A storage root that holds namespaces, which hold Delta tables. Cheap to clone.
 #[derive(Clone, Debug)]

@@ -8,11 +8,10 @@
 //! - [`engine`]: SQL over the lake's tables and over files in place.
 //!
 //! Every change is one Delta commit, made by the loop in `commit.rs`: look at the latest snapshot, decide, try to write the
-//! next version, and decide again if somebody else was faster. `durable.rs` has what it takes on a local disk for a commit to
-//! survive a loss of power.
+//! next version, and decide again if somebody else was faster. On a local disk, commits survive a loss of
+//! power (`flumen_project::durable`).
 
 mod commit;
-mod durable;
 pub mod engine;
 pub mod lake;
 pub mod ledger;

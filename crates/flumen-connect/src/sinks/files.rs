@@ -16,6 +16,7 @@ use async_trait::async_trait;
 use flumen_core::load::{Committed, LoadId, LoadRecord, LoadRequest, Mode};
 use flumen_core::write::{BatchWriter, LedgerEntry, LoadSession, RefusedRows, Sink, TableState, quarantine_schema};
 use flumen_core::{Error, Result};
+use flumen_project::durable::{create_folders, sync_folder};
 use flumen_project::store::{object_store_for, store_error};
 use flumen_project::{Environment, Project, StoreAt};
 use object_store::{ObjectStoreExt, PutPayload, WriteMultipart};
@@ -136,7 +137,7 @@ impl Target {
     fn begin_as(&self, name: String, load: &LoadId, schema: &SchemaRef, encoding: Encoding) -> Result<Part> {
         let temporary = match &self.place {
             Place::Folder(folder) => {
-                fs::create_dir_all(folder).map_err(|error| Error::io(folder.display(), error))?;
+                create_folders(folder).map_err(|error| Error::io(folder.display(), error))?;
                 Temporary::Beside(folder.join(format!(".{name}.flumen-{}.tmp", load.short())))
             }
             Place::Store(_, spool) => Temporary::Spooled(spool.file(&self.address)?),
@@ -152,8 +153,7 @@ impl Target {
         match &self.place {
             Place::Folder(folder) => {
                 fs::rename(temporary, folder.join(name)).map_err(failed)?;
-                // The rename is durable once its folder is.
-                fs::File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed)?;
+                sync_folder(folder).map_err(failed)?;
             }
             Place::Store(store, _) => {
                 let refused = |error| store_error(&self.address, error);
@@ -179,11 +179,12 @@ impl Target {
         match &self.place {
             Place::Folder(folder) => {
                 let failed = |error| Error::io(folder.join(name).display(), error);
-                fs::create_dir_all(folder).map_err(failed)?;
+                create_folders(folder).map_err(failed)?;
                 let mut file = tempfile::NamedTempFile::new_in(folder).map_err(failed)?;
                 std::io::Write::write_all(&mut file, &content).map_err(failed)?;
                 file.as_file().sync_all().map_err(failed)?;
                 file.persist(folder.join(name)).map_err(|error| failed(error.error))?;
+                sync_folder(folder).map_err(failed)?;
             }
             Place::Store(store, _) => {
                 let put = store.store.put(&store.path.clone().join(name), PutPayload::from(content)).await;

@@ -30,8 +30,8 @@ use super::convert::Conversion;
 use super::output::{Output, Syncing, local_path};
 use super::partition::{Partition, Partitioning};
 use super::stats::delta_stats;
-use crate::durable::sync_folder;
 use crate::lake::{LOAD_FOLDER, Table};
+use flumen_project::durable::sync_folder;
 
 /// A data file that is complete, but that no commit names yet.
 #[derive(Debug, Clone)]

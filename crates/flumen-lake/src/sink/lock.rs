@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use flumen_core::{Error, Result};
 
-use crate::durable::create_folders;
+use flumen_project::durable::create_folders;
 
 /// A lock that is held. Dropping it lets go.
 #[derive(Debug)]

@@ -13,8 +13,8 @@ use object_store::{MultipartUpload, ObjectStoreExt, PutPayload};
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 
-use crate::durable::create_folders;
 use crate::lake::Table;
+use flumen_project::durable::create_folders;
 
 /// A file on its way from memory to the disk.
 pub(crate) type Syncing = JoinHandle<io::Result<()>>;

@@ -14,8 +14,8 @@ use parquet::file::reader::{FileReader, SerializedFileReader};
 use super::files::{LoadFiles, NewFile};
 use super::output::{Output, local_path};
 use super::stats::delta_stats;
-use crate::durable::create_folders;
 use crate::types::same_type;
+use flumen_project::durable::create_folders;
 
 /// Whether a file with the columns `file` can be part of a table whose load has the columns `load` (as the table keeps
 /// them): the same columns, lineage aside, under the same names, in types that need no conversion.

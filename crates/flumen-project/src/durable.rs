@@ -1,8 +1,8 @@
 //! What makes a write survive a loss of power: bytes are on the disk before a name leads to them, and names are before
 //! anybody is told of them.
 //!
-//! A commit is therefore never seen without its data: data files are synced while the load goes on, and all of them before
-//! the commit; the file of the commit is synced before it gets its name, and the folder after it.
+//! A commit of the lake is therefore never seen without its data: data files are synced while the load goes on, and all of
+//! them before the commit; the file of the commit is synced before it gets its name, and the folder after it.
 
 use std::fmt;
 use std::fs::{self, File};
@@ -21,40 +21,51 @@ use object_store::{
 };
 
 /// Makes `folder` and the folders above it that are missing. Each is synced into the one above.
-pub(crate) fn create_folders(folder: &FsPath) -> io::Result<()> {
+pub fn create_folders(folder: &FsPath) -> io::Result<()> {
+    let above = match folder.parent() {
+        Some(above) if above.as_os_str().is_empty() => FsPath::new("."),
+        Some(above) => above,
+        None => return Ok(()),
+    };
     match fs::create_dir(folder) {
-        Ok(()) => folder.parent().map_or(Ok(()), sync_folder),
-        Err(error) if error.kind() == ErrorKind::AlreadyExists && folder.is_dir() => Ok(()),
-        Err(error) if error.kind() == ErrorKind::NotFound => match folder.parent() {
-            Some(above) => {
-                create_folders(above)?;
-                create_folders(folder)
-            }
-            None => Err(error),
-        },
+        Ok(()) => sync_folder(above),
+        Err(_) if folder.is_dir() => Ok(()),
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            create_folders(above)?;
+            create_folders(folder)
+        }
         Err(error) => Err(error),
     }
 }
 
 /// Waits until the disk has the names in `folder`.
 #[cfg(unix)]
-pub(crate) fn sync_folder(folder: &FsPath) -> io::Result<()> {
-    match File::open(folder)?.sync_all() {
-        // Some file systems of a network cannot do it, and need not.
-        Err(error) if matches!(error.kind(), ErrorKind::InvalidInput | ErrorKind::Unsupported) => Ok(()),
+pub fn sync_folder(folder: &FsPath) -> io::Result<()> {
+    match File::open(folder).and_then(|folder| folder.sync_all()) {
+        // Some file systems of a network cannot do it, and need not; and one may be let write into a folder, but not look
+        // into it.
+        Err(error)
+            if matches!(
+                error.kind(),
+                ErrorKind::InvalidInput | ErrorKind::Unsupported | ErrorKind::PermissionDenied
+            ) =>
+        {
+            Ok(())
+        }
         done => done,
     }
 }
 
+/// Waits until the disk has the names in `folder`.
 #[cfg(not(unix))]
-pub(crate) fn sync_folder(_: &FsPath) -> io::Result<()> {
+pub fn sync_folder(_: &FsPath) -> io::Result<()> {
     // A folder cannot be opened there; its names are in the journal of the file system.
     Ok(())
 }
 
 /// The local disk as a store whose writes survive a loss of power. All else is [`LocalFileSystem`]'s.
 #[derive(Debug, Default)]
-pub(crate) struct DurableFileSystem(LocalFileSystem);
+pub struct DurableFileSystem(LocalFileSystem);
 
 impl fmt::Display for DurableFileSystem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
