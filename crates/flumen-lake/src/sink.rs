@@ -24,15 +24,14 @@ use std::collections::{HashMap, HashSet};
 use std::path::Path as FsPath;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use arrow::array::RecordBatch;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use async_trait::async_trait;
 use deltalake_core::kernel::{Add, Remove, Transaction};
 use flumen_core::clock::{Clock, Ids};
 use flumen_core::dataset::TableName;
 use flumen_core::load::{Committed, Fence, LoadId, LoadRecord, LoadRequest, Mode};
-use flumen_core::write::{BatchWriter, LedgerEntry, LoadSession, Sink, TableState};
-use flumen_core::{Error, Result};
+use flumen_core::write::{BatchWriter, LedgerEntry, LoadSession, RefusedRows, Sink, TableState};
+use flumen_core::{Error, ErrorKind, Result};
 use futures::TryStreamExt;
 use object_store::path::Path;
 use serde_json::{Map, Value, json};
@@ -443,7 +442,7 @@ impl LoadSession for LakeSession {
         takeover::take_over(&self.files, path)
     }
 
-    async fn quarantine(&self, rows: Vec<RecordBatch>) -> Result<()> {
+    async fn quarantine(&self, rows: RefusedRows) -> Result<()> {
         let table = self.table.quarantine()?;
         let note = Note {
             operation: "WRITE",
@@ -459,8 +458,10 @@ impl LoadSession for LakeSession {
         match self.try_commit(record).await {
             Ok(committed) => Ok(committed),
             Err(error) => {
-                // Why it failed counts; what cannot be removed now, the next attempt at this load sweeps away.
-                let _ = self.remove_files().await;
+                if !self.settled {
+                    // Why it failed counts; what cannot be removed now, the next attempt at this load sweeps away.
+                    let _ = self.remove_files().await;
+                }
                 Err(error)
             }
         }
@@ -497,8 +498,12 @@ impl LakeSession {
         if let Some(named) = &self.named {
             named.catalog.check_live(&self.table).await?;
         }
-        let version = commit(&self.table, &mut change, &self.note).await?;
-        self.settled = true;
+        let committed = commit(&self.table, &mut change, &self.note).await;
+        let is_open = |error: &Error| error.kind() == ErrorKind::Unavailable && self.table.folder().is_none();
+        // A store that stopped answering may have taken the commit, or may take it yet: then the files are the table's. If
+        // it does not, nobody sees them, and the next attempt at this load sweeps them away.
+        self.settled = committed.as_ref().err().is_none_or(is_open);
+        let version = committed?;
         let superseded: HashSet<Path> =
             self.rewriting.take().map(|of| of.superseded.into_iter().collect()).unwrap_or_default();
         let ours = written.into_iter().filter(|file| !superseded.contains(&Path::from(file.path.as_str())));

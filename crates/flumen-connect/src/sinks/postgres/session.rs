@@ -3,11 +3,10 @@
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use arrow::array::RecordBatch;
 use arrow::datatypes::{DataType, Field};
 use async_trait::async_trait;
 use flumen_core::load::{Committed, LOAD_COLUMN, LoadRecord, LoadRequest, Mode};
-use flumen_core::write::{BatchWriter, LoadSession};
+use flumen_core::write::{BatchWriter, LoadSession, RefusedRows};
 use flumen_core::{Error, ErrorKind, Result};
 use tokio_postgres::error::Severity;
 use tokio_postgres::Client;
@@ -213,7 +212,7 @@ impl LoadSession for Session {
         }
     }
 
-    async fn quarantine(&self, rows: Vec<RecordBatch>) -> Result<()> {
+    async fn quarantine(&self, rows: RefusedRows) -> Result<()> {
         quarantine::write(&self.target, &self.plan.request.load, rows).await
     }
 
