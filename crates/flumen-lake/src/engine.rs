@@ -11,6 +11,7 @@
 //! - `system.rs`: the tables `flumen.loads` and `flumen.drift`.
 //! - `names.rs`: column names without regard to case.
 //! - `labels.rs`: what the columns of an answer are called.
+//! - `rules.rs`: what is added to DataFusion's planning.
 //! - `errors.rs`: DataFusion's errors in our words.
 
 mod errors;
@@ -18,6 +19,7 @@ mod files;
 mod labels;
 mod lake_table;
 mod names;
+mod rules;
 mod session;
 mod statements;
 mod statistics;
