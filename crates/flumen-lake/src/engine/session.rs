@@ -4,10 +4,10 @@
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
+use datafusion::execution::FunctionRegistry;
 use datafusion::execution::SessionStateBuilder;
 use datafusion::execution::memory_pool::{FairSpillPool, TrackConsumersPool};
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
-use datafusion::execution::FunctionRegistry;
 use datafusion::execution::session_state::SessionState;
 use datafusion::prelude::SessionConfig;
 use flumen_core::{Error, Result};
@@ -52,12 +52,17 @@ pub(super) fn state(memory_bytes: usize, threads: Option<usize>) -> Result<Sessi
         .with_memory_pool(Arc::new(pool))
         .build_arc()
         .map_err(|error| Error::internal("the SQL engine did not start").caused_by(error))?;
-    let mut state = SessionStateBuilder::new().with_config(config).with_runtime_env(runtime).with_default_features()
+    let mut state = SessionStateBuilder::new()
+        .with_config(config)
+        .with_runtime_env(runtime)
+        .with_default_features()
         .with_optimizer_rules(rules::logical())
         .with_physical_optimizer_rules(rules::physical())
         .build();
     for function in rules::aggregates() {
-        state.register_udaf(function).map_err(|error| Error::internal("the SQL engine did not start").caused_by(error))?;
+        state
+            .register_udaf(function)
+            .map_err(|error| Error::internal("the SQL engine did not start").caused_by(error))?;
     }
     Ok(state)
 }

@@ -100,7 +100,8 @@ impl AggregateUDFImpl for Average {
     }
 
     fn state_fields(&self, arguments: StateFieldsArgs) -> Result<Vec<FieldRef>> {
-        let Some(input) = arguments.input_fields.first().filter(|field| average_type(field.data_type()).is_some()) else {
+        let Some(input) = arguments.input_fields.first().filter(|field| average_type(field.data_type()).is_some())
+        else {
             return self.others.state_fields(arguments);
         };
         let name = |part: &str| format!("{}[{part}]", arguments.name);
@@ -221,10 +222,7 @@ impl Accumulator for Averaging {
             return Ok(vec![ScalarValue::List(ScalarValue::new_list_nullable(&values, &self.of))]);
         }
         let sum = (self.count > 0).then_some(self.sum);
-        Ok(vec![
-            ScalarValue::Int64(Some(self.count)),
-            ScalarValue::Decimal128(sum, DECIMAL128_MAX_PRECISION, scale),
-        ])
+        Ok(vec![ScalarValue::Int64(Some(self.count)), ScalarValue::Decimal128(sum, DECIMAL128_MAX_PRECISION, scale)])
     }
 
     fn merge_batch(&mut self, states: &[ArrayRef]) -> Result<()> {
@@ -355,7 +353,8 @@ fn from_sums(aggregate: &Aggregate) -> Result<Option<LogicalPlan>> {
         });
     }
     let inner = Arc::new(LogicalPlan::Aggregate(inner));
-    Projection::try_new_with_schema(output, inner, Arc::clone(&aggregate.schema)).map(|of| Some(LogicalPlan::Projection(of)))
+    Projection::try_new_with_schema(output, inner, Arc::clone(&aggregate.schema))
+        .map(|of| Some(LogicalPlan::Projection(of)))
 }
 
 /// The average of decimals that `expr` is.

@@ -6,8 +6,8 @@
 
 use datafusion::arrow::datatypes::DataType;
 use datafusion::common::DFSchema;
-use datafusion::common::tree_node::Transformed;
 use datafusion::common::Result;
+use datafusion::common::tree_node::Transformed;
 use datafusion::logical_expr::expr::{BinaryExpr, InList};
 use datafusion::logical_expr::utils::{conjunction, split_conjunction, split_conjunction_owned};
 use datafusion::logical_expr::{Expr, ExprSchemable, Filter, LogicalPlan, Operator};
@@ -61,18 +61,19 @@ fn effort(condition: &Expr, schema: &DFSchema) -> Effort {
         _ => Effort::Other,
     };
     match condition {
-        Expr::BinaryExpr(BinaryExpr { left, op, right }) if compares(*op) => {
-            match (left.as_ref(), right.as_ref()) {
-                (column @ Expr::Column(_), Expr::Literal(..)) | (Expr::Literal(..), column @ Expr::Column(_)) => {
-                    of_column(column)
-                }
-                (column @ Expr::Column(_), Expr::Column(_)) if of_column(column) == Effort::Constant => Effort::Columns,
-                _ => Effort::Other,
+        Expr::BinaryExpr(BinaryExpr { left, op, right }) if compares(*op) => match (left.as_ref(), right.as_ref()) {
+            (column @ Expr::Column(_), Expr::Literal(..)) | (Expr::Literal(..), column @ Expr::Column(_)) => {
+                of_column(column)
             }
+            (column @ Expr::Column(_), Expr::Column(_)) if of_column(column) == Effort::Constant => Effort::Columns,
+            _ => Effort::Other,
+        },
+        Expr::BinaryExpr(BinaryExpr { left, op: Operator::Or, right }) => {
+            effort(left, schema).max(effort(right, schema))
         }
-        Expr::BinaryExpr(BinaryExpr { left, op: Operator::Or, right }) => effort(left, schema).max(effort(right, schema)),
         Expr::InList(InList { expr, list, .. })
-            if matches!(expr.as_ref(), Expr::Column(_)) && list.iter().all(|value| matches!(value, Expr::Literal(..))) =>
+            if matches!(expr.as_ref(), Expr::Column(_))
+                && list.iter().all(|value| matches!(value, Expr::Literal(..))) =>
         {
             of_column(expr).max(Effort::Columns)
         }

@@ -9,7 +9,9 @@ use datafusion::catalog::default_table_source::source_as_provider;
 use datafusion::common::{Column, DFSchema, ScalarValue};
 use datafusion::logical_expr::expr::{BinaryExpr, InList};
 use datafusion::logical_expr::utils::split_conjunction;
-use datafusion::logical_expr::{Distinct, Expr, FetchType, Join, JoinType, LogicalPlan, Operator, TableProviderFilterPushDown, TableScan};
+use datafusion::logical_expr::{
+    Distinct, Expr, FetchType, Join, JoinType, LogicalPlan, Operator, TableProviderFilterPushDown, TableScan,
+};
 
 /// The part of rows that an equality keeps when nothing is known of the values.
 const EQUAL: f64 = 0.1;
@@ -43,7 +45,9 @@ impl Estimate {
     pub fn of(plan: &LogicalPlan) -> Option<Self> {
         match plan {
             LogicalPlan::TableScan(scan) => of_scan(scan),
-            LogicalPlan::SubqueryAlias(alias) => Some(Self::of(&alias.input)?.renamed(alias.input.schema(), &alias.schema)),
+            LogicalPlan::SubqueryAlias(alias) => {
+                Some(Self::of(&alias.input)?.renamed(alias.input.schema(), &alias.schema))
+            }
             LogicalPlan::Projection(projection) => {
                 let input = Self::of(&projection.input)?;
                 let named = projection.expr.iter().zip(columns(&projection.schema));

@@ -136,7 +136,8 @@ impl Costs {
                 None => pairs.push((set, l.min(r), l_rows.min(r_rows))),
             }
         }
-        let mut edges: Vec<(Set, f64)> = pairs.into_iter().map(|(set, domain, most)| (set, 1.0 / domain.min(most).max(1.0))).collect();
+        let mut edges: Vec<(Set, f64)> =
+            pairs.into_iter().map(|(set, domain, most)| (set, 1.0 / domain.min(most).max(1.0))).collect();
         let all = estimates.iter().cloned().reduce(Estimate::beside)?;
         for condition in &parts.conditions {
             edges.push((parts.set_of(condition), all.part(condition)));
@@ -147,7 +148,8 @@ impl Costs {
     /// The rows of the join of `left` and `right`, whose own rows are known.
     fn joined(&self, (left, left_rows): (Set, f64), (right, right_rows): (Set, f64)) -> f64 {
         let both = left | right;
-        let between = self.edges.iter().filter(|(set, _)| set & both == *set && set & left != *set && set & right != *set);
+        let between =
+            self.edges.iter().filter(|(set, _)| set & both == *set && set & left != *set && set & right != *set);
         let rows = between.fold(left_rows * right_rows, |rows, (_, part)| rows * part);
         rows.max(1.0)
     }
@@ -162,9 +164,7 @@ impl Costs {
 
     fn of_tree(&self, tree: &Tree) -> Planned {
         match tree {
-            Tree::Part(index) => {
-                Planned { set: 1 << index, rows: self.rows[*index], cost: 0.0, tree: tree.clone() }
-            }
+            Tree::Part(index) => Planned { set: 1 << index, rows: self.rows[*index], cost: 0.0, tree: tree.clone() },
             Tree::Join(left, right) => self.join(&self.of_tree(left), &self.of_tree(right)),
         }
     }
@@ -344,7 +344,8 @@ fn pushed_down(join: &Join) -> Result<Option<LogicalPlan>> {
         return Ok(None);
     }
     let of_left = |column: &Column| join.left.schema().has_column(column);
-    let mut looked_at: Vec<Column> = join.on.iter().flat_map(|(left, _)| left.column_refs().into_iter().cloned()).collect();
+    let mut looked_at: Vec<Column> =
+        join.on.iter().flat_map(|(left, _)| left.column_refs().into_iter().cloned()).collect();
     if let Some(filter) = &join.filter {
         looked_at.extend(filter.column_refs().into_iter().filter(|column| of_left(column)).cloned());
     }
@@ -371,4 +372,3 @@ fn pushed_down(join: &Join) -> Result<Option<LogicalPlan>> {
     let Ok(joined) = Assembly::new(&parts).build(&tree) else { return Ok(None) };
     Ok(with_columns(joined, &join.schema).ok())
 }
-

@@ -13,7 +13,7 @@ use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_expr::{EquivalenceProperties, LexOrdering, PhysicalExpr, PhysicalSortExpr};
 use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType, ReplaceChildrenOptions};
-use datafusion::physical_plan::metrics::{BaselineMetrics, ExecutionPlanMetricsSet, MetricsSet};
+use datafusion::physical_plan::metrics::{BaselineMetrics, Count, ExecutionPlanMetricsSet, MetricBuilder, MetricsSet};
 use datafusion::physical_plan::sorts::sort::SortExec;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::streaming::{PartitionStream, StreamingTableExec};
@@ -148,9 +148,11 @@ impl ExecutionPlan for FirstRowsExec {
         let stream = match &self.numbered {
             None => passed_on(input, kept, metrics).boxed(),
             Some(schema) => {
-                let reservation = MemoryConsumer::new("FirstRowsExec").with_can_spill(true).register(context.memory_pool());
+                let reservation =
+                    MemoryConsumer::new("FirstRowsExec").with_can_spill(true).register(context.memory_pool());
                 let (wanted, schema) = (self.wanted.clone(), Arc::clone(schema));
-                let work = Numbering { wanted, schema, kept, reservation, metrics, context };
+                let sorted = MetricBuilder::new(&self.metrics).counter("sorted", partition);
+                let work = Numbering { wanted, schema, kept, reservation, metrics, sorted, context };
                 futures::stream::once(work.run(input)).try_flatten().boxed()
             }
         };
@@ -214,6 +216,8 @@ struct Numbering {
     kept: Kept,
     reservation: MemoryReservation,
     metrics: BaselineMetrics,
+    /// Whether the groups had to be sorted.
+    sorted: Count,
     context: Arc<TaskContext>,
 }
 
@@ -242,6 +246,7 @@ impl Numbering {
 
     /// There are more groups than memory: sorts what is left, on disk if need be, and counts.
     fn sort(mut self, input: SendableRecordBatchStream) -> Result<Batches> {
+        self.sorted.add(1);
         let input_schema = input.schema();
         let kept = self.kept.take_all()?;
         self.reservation.free();

@@ -3,14 +3,14 @@
 use std::cmp::Ordering;
 use std::sync::Arc;
 
+use datafusion::arrow::array::UInt32Array;
 use datafusion::arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
 use datafusion::arrow::compute::{SortOptions, interleave_record_batch, take_record_batch};
 use datafusion::arrow::datatypes::{
-    ArrowPrimitiveType, DataType, Date32Type, Date64Type, Field, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type,
-    Int64Type, Schema, SchemaRef, TimeUnit, TimestampMicrosecondType, TimestampMillisecondType, TimestampNanosecondType,
-    TimestampSecondType, UInt8Type, UInt16Type, UInt32Type, UInt64Type,
+    ArrowPrimitiveType, DataType, Date32Type, Date64Type, Field, Float32Type, Float64Type, Int8Type, Int16Type,
+    Int32Type, Int64Type, Schema, SchemaRef, TimeUnit, TimestampMicrosecondType, TimestampMillisecondType,
+    TimestampNanosecondType, TimestampSecondType, UInt8Type, UInt16Type, UInt32Type, UInt64Type,
 };
-use datafusion::arrow::array::UInt32Array;
 use datafusion::arrow::row::{RowConverter, Rows, SortField};
 use datafusion::common::Result;
 use datafusion::physical_expr::PhysicalExpr;
@@ -138,7 +138,8 @@ impl Kept {
             Order::Any => {}
             Order::Value(options) => {
                 values = order.first().map(|column| sortable_values(column, *options));
-                nulls = order.first().and_then(|column| column.logical_nulls()).map(|nulls| (nulls, options.nulls_first));
+                nulls =
+                    order.first().and_then(|column| column.logical_nulls()).map(|nulls| (nulls, options.nulls_first));
             }
             Order::Rows(converter) => sortable = Some(converter.convert_columns(&order)?),
         }
@@ -299,7 +300,8 @@ impl Kept {
     pub(super) fn into_numbered(self, size: usize) -> impl Iterator<Item = Result<(RecordBatch, Vec<u64>)>> + Send {
         let Self { single, several, batches, schema, .. } = self;
         let empty = RecordBatch::new_empty(schema);
-        let batches: Vec<RecordBatch> = batches.into_iter().map(|held| held.batch.unwrap_or_else(|| empty.clone())).collect();
+        let batches: Vec<RecordBatch> =
+            batches.into_iter().map(|held| held.batch.unwrap_or_else(|| empty.clone())).collect();
         let first = single.into_iter().flatten().map(|place| (place, 1));
         let rest = several.into_iter().flat_map(|group| group.into_iter().zip(1_u64..));
         let mut rows = first.chain(rest);
@@ -339,8 +341,7 @@ fn owned(batch: &RecordBatch) -> Result<RecordBatch> {
 /// Whether values of `data_type` have a form of 64 bits that compares as they sort.
 fn is_plain(data_type: &DataType) -> bool {
     use DataType as D;
-    data_type.is_integer()
-        || matches!(data_type, D::Float32 | D::Float64 | D::Date32 | D::Date64 | D::Timestamp(..))
+    data_type.is_integer() || matches!(data_type, D::Float32 | D::Float64 | D::Date32 | D::Date64 | D::Timestamp(..))
 }
 
 /// The values of `column` in a form that compares as they sort. Nulls have any.
