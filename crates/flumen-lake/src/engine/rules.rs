@@ -4,6 +4,7 @@
 mod average;
 mod cheap_first;
 mod decimals;
+mod early_rows;
 mod estimate;
 mod first_rows;
 mod join_order;
@@ -40,6 +41,8 @@ pub(super) fn physical() -> Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>> {
     let mut rules = PhysicalOptimizer::new().rules;
     // Before rows are spread over threads and sorted.
     before(&mut rules, "EnsureRequirements", Arc::new(first_rows::FirstRows));
+    // After joins have told scans what they look for.
+    before(&mut rules, "SanityCheckPlan", Arc::new(early_rows::EarlyRows));
     rules
 }
 

@@ -13,6 +13,7 @@ use datafusion::catalog::{
     TableProvider,
 };
 use datafusion::common::{DataFusionError, Result as DataFusionResult, TableReference};
+use datafusion::logical_expr::TableType;
 use flumen_core::dataset::{Dataset, TableName};
 use flumen_core::error::nearest;
 use flumen_core::read::FileReader;
@@ -279,6 +280,11 @@ impl SchemaProvider for Namespace {
             None => found.system.remove(table),
         };
         Ok(table)
+    }
+
+    async fn table_type(&self, name: &str) -> DataFusionResult<Option<TableType>> {
+        // Lists of tables ask for nothing else: no table has to be read for them.
+        Ok(self.table_exist(name).then_some(TableType::Base))
     }
 
     fn table_exist(&self, name: &str) -> bool {
