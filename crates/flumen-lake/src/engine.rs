@@ -15,6 +15,7 @@
 //! - `system.rs`: the tables `flumen.loads` and `flumen.drift`.
 //! - `names.rs`: column names without regard to case.
 //! - `labels.rs`: what the columns of an answer are called.
+//! - `rules.rs`: what is added to DataFusion's planning.
 //! - `errors.rs`: DataFusion's errors in our words.
 
 mod block;
@@ -30,6 +31,7 @@ mod labels;
 mod lake_table;
 mod names;
 mod references;
+mod rules;
 mod session;
 mod statements;
 mod statistics;
@@ -244,7 +246,7 @@ impl Engine {
         }
         schemas.extend(found.bare.values().map(|provider| provider.schema()));
         names::respell(statement, &schemas);
-        let listed = if lists { self.tables.list().await? } else { Vec::new() };
+        let listed = if lists { self.tables.listed().await? } else { Vec::new() };
         state.register_catalog_list(tables::catalogs(&self.tables, found, &listed));
         Ok(SessionContext::new_with_state(state))
     }

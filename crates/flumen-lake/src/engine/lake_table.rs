@@ -13,6 +13,7 @@ use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::stats::Precision;
 use datafusion::common::{ColumnStatistics, DFSchema, Result as DataFusionResult, ScalarValue, Statistics};
 use datafusion::datasource::listing::PartitionedFile;
+use datafusion::datasource::physical_plan::parquet::CachedParquetFileReaderFactory;
 use datafusion::datasource::physical_plan::{FileGroup, FileScanConfigBuilder, ParquetSource};
 use datafusion::datasource::source::DataSourceExec;
 use datafusion::datasource::table_schema::TableSchema;
@@ -196,6 +197,11 @@ impl TableProvider for LakeTable {
         let groups = FileGroup::new(files).split_files(session.config().target_partitions().max(1));
         let options = session.table_options().parquet.clone();
         let source = ParquetSource::new(self.scanned.clone()).with_table_parquet_options(options);
+        // What one query has read of the files' own descriptions serves the next ones.
+        let runtime = session.runtime_env();
+        let known = runtime.cache_manager.get_file_metadata_cache();
+        let reader = CachedParquetFileReaderFactory::new(runtime.object_store(&self.store)?, known);
+        let source = source.with_parquet_file_reader_factory(Arc::new(reader));
         let scan = FileScanConfigBuilder::new(self.store.clone(), Arc::new(source))
             .with_file_groups(groups)
             .with_statistics(statistics)

@@ -3,7 +3,7 @@
 //! Every name is looked up before the query is planned, so that a wrong one is an error with the nearest right one, and
 //! each table is read at one version however often the query names it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -29,7 +29,7 @@ use super::lake_table::{Contents, LakeTable};
 use super::time_travel::version_at;
 use super::{columns, errors, external, system};
 use super::session::{LAKE_CATALOG, SESSION_SCHEMA};
-use crate::catalog::{Catalog, Entry, ExternalEntry, Listed, Located, State, ViewEntry, schema_of};
+use crate::catalog::{Catalog, Entry, ExternalEntry, Kind, Listed, Located, State, ViewEntry, schema_of};
 use crate::lake::Table;
 
 /// Where tables come from. Shared by all queries of a session.
@@ -402,21 +402,18 @@ fn unquoted(name: &str) -> Error {
 }
 
 /// The catalogs of one query: what was found for it, and behind that the whole lake for `information_schema`.
-pub(super) fn catalogs(tables: &Arc<Tables>, found: Found, listed: &[TableName]) -> Arc<dyn CatalogProviderList> {
+pub(super) fn catalogs(tables: &Arc<Tables>, found: Found, listed: &[Listed]) -> Arc<dyn CatalogProviderList> {
     let found = Arc::new(found);
-    let mut namespaces: HashMap<String, Vec<String>> = HashMap::new();
-    for name in listed.iter().chain(found.lake.keys()) {
-        let names = namespaces.entry(name.namespace.clone()).or_default();
-        if !names.contains(&name.table) {
-            names.push(name.table.clone());
-        }
+    let mut namespaces: HashMap<String, Names> = HashMap::new();
+    let kind = |listed: &Listed| if listed.kind == Kind::View { TableType::View } else { TableType::Base };
+    let known = listed.iter().map(|listed| (&listed.name, kind(listed)));
+    for (name, kind) in found.lake.iter().map(|(name, table)| (name, table.table_type())).chain(known) {
+        namespaces.entry(name.namespace.clone()).or_default().insert(name.table.clone(), kind);
     }
     if !found.system.is_empty() || !listed.is_empty() {
         let names = namespaces.entry(system::NAMESPACE.to_owned()).or_default();
         for name in system::TABLES {
-            if !names.iter().any(|known| known == name) {
-                names.push(name.to_owned());
-            }
+            names.entry(name.to_owned()).or_insert(TableType::View);
         }
     }
     let catalog = LakeCatalog { tables: Arc::clone(tables), found, namespaces };
@@ -429,8 +426,11 @@ pub(super) fn catalogs(tables: &Arc<Tables>, found: Found, listed: &[TableName])
 struct LakeCatalog {
     tables: Arc<Tables>,
     found: Arc<Found>,
-    namespaces: HashMap<String, Vec<String>>,
+    namespaces: HashMap<String, Names>,
 }
+
+/// The tables of a namespace.
+type Names = BTreeMap<String, TableType>;
 
 impl CatalogProvider for LakeCatalog {
     fn schema_names(&self) -> Vec<String> {
@@ -458,7 +458,7 @@ impl CatalogProvider for LakeCatalog {
 #[derive(Debug)]
 struct Namespace {
     name: String,
-    names: Vec<String>,
+    names: Names,
     tables: Arc<Tables>,
     found: Arc<Found>,
 }
@@ -466,7 +466,7 @@ struct Namespace {
 #[async_trait]
 impl SchemaProvider for Namespace {
     fn table_names(&self) -> Vec<String> {
-        self.names.clone()
+        self.names.keys().cloned().collect()
     }
 
     async fn table(&self, table: &str) -> DataFusionResult<Option<Arc<dyn TableProvider>>> {
@@ -493,8 +493,13 @@ impl SchemaProvider for Namespace {
         Ok(found.lake.remove(&name).or_else(|| found.system.remove(table)))
     }
 
+    async fn table_type(&self, name: &str) -> DataFusionResult<Option<TableType>> {
+        // Lists of tables ask for nothing else: no table has to be read for them.
+        Ok(self.names.get(name).copied())
+    }
+
     fn table_exist(&self, name: &str) -> bool {
-        self.names.iter().any(|known| known == name)
+        self.names.contains_key(name)
     }
 }
 
