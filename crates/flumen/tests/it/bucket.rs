@@ -1,5 +1,5 @@
-//! A bucket that speaks as S3 does, in the test's process: listing in pages, ranges, conditional PUT, uploads in parts, deletion
-//! of many at once. Signatures are looked at no further than the name of the key.
+//! A bucket that speaks as S3 does, in the test's process: listing in pages, ranges, conditional PUT, copies, uploads in parts,
+//! deletion of many at once. Signatures are looked at no further than the name of the key.
 
 use std::collections::hash_map::DefaultHasher;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -203,6 +203,16 @@ impl Contents {
                 let Some(parts) = self.uploads.get_mut(upload) else { return Answer::error(404, "NoSuchUpload") };
                 parts.insert(request.query["partNumber"].parse().unwrap(), request.body.clone());
                 Answer::new(200, format!("ETag: {}\r\n", etag(&request.body)), "")
+            }
+            ("PUT", key, None) if request.headers.contains_key("x-amz-copy-source") => {
+                let source = decoded(request.headers["x-amz-copy-source"].trim_start_matches('/'));
+                let source = source.strip_prefix(NAME).map(|source| source.trim_start_matches('/'));
+                let Some(content) = source.and_then(|source| self.objects.get(source)).cloned() else {
+                    return Answer::error(404, "NoSuchKey");
+                };
+                let tag = etag(&content).replace('"', "&quot;");
+                self.objects.insert(key.to_owned(), content);
+                Answer::new(200, "", format!("<CopyObjectResult><ETag>{tag}</ETag></CopyObjectResult>"))
             }
             ("PUT", key, None) => {
                 let is_there = self.objects.contains_key(key);

@@ -8,6 +8,7 @@ mod bucket;
 mod cli;
 mod faults;
 mod ingest;
+mod lake;
 mod postgres;
 mod postgres_faults;
 #[path = "../../../flumen-connect/tests/it/postgres_server.rs"]

@@ -229,3 +229,51 @@ fn why_a_load_failed_is_said_also_when_it_cannot_be_cleaned_up_after() {
     let rows = sandbox.sh("flumen --json sql 'select * from lake.raw.t'");
     assert_eq!(rows.code, 3, "{}{}", rows.stdout, rows.stderr);
 }
+
+#[test]
+fn eight_processes_load_into_one_table_and_change_the_catalog_and_nothing_is_lost() {
+    let bucket = Bucket::new();
+    let sandbox = project(&bucket, "lake");
+    let mut children = Vec::new();
+    for writer in 0..8 {
+        sandbox.write(&format!("{writer}.csv"), format!("id\n{writer}\n"));
+        let work = format!(
+            "flumen -q ingest {writer}.csv --to lake.raw.t && flumen -q lake tag lake.raw.t w{writer} && \
+             flumen -q lake put {writer}.csv lake.files.in/ && flumen -q ingest {writer}.csv --to lake.raw.own{writer}"
+        );
+        let mut command = sandbox.command("sh");
+        children.push(command.args(["-c", &work]).stderr(Stdio::piped()).spawn().unwrap());
+    }
+    for child in children {
+        let output = child.wait_with_output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+    assert_eq!(query(&sandbox, "select count(*) as n, sum(id) as s from lake.raw.t"), r#"[{"n":8,"s":28}]"#);
+    let listed: serde_json::Value = serde_json::from_str(ok(&sandbox.sh("flumen --json lake list"))).unwrap();
+    let listed = listed.as_array().unwrap();
+    assert_eq!(listed.len(), 10, "nine tables and a volume: {listed:?}");
+    let table = listed.iter().find(|one| one["name"] == "lake.raw.t").unwrap();
+    assert_eq!(table["tags"].as_array().unwrap().len(), 8);
+    let files: serde_json::Value =
+        serde_json::from_str(ok(&sandbox.sh("flumen --json lake ls lake.files.in"))).unwrap();
+    assert_eq!(files.as_array().unwrap().len(), 8);
+    ok(&sandbox.sh("flumen lake check --deep"));
+}
+
+#[test]
+fn environments_live_in_buckets_too() {
+    let bucket = Bucket::new();
+    let sandbox = project(&bucket, "lake");
+    sandbox.write("a.csv", "id\n1\n");
+    sandbox.write("b.csv", "id\n2\n");
+    ok(&sandbox.sh("flumen ingest a.csv --to lake.raw.t"));
+    ok(&sandbox.sh("flumen env create dev"));
+    let load = sandbox.sh("flumen --env dev ingest b.csv --to lake.raw.t");
+    ok(&load);
+    assert!(load.stderr.contains("1 files") && load.stderr.contains("within the store"), "{}", load.stderr);
+    assert_eq!(query(&sandbox, "select count(*) as n from lake.raw.t"), r#"[{"n":1}]"#);
+    ok(&sandbox.sh("flumen env publish dev"));
+    ok(&sandbox.sh("flumen lake check --deep"));
+    let told: serde_json::Value = serde_json::from_str(ok(&sandbox.sh("flumen --json lake describe raw.t"))).unwrap();
+    assert_eq!(told["rows"], 2);
+}
