@@ -233,7 +233,7 @@ fn why_a_load_failed_is_said_also_when_it_cannot_be_cleaned_up_after() {
 #[test]
 fn eight_processes_load_into_one_table_and_change_the_catalog_and_nothing_is_lost() {
     let bucket = Bucket::new();
-    let sandbox = project(&bucket, "lake");
+    let sandbox = project(&bucket, "s3://data/lake");
     let mut children = Vec::new();
     for writer in 0..8 {
         sandbox.write(&format!("{writer}.csv"), format!("id\n{writer}\n"));
@@ -263,7 +263,7 @@ fn eight_processes_load_into_one_table_and_change_the_catalog_and_nothing_is_los
 #[test]
 fn environments_live_in_buckets_too() {
     let bucket = Bucket::new();
-    let sandbox = project(&bucket, "lake");
+    let sandbox = project(&bucket, "s3://data/lake");
     sandbox.write("a.csv", "id\n1\n");
     sandbox.write("b.csv", "id\n2\n");
     ok(&sandbox.sh("flumen ingest a.csv --to lake.raw.t"));
