@@ -20,8 +20,12 @@ pub const SAMPLE_PLACES: usize = 8;
 pub const SAMPLE_BYTES: usize = 64 << 10;
 /// Bad rows that an error message shows.
 pub const BAD_ROWS_SHOWN: usize = 10;
-/// Bad rows kept in memory before they are written to quarantine.
+/// Bad rows in one batch for the quarantine.
 pub const QUARANTINE_BATCH_ROWS: usize = 1_024;
+/// Bytes of bad rows at which a batch of them ends before it has that many.
+pub const QUARANTINE_BATCH_BYTES: usize = 1 << 20;
+/// Bytes of bad rows that one load keeps in memory; the rest waits on the local disk.
+pub const QUARANTINE_MEMORY_BYTES: usize = 16 << 20;
 /// The most rows of a Parquet row group that one worker reads at a time.
 pub const PARQUET_SPLIT_ROWS: usize = 256 << 10;
 /// Rows in a Parquet row group that we write.

@@ -18,6 +18,28 @@ pub struct Answer {
     pub schema: SchemaRef,
     /// The rows.
     pub batches: BatchStream,
+    /// What the statement did, if it is one that does something rather than answer.
+    pub done: Option<Done>,
+}
+
+/// What a statement did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Done {
+    /// Its command, as Postgres tags it: `INSERT`, `CREATE TABLE`, `BEGIN`.
+    pub command: &'static str,
+    /// The rows that it wrote, changed or removed, for one that counts them.
+    pub rows: Option<u64>,
+}
+
+impl Answer {
+    /// The answer to a statement that has nothing to show but that it is done.
+    pub fn done(command: &'static str, rows: Option<u64>) -> Self {
+        Self {
+            schema: SchemaRef::new(arrow::datatypes::Schema::empty()),
+            batches: Box::pin(futures::stream::empty()),
+            done: Some(Done { command, rows }),
+        }
+    }
 }
 
 /// Runs SQL.

@@ -30,6 +30,8 @@ const LAYERS: &[(&str, &[&str], &[&str])] = &[
     ("flumen-connect", &["flumen-core", "flumen-project"], &["datafusion", "deltalake-core", "sqlx"]),
     ("flumen-lake", &["flumen-core", "flumen-project"], &["reqwest", "axum", "sqlx", "tokio-postgres"]),
     ("flumen", &["flumen-core", "flumen-project", "flumen-connect", "flumen-lake"], &["sqlx"]),
+    // For the tests of all others, and part of nothing else.
+    ("flumen-testkit", &[], &["datafusion", "deltalake-core", "sqlx"]),
 ];
 
 /// Two of these in one binary would be two incompatible worlds, or minutes of build time.

@@ -1,60 +1,97 @@
 //! The SQL engine: DataFusion over the lake's tables and over files in place.
 //!
 //! A query is parsed, its tables are looked up, its column names are given their spelling, and only then it is planned:
-//! so what is wrong with it is said in our words, with its place. A session reads the lake and never writes it; tables
-//! that a query creates live as long as the [`Engine`].
+//! so what is wrong with it is said in our words, with its place. Statements that change the lake are not DataFusion's:
+//! they are made of queries here, and committed to the Delta log.
 //!
-//! - `statements.rs`: cutting and parsing text; what is refused.
+//! - `statements.rs`, `dialect.rs`: cutting and parsing text.
+//! - `commands.rs`: statements that do something, and who does them.
+//! - `write.rs`: those that change tables of the lake; `block.rs`: BEGIN and COMMIT.
+//! - `ddl.rs`: those about names; `external.rs`: tables that somebody else keeps.
+//! - `references.rs`, `time_travel.rs`, `changes.rs`: tables as they were, and what changed.
 //! - `tables.rs`: what a table name means.
 //! - `lake_table.rs`, `statistics.rs`: a lake table as plain Parquet files.
 //! - `files.rs`: files in place, through the seam [`FileReader`].
 //! - `system.rs`: the tables `flumen.loads` and `flumen.drift`.
 //! - `names.rs`: column names without regard to case.
 //! - `labels.rs`: what the columns of an answer are called.
+//! - `rules.rs`: what is added to DataFusion's planning.
 //! - `errors.rs`: DataFusion's errors in our words.
 
+mod block;
+mod changes;
+mod columns;
+mod commands;
+mod ddl;
+mod dialect;
 mod errors;
+mod external;
 mod files;
 mod labels;
 mod lake_table;
 mod names;
+mod references;
+mod rules;
 mod session;
 mod statements;
 mod statistics;
 mod system;
 mod tables;
+mod time_travel;
+mod write;
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use arrow::array::RecordBatch;
+use arrow::array::{Array, RecordBatch};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use async_trait::async_trait;
-use datafusion::catalog::{MemorySchemaProvider, SchemaProvider};
+use datafusion::catalog::{MemorySchemaProvider, SchemaProvider, TableProvider};
+use datafusion::common::TableReference;
+use datafusion::datasource::ViewTable;
 use datafusion::execution::context::SessionContext;
 use datafusion::execution::session_state::SessionState;
 use datafusion::sql::parser::Statement;
-use datafusion::sql::sqlparser::ast::{ObjectName, Statement as Sql};
+use datafusion::logical_expr::LogicalPlan;
+use datafusion::sql::sqlparser::ast::{DataType as SqlType, ObjectName, Statement as Sql};
+use flumen_core::clock::{Clock, Ids};
 use flumen_core::dataset::TableName;
 use flumen_core::read::FileReader;
 use flumen_core::sql::{Answer, SqlEngine};
 use flumen_core::{Error, ErrorKind, Result};
 use futures::StreamExt;
 
-use crate::lake::Lake;
+use crate::catalog::{Catalog, ViewEntry};
+use commands::SessionSettings;
 use files::{Learnt, Notes, TooNarrow};
 use labels::Labels;
 use tables::{Found, Tables};
+use write::Writers;
+
+pub use block::BlockState;
+
+/// Tables that have a name in one query only.
+type Given = Vec<(String, Arc<dyn TableProvider>)>;
 
 /// What an engine needs.
 pub struct EngineSettings {
-    /// The lake. None outside a project: only files can be read then.
-    pub lake: Option<Lake>,
+    /// The catalog of the lake. None outside a project: only files can be read then.
+    pub catalog: Option<Catalog>,
+    /// The environment that is seen at first.
+    pub environment: String,
     /// What reads files in place.
     pub files: Arc<dyn FileReader>,
     /// Bytes that sorting, joining and grouping may use before they go to disk.
     pub memory_bytes: usize,
     /// Threads to use; as many as there are cores, if none.
     pub threads: Option<usize>,
+    /// Where the present comes from.
+    pub clock: Arc<dyn Clock>,
+    /// Where ids come from.
+    pub ids: Arc<dyn Ids>,
+    /// Whether nothing may be changed.
+    pub read_only: bool,
+    /// Whether files outside of the lake may be named.
+    pub files_allowed: bool,
 }
 
 /// The memory for an engine where nothing else is known.
@@ -67,20 +104,32 @@ const FRESH_STARTS: usize = 8;
 pub struct Engine {
     tables: Arc<Tables>,
     state: Mutex<SessionState>,
+    writers: Writers,
+    read_only: bool,
+    files_allowed: bool,
 }
 
 impl Engine {
     /// An engine. Nothing is read or listed yet.
     pub fn new(settings: EngineSettings) -> Result<Self> {
         let tables = Tables {
-            lake: settings.lake,
+            catalog: settings.catalog,
             files: settings.files,
             session: Arc::new(MemorySchemaProvider::new()),
             learnt: Learnt::default(),
             notes: Arc::new(Notes::default()),
+            settings: Mutex::new(SessionSettings { environment: settings.environment, ..SessionSettings::default() }),
+            block: tokio::sync::Mutex::default(),
         };
         let state = session::state(settings.memory_bytes, settings.threads)?;
-        Ok(Self { tables: Arc::new(tables), state: Mutex::new(state) })
+        let writers = Writers { clock: settings.clock, ids: settings.ids };
+        Ok(Self {
+            tables: Arc::new(tables),
+            state: Mutex::new(state),
+             writers,
+            read_only: settings.read_only,
+            files_allowed: settings.files_allowed,
+        })
     }
 
     /// Cuts `text` into its statements. Each keeps its lines and columns (what was before it is left as blank space), so
@@ -102,7 +151,7 @@ impl Engine {
     /// The tables about the lake itself, sorted; none without a lake.
     pub fn system_tables(&self) -> Vec<TableName> {
         let named = |table| TableName::new(system::NAMESPACE, table).ok();
-        if self.tables.lake.is_some() { system::TABLES.into_iter().filter_map(named).collect() } else { Vec::new() }
+        if self.tables.catalog.is_some() { system::TABLES.into_iter().filter_map(named).collect() } else { Vec::new() }
     }
 
     /// The tables and views that live in this session, sorted.
@@ -143,18 +192,37 @@ impl Engine {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// The context of one query, with every table that `statement` names.
-    async fn context_for(&self, sql: &str, statement: &mut Statement) -> Result<SessionContext> {
+    /// The context of one query, with every table that `statement` names, and those of `given`, that have their names
+    /// in this query only.
+    /// `path` has the views that are being planned.
+    async fn context_for(
+        &self,
+        sql: &str,
+        statement: &mut Statement,
+        given: Given,
+        path: &[TableName],
+    ) -> Result<SessionContext> {
         let mut state = self.base();
         let explained = |error| errors::explain(error, sql);
-        let mut found = Found::default();
+        let shows_own = columns::names_own(&statement.to_string());
+        let mut found = Found { shows_own, bare: given.into_iter().collect(), ..Found::default() };
         let mut schemas = Vec::new();
         let mut lists = lists_tables(statement);
         let created = created(statement);
         for reference in state.resolve_table_references(statement).map_err(explained)? {
             lists |= reference.schema() == Some("information_schema");
+            if tables::looks_like_file(reference.table()) && !found.bare.contains_key(reference.table()) {
+                self.check_file_access(reference.table())?;
+            }
             match self.tables.find(&reference, &mut found).await {
-                Ok(()) => {}
+                Ok(None) => {}
+                Ok(Some((name, view))) => {
+                    let provider = Box::pin(self.plan_view(&name, &view, path)).await?;
+                    if let TableReference::Bare { table } = &reference {
+                        found.bare.insert(table.to_string(), Arc::clone(&provider));
+                    }
+                    found.lake.insert(name, provider);
+                }
                 // Who creates or drops a table names one that need not be there.
                 Err(error)
                     if error.kind() == ErrorKind::NotFound
@@ -170,20 +238,80 @@ impl Engine {
             }
         }
         for provider in found.lake.values() {
-            schemas.push(datafusion::catalog::TableProvider::schema(provider.as_ref()));
-            let store = provider.store();
-            if let Some(lake) = &self.tables.lake {
-                state.runtime_env().register_object_store(store.as_ref(), Arc::clone(lake.store()));
-            }
+            schemas.push(provider.schema());
+        }
+        if let Some(catalog) = &self.tables.catalog {
+            let store = lake_table::store_url(catalog.lake().url())?;
+            state.runtime_env().register_object_store(store.as_ref(), Arc::clone(catalog.lake().store()));
         }
         schemas.extend(found.bare.values().map(|provider| provider.schema()));
         names::respell(statement, &schemas);
-        let listed = if lists { self.tables.list().await? } else { Vec::new() };
+        let listed = if lists { self.tables.listed().await? } else { Vec::new() };
         state.register_catalog_list(tables::catalogs(&self.tables, found, &listed));
         Ok(SessionContext::new_with_state(state))
     }
 
+    /// Plans `query`, which was made from the statement `sql`.
+    async fn plan_part(&self, sql: &str, query: &str, given: Given) -> Result<(SessionContext, LogicalPlan)> {
+        self.plan_within(sql, query, given, &[]).await
+    }
+
+    /// The view `name` as a table of the query.
+    ///
+    /// Errors: `Invalid` for a view that reads itself, or that is broken by a change of what it reads.
+    async fn plan_view(&self, name: &TableName, view: &ViewEntry, path: &[TableName]) -> Result<Arc<dyn TableProvider>> {
+        if path.contains(name) {
+            return Err(Error::invalid(format!("the view '{name}' reads itself")).hint("create it anew from tables"));
+        }
+        let path: Vec<TableName> = path.iter().chain([name]).cloned().collect();
+        let planned = self.plan_within("", &view.sql, Vec::new(), &path).await;
+        let (_, plan) = planned.map_err(|error| {
+            let broken = Error::new(error.kind(), format!("the view '{name}' is broken: {error}"));
+            broken.hint(format!("what it reads has changed; write it anew (create or replace view {name} as …), or drop it"))
+        })?;
+        Ok(Arc::new(ViewTable::new(plan, Some(view.sql.clone()))))
+    }
+
+    async fn plan_within(
+        &self,
+        sql: &str,
+        query: &str,
+        given: Given,
+        path: &[TableName],
+    ) -> Result<(SessionContext, LogicalPlan)> {
+        let explained = |error| errors::explain_part(error, sql);
+        let mut statement = statements::parse_any(query)?;
+        let mut references = self.resolve_references(&mut statement).await?;
+        references.extend(given);
+        let context = self.context_for(sql, &mut statement, references, path).await?;
+        let plan = context.state().statement_to_plan(statement).await.map_err(explained)?;
+        let plan = context.state().optimize(&plan).map_err(explained)?;
+        Ok((context, plan))
+    }
+
+    /// The Arrow type of a type as SQL writes it.
+    fn sql_type(&self, sql: &str, data_type: &SqlType) -> Result<DataType> {
+        let text = format!("SELECT CAST(NULL AS {data_type})");
+        let state = self.base();
+        let explained = |error| errors::explain_part(error, sql);
+        let parsed = statements::parse_any(&text)?;
+        let plan = futures::executor::block_on(SessionContext::new_with_state(state).state().statement_to_plan(parsed));
+        Ok(plan.map_err(explained)?.schema().field(0).data_type().clone())
+    }
+
     async fn run(&self, sql: &str) -> Result<Answer> {
+        match self.run_statement(sql).await {
+            Ok(answer) => Ok(answer),
+            Err(error) => {
+                if let Some(block) = self.tables.block.lock().await.as_mut() {
+                    block.fail();
+                }
+                Err(error)
+            }
+        }
+    }
+
+    async fn run_statement(&self, sql: &str) -> Result<Answer> {
         for _ in 0..FRESH_STARTS {
             match self.attempt(sql).await {
                 Err(error) if self.learn_types(&error).await? => self.tables.notes.clear(),
@@ -197,18 +325,28 @@ impl Engine {
     async fn attempt(&self, sql: &str) -> Result<Answer> {
         let explained = |error| errors::explain(error, sql);
         let mut statement = statements::parse(sql)?;
+        self.check_block(&statement).await?;
+        if let Some(answer) = self.command(sql, &statement).await? {
+            return Ok(answer);
+        }
+        commands::temporary_is_of_session(&mut statement);
+        let references = self.resolve_references(&mut statement).await?;
+        let done = commands::done_by(&statement);
         let keeps_state = changes_session(&statement);
         let labels = Labels::of(&statement);
         labels::alias(&mut statement);
-        let context = self.context_for(sql, &mut statement).await?;
+        let context = self.context_for(sql, &mut statement, references, &[]).await?;
         let plan = context.state().statement_to_plan(statement).await.map_err(explained)?;
         let frame = context.execute_logical_plan(plan).await.map_err(explained)?;
         if keeps_state {
             *self.state.lock().unwrap_or_else(PoisonError::into_inner) = context.state();
         }
         let mut stream = frame.execute_stream().await.map_err(explained)?;
-        let schema = labels.apply(&unviewed(&stream.schema()));
         let first = stream.next().await.transpose().map_err(explained)?;
+        if let Some(command) = commands::counts(&done) {
+            return Ok(Answer::done(command, first.as_ref().and_then(counted)));
+        }
+        let schema = labels.apply(&unviewed(&stream.schema()));
         let sql = sql.to_owned();
         let wanted = Arc::clone(&schema);
         let batches = futures::stream::iter(first.map(Ok)).chain(stream).map(move |batch| {
@@ -216,7 +354,7 @@ impl Engine {
             let _tables = &context;
             batch.map_err(|error| errors::explain(error, &sql)).and_then(|batch| copied_out(&batch, &wanted))
         });
-        Ok(Answer { schema, batches: Box::pin(batches) })
+        Ok(Answer { schema, batches: Box::pin(batches), done })
     }
 }
 
@@ -257,6 +395,13 @@ fn created(statement: &Statement) -> Vec<String> {
         Sql::Drop { names, .. } => names.iter().filter_map(last).collect(),
         _ => Vec::new(),
     }
+}
+
+/// The number that DataFusion answers to a statement that writes rows.
+fn counted(batch: &RecordBatch) -> Option<u64> {
+    let count = arrow::compute::cast(batch.columns().first()?, &DataType::UInt64).ok()?;
+    let count = arrow::array::AsArray::as_primitive_opt::<arrow::datatypes::UInt64Type>(&count)?;
+    (!count.is_empty()).then(|| count.value(0))
 }
 
 /// Views of text are for the inside of a query; what comes out is plain.

@@ -13,8 +13,8 @@ use deltalake_core::{DeltaTableError, kernel::transaction::TransactionError};
 use flumen_core::dataset::{LAKE, TableName};
 use flumen_core::limits::LAKE_LISTINGS;
 use flumen_core::{Error, ErrorKind, Result};
+use flumen_project::durable::DurableFileSystem;
 use futures::{StreamExt, TryStreamExt};
-use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::prefix::PrefixStore;
 use object_store::{ObjectStore, ObjectStoreExt};
@@ -48,7 +48,7 @@ impl Lake {
             Error::invalid(format!("{}: cannot be the root of a lake: {error}", folder.display()))
                 .hint("choose a folder whose name has letters, digits, spaces, dashes and dots only")
         })?;
-        Ok(Self { url, store: Arc::new(LocalFileSystem::new()), prefix, folder: Some(folder) })
+        Ok(Self { url, store: Arc::new(DurableFileSystem::default()), prefix, folder: Some(folder) })
     }
 
     /// The lake at `url` in an object store. `store` is that of the whole bucket (container, account): the path of `url`

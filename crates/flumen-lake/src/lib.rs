@@ -9,10 +9,12 @@
 //! - [`engine`]: SQL over the lake's tables and over files in place.
 //!
 //! Every change is one Delta commit, made by the loop in `commit.rs`: look at the latest snapshot, decide, try to write the
-//! next version, and decide again if somebody else was faster.
+//! next version, and decide again if somebody else was faster. On a local disk, commits survive a loss of
+//! power (`flumen_project::durable`).
 
 pub mod catalog;
 mod commit;
+mod constraints;
 pub mod engine;
 pub mod lake;
 pub mod ledger;

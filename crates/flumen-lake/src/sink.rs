@@ -24,15 +24,14 @@ use std::collections::{HashMap, HashSet};
 use std::path::Path as FsPath;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use arrow::array::RecordBatch;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use async_trait::async_trait;
 use deltalake_core::kernel::{Add, Remove, Transaction};
 use flumen_core::clock::{Clock, Ids};
 use flumen_core::dataset::TableName;
 use flumen_core::load::{Committed, Fence, LoadId, LoadRecord, LoadRequest, Mode};
-use flumen_core::write::{BatchWriter, LedgerEntry, LoadSession, Sink, TableState};
-use flumen_core::{Error, Result};
+use flumen_core::write::{BatchWriter, LedgerEntry, LoadSession, RefusedRows, Sink, TableState};
+use flumen_core::{Error, ErrorKind, Result};
 use futures::TryStreamExt;
 use object_store::path::Path;
 use serde_json::{Map, Value, json};
@@ -43,10 +42,12 @@ pub(crate) use files::load_folder;
 pub(crate) use files::{LoadFiles, NewFile};
 pub(crate) use lock::LoadLock;
 use schema::Evolution;
+pub(crate) use schema::{protocol_for, table_metadata};
 pub(crate) use stats::delta_stats;
 
 use crate::catalog::{self, Catalog, Copied};
 use crate::commit::{Change, Current, Note, commit, line};
+use crate::constraints::Constraints;
 use crate::lake::{DataFile, Snapshot, Table, delete_files};
 use crate::ledger::{self, Ledger, RECORD_KEY, UNDOES_KEY, claim_key, done_key, file_key};
 use crate::ops::merge::Merge;
@@ -306,7 +307,8 @@ impl Sink for LakeSink {
             conversion,
             &partition_by,
             Handle::current(),
-        )?;
+        )?
+        .with_constraints(constraints(current.snapshot.as_ref(), &columns)?);
         let note = self.note("WRITE", Value::Null, Map::new());
         let table_id = self.ids.next();
         Ok(Box::new(LakeSession {
@@ -425,14 +427,14 @@ impl LoadSession for LakeSession {
 
     fn takes_over(&self, schema: &SchemaRef) -> bool {
         let whole = matches!(self.request.mode, Mode::Append | Mode::Replace | Mode::ReplaceLoad { .. });
-        whole && !self.files.is_partitioned() && takeover::fits(schema, self.files.columns())
+        whole && !self.files.is_partitioned() && !self.files.has_constraints() && takeover::fits(schema, self.files.columns())
     }
 
     fn take_over(&self, path: &FsPath) -> Result<u64> {
         takeover::take_over(&self.files, path)
     }
 
-    async fn quarantine(&self, rows: Vec<RecordBatch>) -> Result<()> {
+    async fn quarantine(&self, rows: RefusedRows) -> Result<()> {
         let table = self.table.quarantine()?;
         let note = Note {
             operation: "WRITE",
@@ -448,8 +450,10 @@ impl LoadSession for LakeSession {
         match self.try_commit(record).await {
             Ok(committed) => Ok(committed),
             Err(error) => {
-                // Why it failed counts; what cannot be removed now, the next attempt at this load sweeps away.
-                let _ = self.remove_files().await;
+                if !self.settled {
+                    // Why it failed counts; what cannot be removed now, the next attempt at this load sweeps away.
+                    let _ = self.remove_files().await;
+                }
                 Err(error)
             }
         }
@@ -486,8 +490,12 @@ impl LakeSession {
         if let Some(named) = &self.named {
             named.catalog.check_live(&self.table).await?;
         }
-        let version = commit(&self.table, &mut change, &self.note).await?;
-        self.settled = true;
+        let committed = commit(&self.table, &mut change, &self.note).await;
+        let is_open = |error: &Error| error.kind() == ErrorKind::Unavailable && self.table.folder().is_none();
+        // A store that stopped answering may have taken the commit, or may take it yet: then the files are the table's. If
+        // it does not, nobody sees them, and the next attempt at this load sweeps them away.
+        self.settled = committed.as_ref().err().is_none_or(is_open);
+        let version = committed?;
         let superseded: HashSet<Path> =
             self.rewriting.take().map(|of| of.superseded.into_iter().collect()).unwrap_or_default();
         let ours = written.into_iter().filter(|file| !superseded.contains(&Path::from(file.path.as_str())));
@@ -730,6 +738,11 @@ pub(crate) fn is_mixed(path: &str) -> bool {
     path.split('/').any(|part| part == MIXED)
 }
 
+/// The folder of the files that a SQL statement writes; `mixed` if they may hold rows of several loads.
+pub(crate) fn statement_folder(id: &LoadId, mixed: bool) -> String {
+    if mixed { format!("{}/{MIXED}", load_folder(id)) } else { load_folder(id) }
+}
+
 /// The folder, within that of its load, of files that a later load with the same slot replaces.
 fn slot_folder(slot: &str) -> String {
     format!("slot-{}", LoadId::derive(["slot", slot]))
@@ -805,6 +818,13 @@ fn operation(
     })
 }
 
+/// What the rows of a load with `columns` must meet.
+fn constraints(current: Option<&Snapshot>, columns: &SchemaRef) -> Result<Option<Arc<Constraints>>> {
+    let Some(current) = current else { return Ok(None) };
+    let made = Constraints::of(&current.properties(), &all_columns(columns, Some(current)));
+    made.map_err(|error| error.within(current.table().address()))
+}
+
 /// The columns of the table after a load with `columns`.
 fn all_columns(columns: &SchemaRef, current: Option<&Snapshot>) -> SchemaRef {
     let Some(current) = current else { return Arc::clone(columns) };
@@ -848,6 +868,6 @@ impl RewriteTarget {
         let runtime = self.runtime.clone();
         let files =
             LoadFiles::new(self.table.clone(), folder, self.ids.next(), conversion, &self.partition_by, runtime)?;
-        Ok(Arc::new(files))
+        Ok(Arc::new(files.with_constraints(constraints(snapshot, &self.schema(snapshot))?)))
     }
 }

@@ -14,7 +14,7 @@ use flumen_core::dataset::TableName;
 use flumen_core::load::{Fence, FileIdentity, FileRecord, LoadId, LoadRecord, LoadRequest, Mode};
 use flumen_core::write::{LoadSession, Sink};
 
-use crate::postgres_server::{Database, server};
+use flumen_testkit::postgres::{Database, server};
 
 pub fn options() -> PostgresOptions {
     PostgresOptions {

@@ -156,16 +156,13 @@ impl PartitionStream for Ledgers {
     fn execute(&self, _context: Arc<TaskContext>) -> SendableRecordBatchStream {
         let (kind, schema, tables) = (self.kind, Arc::clone(&self.schema), Arc::clone(&self.tables));
         let listing = {
-            let tables = Arc::clone(&tables);
-            async move { Ok::<_, Error>(futures::stream::iter(tables.list().await?.into_iter().map(Ok::<_, Error>))) }
+            async move { Ok::<_, Error>(futures::stream::iter(tables.delta_tables().await?.into_iter().map(Ok::<_, Error>))) }
         };
         let batches = futures::stream::once(listing)
             .try_flatten()
-            .map_ok(move |name| {
-                let (tables, schema) = (Arc::clone(&tables), Arc::clone(&schema));
+            .map_ok(move |table| {
+                let schema = Arc::clone(&schema);
                 async move {
-                    let Some(lake) = &tables.lake else { return Ok(RecordBatch::new_empty(schema)) };
-                    let table = lake.table(&name)?;
                     let Some(snapshot) = table.snapshot().await? else { return Ok(RecordBatch::new_empty(schema)) };
                     let commits = ledger::loads(&table, snapshot.version(), usize::MAX).await?;
                     let entries: Vec<LedgerEntry> = commits.into_iter().map(|commit| commit.entry).collect();

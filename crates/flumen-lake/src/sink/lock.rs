@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 
 use flumen_core::{Error, Result};
 
+use flumen_project::durable::create_folders;
+
 /// A lock that is held. Dropping it lets go.
 #[derive(Debug)]
 pub(crate) struct LoadLock {
@@ -23,7 +25,7 @@ impl LoadLock {
         let path = folder.join(".lock");
         let failed = |error| Error::io(format!("{table}: {}", path.display()), error);
         loop {
-            std::fs::create_dir_all(folder).map_err(failed)?;
+            create_folders(folder).map_err(failed)?;
             let file = match File::options().create(true).truncate(false).write(true).open(&path) {
                 Ok(file) => file,
                 // Somebody removed the folder between the two steps.

@@ -38,6 +38,14 @@ impl Clock for TestClock {
 /// Ids that count, beginning anywhere.
 pub struct TestIds(AtomicU64);
 
+impl TestIds {
+    /// Ids that no other engine of the tests has.
+    pub fn random() -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        Self(AtomicU64::new(NEXT.fetch_add(1, Ordering::Relaxed) << 32))
+    }
+}
+
 impl From<u64> for TestIds {
     fn from(seed: u64) -> Self {
         Self(AtomicU64::new(seed))

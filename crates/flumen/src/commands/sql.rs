@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use flumen_core::sql::SqlEngine as _;
 use flumen_core::{Error, Result};
+use flumen_lake::catalog::{Catalog, PROD};
 use flumen_lake::engine::{DEFAULT_MEMORY_BYTES, Engine, EngineSettings};
 use futures::StreamExt as _;
 
@@ -285,7 +286,18 @@ pub fn engine(context: &Context, memory: Option<usize>, threads: Option<usize>) 
     let lake = context.maybe_project()?.map(|project| destination::lake_of(&project)).transpose()?;
     let files = crate::origin::files(context)?;
     let memory_bytes = memory.unwrap_or_else(default_memory);
-    Engine::new(EngineSettings { lake, files: Arc::new(files), memory_bytes, threads })
+    let catalog = lake.map(|lake| Catalog::new(lake, Arc::clone(&context.clock), Arc::clone(&context.ids)));
+    Engine::new(EngineSettings {
+        catalog,
+        environment: PROD.to_owned(),
+        files: Arc::new(files),
+        memory_bytes,
+        threads,
+        clock: Arc::clone(&context.clock),
+        ids: Arc::clone(&context.ids),
+        read_only: false,
+        files_allowed: true,
+    })
 }
 
 /// `4GB`, `512 MB` or a number of bytes.

@@ -4,15 +4,13 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on should fail")]
 
-mod bucket;
 mod cli;
+mod clouds;
 mod faults;
 mod ingest;
 mod lake;
 mod postgres;
 mod postgres_faults;
-#[path = "../../../flumen-connect/tests/it/postgres_server.rs"]
-mod postgres_server;
 mod s3;
 mod sample;
 mod sandbox;
