@@ -439,11 +439,6 @@ impl Snapshot {
     fn delta_schema(&self) -> std::sync::Arc<StructType> {
         self.state.schema()
     }
-
-    /// The table's properties.
-    pub fn properties(&self) -> BTreeMap<String, String> {
-        self.state.metadata().configuration().iter().map(|(key, value)| (key.clone(), value.clone())).collect()
-    }
 }
 
 /// The table that `name` means in `environment`, at `version` or as its readers see it.
