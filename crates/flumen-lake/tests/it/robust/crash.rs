@@ -164,8 +164,21 @@ async fn publish() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn in_a_bucket() {
-    for task in ["append", "merge", "optimize", "vacuum", "rename", "copy", "publish"] {
-        walk_in_bucket(task).await;
-    }
+async fn append_in_a_bucket() {
+    walk_in_bucket("append").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn optimize_in_a_bucket() {
+    walk_in_bucket("optimize").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn first_write_in_an_environment_in_a_bucket() {
+    walk_in_bucket("copy").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn publish_in_a_bucket() {
+    walk_in_bucket("publish").await;
 }
