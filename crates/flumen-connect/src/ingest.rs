@@ -394,22 +394,8 @@ fn nothing_to_do(
     state: Option<TableState>,
     around: &Around<'_>,
 ) -> Receipt {
-    let record = LoadRecord {
-        load: LoadId::derive(["nothing"]),
-        dataset: ingest.sink.address(),
-        mode: ingest.mode.clone(),
-        started,
-        files: Vec::new(),
-        rows_read: 0,
-        rows_written: 0,
-        rows_quarantined: 0,
-        rows_skipped: 0,
-        bytes_read: 0,
-        drift: Vec::new(),
-        cursor: None,
-        options: BTreeMap::new(),
-        undoes: None,
-    };
+    let nothing = LoadId::derive(["nothing"]);
+    let record = LoadRecord::new(nothing, ingest.sink.address(), ingest.mode.clone(), started);
     let schema = state.map_or_else(|| Arc::new(Schema::empty()), |state| state.schema);
     Receipt {
         record,

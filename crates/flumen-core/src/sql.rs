@@ -1,6 +1,7 @@
 //! The seam for SQL: text in, record batches out.
 
 use std::pin::Pin;
+use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
@@ -8,6 +9,7 @@ use async_trait::async_trait;
 use futures::Stream;
 
 use crate::error::Result;
+use crate::write::Sink;
 
 /// Rows as they come.
 pub type BatchStream = Pin<Box<dyn Stream<Item = Result<RecordBatch>> + Send>>;
@@ -50,4 +52,13 @@ impl Answer {
 pub trait SqlEngine: Send + Sync {
     /// Runs one statement.
     async fn query(&self, sql: &str) -> Result<Answer>;
+}
+
+/// Where `COPY … TO` writes: what an address of a data set means outside of the lake.
+#[async_trait]
+pub trait Destinations: Send + Sync {
+    /// The sink at `address`.
+    ///
+    /// Errors: `Invalid` for an address that means nothing; `NotFound` for a connection that is not there.
+    async fn sink(&self, address: &str) -> Result<Arc<dyn Sink>>;
 }

@@ -59,13 +59,19 @@ impl Constraints {
         let fields = self.schema.fields().iter();
         let all = fields.map(|field| column(field.name(), field.data_type())).collect::<Result<Vec<_>, _>>()?;
         // Whether a column may be null is checked elsewhere.
-        let nullable: Vec<_> = self.schema.fields().iter().map(|field| field.as_ref().clone().with_nullable(true)).collect();
+        let nullable: Vec<_> =
+            self.schema.fields().iter().map(|field| field.as_ref().clone().with_nullable(true)).collect();
         let options = RecordBatchOptions::new().with_row_count(Some(rows));
         let schema = Arc::new(arrow::datatypes::Schema::new(nullable));
         let batch = RecordBatch::try_new_with_options(schema, all, &options)?;
         for check in &self.checks {
             let failed = |error: datafusion::error::DataFusionError| {
-                Error::data(format!("the constraint '{}' ({}) fails: {}", check.name, check.text, error.strip_backtrace()))
+                Error::data(format!(
+                    "the constraint '{}' ({}) fails: {}",
+                    check.name,
+                    check.text,
+                    error.strip_backtrace()
+                ))
             };
             let value = check.condition.evaluate(&batch).and_then(|value| value.into_array(rows)).map_err(failed)?;
             let Some(holds) = value.as_boolean_opt() else { continue };

@@ -22,6 +22,7 @@ mod block;
 mod changes;
 mod columns;
 mod commands;
+mod copy;
 mod ddl;
 mod dialect;
 mod errors;
@@ -50,13 +51,13 @@ use datafusion::common::TableReference;
 use datafusion::datasource::ViewTable;
 use datafusion::execution::context::SessionContext;
 use datafusion::execution::session_state::SessionState;
-use datafusion::sql::parser::Statement;
 use datafusion::logical_expr::LogicalPlan;
+use datafusion::sql::parser::Statement;
 use datafusion::sql::sqlparser::ast::{DataType as SqlType, ObjectName, Statement as Sql};
 use flumen_core::clock::{Clock, Ids};
 use flumen_core::dataset::TableName;
 use flumen_core::read::FileReader;
-use flumen_core::sql::{Answer, SqlEngine};
+use flumen_core::sql::{Answer, Destinations, SqlEngine};
 use flumen_core::{Error, ErrorKind, Result};
 use futures::StreamExt;
 
@@ -92,6 +93,8 @@ pub struct EngineSettings {
     pub read_only: bool,
     /// Whether files outside of the lake may be named.
     pub files_allowed: bool,
+    /// What `COPY … TO` can write to, besides.
+    pub destinations: Option<Arc<dyn Destinations>>,
 }
 
 /// The memory for an engine where nothing else is known.
@@ -107,6 +110,7 @@ pub struct Engine {
     writers: Writers,
     read_only: bool,
     files_allowed: bool,
+    destinations: Option<Arc<dyn Destinations>>,
 }
 
 impl Engine {
@@ -126,9 +130,10 @@ impl Engine {
         Ok(Self {
             tables: Arc::new(tables),
             state: Mutex::new(state),
-             writers,
+            writers,
             read_only: settings.read_only,
             files_allowed: settings.files_allowed,
+            destinations: settings.destinations,
         })
     }
 
@@ -259,7 +264,12 @@ impl Engine {
     /// The view `name` as a table of the query.
     ///
     /// Errors: `Invalid` for a view that reads itself, or that is broken by a change of what it reads.
-    async fn plan_view(&self, name: &TableName, view: &ViewEntry, path: &[TableName]) -> Result<Arc<dyn TableProvider>> {
+    async fn plan_view(
+        &self,
+        name: &TableName,
+        view: &ViewEntry,
+        path: &[TableName],
+    ) -> Result<Arc<dyn TableProvider>> {
         if path.contains(name) {
             return Err(Error::invalid(format!("the view '{name}' reads itself")).hint("create it anew from tables"));
         }
@@ -267,7 +277,9 @@ impl Engine {
         let planned = self.plan_within("", &view.sql, Vec::new(), &path).await;
         let (_, plan) = planned.map_err(|error| {
             let broken = Error::new(error.kind(), format!("the view '{name}' is broken: {error}"));
-            broken.hint(format!("what it reads has changed; write it anew (create or replace view {name} as …), or drop it"))
+            broken.hint(format!(
+                "what it reads has changed; write it anew (create or replace view {name} as …), or drop it"
+            ))
         })?;
         Ok(Arc::new(ViewTable::new(plan, Some(view.sql.clone()))))
     }
@@ -319,6 +331,13 @@ impl Engine {
             }
         }
         self.attempt(sql).await
+    }
+
+    /// Runs a statement that was made from `sql`.
+    async fn run_made(&self, sql: &str, statement: &str) -> Result<Answer> {
+        let statement = statements::parse_any(statement)?;
+        let answer = self.command(sql, &statement).await?;
+        answer.ok_or_else(|| Error::internal("a statement that was made of another does nothing"))
     }
 
     /// Plans a statement and runs it up to its first rows.

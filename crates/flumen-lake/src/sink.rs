@@ -427,7 +427,10 @@ impl LoadSession for LakeSession {
 
     fn takes_over(&self, schema: &SchemaRef) -> bool {
         let whole = matches!(self.request.mode, Mode::Append | Mode::Replace | Mode::ReplaceLoad { .. });
-        whole && !self.files.is_partitioned() && !self.files.has_constraints() && takeover::fits(schema, self.files.columns())
+        whole
+            && !self.files.is_partitioned()
+            && !self.files.has_constraints()
+            && takeover::fits(schema, self.files.columns())
     }
 
     fn take_over(&self, path: &FsPath) -> Result<u64> {

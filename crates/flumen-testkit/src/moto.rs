@@ -11,13 +11,14 @@ use crate::azurite;
 use crate::process::{Server, tool};
 
 const PROGRAM: &str = "\
-import logging, sys
+import logging, os, sys
 logging.getLogger('werkzeug').setLevel(logging.ERROR)
 from moto.server import ThreadedMotoServer
 server = ThreadedMotoServer('127.0.0.1', 0, verbose=False)
 server.start()
 print('listens on http://%s:%s' % server.get_host_and_port(), flush=True)
 sys.stdin.read()
+os._exit(0)
 ";
 
 /// An empty bucket on the one server of this process.

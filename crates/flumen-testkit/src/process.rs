@@ -15,8 +15,11 @@ pub(crate) struct Server {
 impl Server {
     /// Starts `command`, and waits until it has printed the URL on which it listens.
     pub(crate) fn start(command: &mut Command) -> Self {
-        let started = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn();
+        let started = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
         let mut child = started.unwrap_or_else(|error| panic!("{:?}: {error}; {REMEDY}", command.get_program()));
+        // Passed on, not inherited: whoever waits for the test to close its output must not wait for the server.
+        let said = BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok);
+        std::thread::spawn(move || said.for_each(report));
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
         let url = lines.find_map(|line| line.find("listens on http://").map(|at| line[at + 11..].to_owned()));
         let url = url.unwrap_or_else(|| panic!("{:?} does not start; {REMEDY}", command.get_program()));
@@ -24,6 +27,11 @@ impl Server {
         std::thread::spawn(move || lines.for_each(drop));
         Self { url, child }
     }
+}
+
+#[allow(clippy::print_stderr, reason = "for whoever reads why the tests failed")]
+fn report(line: String) {
+    eprintln!("{line}");
 }
 
 impl Drop for Server {

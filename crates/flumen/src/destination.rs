@@ -2,10 +2,13 @@
 
 use std::sync::Arc;
 
+use async_trait::async_trait;
 use flumen_connect::postgres::{Connect, ProjectConnector};
 use flumen_connect::sinks::files::FileSink;
 use flumen_connect::sinks::postgres::{PostgresOptions, PostgresSink};
+use flumen_connect::spool::Spool;
 use flumen_core::dataset::Dataset;
+use flumen_core::sql::Destinations;
 use flumen_core::write::Sink;
 use flumen_core::{Error, Result};
 use flumen_lake::catalog::{Catalog, Copied};
@@ -55,6 +58,42 @@ pub async fn open(dataset: &Dataset, options: &DestinationOptions, context: &Con
         }
         Dataset::Files(address) => {
             Ok(Arc::new(FileSink::new(address, context.maybe_project()?.as_deref(), &context.spool()?)?))
+        }
+    }
+}
+
+/// Where `COPY … TO` of SQL can write.
+pub struct Anywhere {
+    project: Option<Arc<Project>>,
+    spool: Arc<Spool>,
+}
+
+impl Anywhere {
+    /// What this command can reach.
+    ///
+    /// Errors: whatever is wrong with the project.
+    pub fn new(context: &Context) -> Result<Self> {
+        Ok(Self { project: context.maybe_project()?, spool: context.spool()? })
+    }
+}
+
+#[async_trait]
+impl Destinations for Anywhere {
+    async fn sink(&self, address: &str) -> Result<Arc<dyn Sink>> {
+        match address.parse()? {
+            Dataset::Files(address) => Ok(Arc::new(FileSink::new(&address, self.project.as_deref(), &self.spool)?)),
+            Dataset::Lake(name) => Err(Error::invalid(format!("lake.{name} is a table, not a file"))
+                .hint(format!("write create table {name} as select …, or insert into {name} select …"))),
+            Dataset::Connection { connection, table } => {
+                let project = self.project.as_ref().ok_or_else(|| {
+                    Error::not_found(format!("there is no project that could know the connection '{connection}'"))
+                        .hint("run 'flumen init' to make one here")
+                })?;
+                let connector: Arc<dyn Connect> =
+                    Arc::new(ProjectConnector::new(project.connection(&connection)?.postgres()?));
+                let whole = format!("{connection}.{table}");
+                Ok(Arc::new(PostgresSink::new(connector, whole, table, PostgresOptions::default())?))
+            }
         }
     }
 }

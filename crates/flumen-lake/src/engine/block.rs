@@ -10,10 +10,10 @@ use std::sync::Arc;
 use chrono::{DateTime, Utc};
 use flumen_core::{Error, ErrorKind, Result};
 
+use super::Engine;
 use super::lake_table::Contents;
 use super::time_travel::version_at;
 use super::write::{Draft, Refusal, Write, Writers, new_draft};
-use super::Engine;
 use crate::catalog::{Action, Catalog, State};
 use crate::lake::{Snapshot, Table};
 

@@ -81,7 +81,8 @@ impl Commit {
             match action {
                 Action::Add(add) => {
                     commit.added += 1;
-                    let stats: Option<serde_json::Value> = add.stats.as_deref().and_then(|text| serde_json::from_str(text).ok());
+                    let stats: Option<serde_json::Value> =
+                        add.stats.as_deref().and_then(|text| serde_json::from_str(text).ok());
                     let rows = stats.and_then(|stats| stats.get("numRecords")?.as_i64());
                     commit.rows = commit.rows.zip(rows).map(|(sum, rows)| sum + rows);
                 }
@@ -107,7 +108,9 @@ impl Commit {
 /// Errors: `Invalid` if the table did not record changes; `NotFound` for versions that are not there.
 pub(super) async fn changes(table: &Table, from: u64, to: u64, latest: u64) -> Result<Arc<dyn TableProvider>> {
     if from > to {
-        return Err(Error::invalid(format!("there are no versions from {from} to {to}")).hint("the earlier one comes first"));
+        return Err(
+            Error::invalid(format!("there are no versions from {from} to {to}")).hint("the earlier one comes first")
+        );
     }
     if to > latest {
         return Err(Error::not_found(format!("{} has no version {to}", table.address()))
@@ -186,7 +189,11 @@ fn changed_files(version: u64, actions: Vec<Action>, whole: &mut Vec<DataFile>, 
                 recorded.push(file(&cdc.path, cdc.size, constants(None, cdc.partition_values.into_iter().collect())));
             }
             Action::Add(add) if !has_feed && add.data_change => {
-                whole.push(file(&add.path, add.size, constants(Some("insert"), add.partition_values.into_iter().collect())));
+                whole.push(file(
+                    &add.path,
+                    add.size,
+                    constants(Some("insert"), add.partition_values.into_iter().collect()),
+                ));
             }
             Action::Remove(remove) if !has_feed && remove.data_change => {
                 let partition = remove.partition_values.unwrap_or_default().into_iter().collect();

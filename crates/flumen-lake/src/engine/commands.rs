@@ -20,7 +20,7 @@ impl Engine {
     ///
     /// Errors: those of the statement.
     pub(super) async fn command(&self, sql: &str, statement: &Statement) -> Result<Option<Answer>> {
-        let Statement::Statement(inner) = statement else { return self.other_command(statement).await };
+        let Statement::Statement(inner) = statement else { return self.other_command(sql, statement).await };
         let write = match inner.as_ref() {
             Sql::StartTransaction { .. } => {
                 self.begin().await;
@@ -53,6 +53,7 @@ impl Engine {
             | Sql::Drop { .. }
             | Sql::Comment { .. }
             | Sql::AlterSchema(_) => return self.change_catalog(sql, inner).await,
+            Sql::Copy { .. } => return self.copy_from(sql, inner).await,
             Sql::AlterTable(alter) => return self.alter_table(sql, &alter.name, &alter.operations).await.map(Some),
             _ => return Ok(None),
         };
@@ -78,7 +79,7 @@ impl Engine {
         }
     }
 
-    async fn other_command(&self, statement: &Statement) -> Result<Option<Answer>> {
+    async fn other_command(&self, sql: &str, statement: &Statement) -> Result<Option<Answer>> {
         match statement {
             Statement::Reset(reset) => {
                 use datafusion::sql::parser::ResetStatement;
@@ -90,6 +91,7 @@ impl Engine {
                 }
                 Ok(Some(Answer::done("RESET", None)))
             }
+            Statement::CopyTo(copy) => self.copy_to(sql, copy).await.map(Some),
             Statement::CreateExternalTable(create) => self.create_external(create).await,
             _ => Ok(None),
         }
@@ -123,8 +125,10 @@ impl Engine {
             return Err(Error::invalid("this session may only read").hint("ask for a user who may write"));
         }
         if self.tables.as_of().is_some() {
-            return Err(Error::invalid(format!("this session sees the past ({AS_OF} is set), which cannot be written to"))
-                .hint(format!("reset {AS_OF}")));
+            return Err(Error::invalid(format!(
+                "this session sees the past ({AS_OF} is set), which cannot be written to"
+            ))
+            .hint(format!("reset {AS_OF}")));
         }
         Ok(())
     }

@@ -92,7 +92,11 @@ impl Engine {
         .await
     }
 
-    async fn edit_table(&self, name: &TableName, edit: impl Fn(&mut TableEntry) -> Result<()> + Send + Sync) -> Result<()> {
+    async fn edit_table(
+        &self,
+        name: &TableName,
+        edit: impl Fn(&mut TableEntry) -> Result<()> + Send + Sync,
+    ) -> Result<()> {
         self.edit(name, |entry| match entry {
             Entry::Table(table) => edit(table),
             other => Err(Error::invalid(format!("'{name}' is a {}, not a table", other.kind().name()))),
@@ -105,9 +109,8 @@ impl Engine {
             [part] => part.as_ident().map(name_of_ident),
             _ => None,
         };
-        let of_session = bare.is_some_and(|name| {
-            self.tables.catalog.is_none() || self.tables.session.table_exist(&name)
-        });
+        let of_session =
+            bare.is_some_and(|name| self.tables.catalog.is_none() || self.tables.session.table_exist(&name));
         if create.temporary || of_session {
             return Ok(None);
         }
@@ -154,7 +157,11 @@ impl Engine {
                 Some(_) if keep => return Ok(Vec::new()),
                 Some(of) if !replace || of != kind => {
                     return Err(Error::conflict(format!("there is a {} '{name}' already", of.name())).hint(
-                        if of == kind { "write create or replace" } else { "choose another name, or drop that one first" },
+                        if of == kind {
+                            "write create or replace"
+                        } else {
+                            "choose another name, or drop that one first"
+                        },
                     ));
                 }
                 _ => {}
@@ -183,8 +190,10 @@ impl Engine {
             }
             let name = match &reference {
                 TableReference::Bare { table } if self.tables.session.table_exist(table) => {
-                    return Err(Error::invalid(format!("'{table}' is a table of this session, which a view of the lake cannot read"))
-                        .hint("write create temporary view, or keep the rows in a table of the lake"));
+                    return Err(Error::invalid(format!(
+                        "'{table}' is a table of this session, which a view of the lake cannot read"
+                    ))
+                    .hint("write create temporary view, or keep the rows in a table of the lake"));
                 }
                 TableReference::Bare { table } => {
                     let name = self.tables.existing(&[table.to_string()]).await?;
@@ -213,7 +222,10 @@ impl Engine {
     /// Makes an external table.
     pub(super) async fn create_external(&self, create: &CreateExternalTable) -> Result<Option<Answer>> {
         if create.temporary || self.tables.catalog.is_none() {
-            return refuse("create temporary external table", "create temporary view t as select * from 'file.parquet'");
+            return refuse(
+                "create temporary external table",
+                "create temporary view t as select * from 'file.parquet'",
+            );
         }
         let format = create.file_type.to_lowercase();
         if !external::FORMATS.contains(&format.as_str()) {
@@ -224,7 +236,10 @@ impl Engine {
             return refuse("an external table in several places", "write one pattern, such as 'data/*.csv'");
         };
         if !create.table_partition_cols.is_empty() || create.unbounded || !create.constraints.is_empty() {
-            return refuse("this form of create external table", "leave partitions and constraints out: files say what they hold");
+            return refuse(
+                "this form of create external table",
+                "leave partitions and constraints out: files say what they hold",
+            );
         }
         self.check_file_access(location)?;
         let name = self.name_for(&create.name)?;
@@ -234,9 +249,10 @@ impl Engine {
         });
         let fields = fields.collect::<Result<Vec<_>>>()?;
         let declared = (!fields.is_empty()).then(|| columns_of(&arrow::datatypes::Schema::new(fields)));
-        let options = create.options.iter().map(|(key, value)| {
-            (key.clone(), value.clone().into_string().unwrap_or_else(|| value.to_string()))
-        });
+        let options = create
+            .options
+            .iter()
+            .map(|(key, value)| (key.clone(), value.clone().into_string().unwrap_or_else(|| value.to_string())));
         let location = match location.contains("://") || location.starts_with('/') {
             true => location.clone(),
             false => std::path::absolute(location).map_err(|error| Error::io(location, error))?.display().to_string(),
@@ -281,7 +297,10 @@ impl Engine {
                         .hint("write create schema if not exists")),
                 };
             }
-            Ok(vec![Action::PutNamespace { name: name.clone(), namespace: Namespace { about: About::default(), created } }])
+            Ok(vec![Action::PutNamespace {
+                name: name.clone(),
+                namespace: Namespace { about: About::default(), created },
+            }])
         })
         .await?;
         Ok(Answer::done("CREATE SCHEMA", None))
@@ -369,8 +388,11 @@ impl Engine {
         }
         if !inside.is_empty() && !cascade {
             let names: Vec<&str> = inside.iter().map(|name| name.table.as_str()).collect();
-            return Err(Error::conflict(format!("the schema '{name}' is not empty: it has {}", super::errors::list(&names)))
-                .hint("write drop schema … cascade to drop what is in it, too"));
+            return Err(Error::conflict(format!(
+                "the schema '{name}' is not empty: it has {}",
+                super::errors::list(&names)
+            ))
+            .hint("write drop schema … cascade to drop what is in it, too"));
         }
         self.drop_entries(&inside).await?;
         self.decide(&format!("drop schema {name}"), |state| {
@@ -398,7 +420,9 @@ impl Engine {
                     Error::invalid(format!("'{name}' is not the name of a column")).hint("write table.column")
                 })?;
                 let table = self.tables.existing(&parts(&of_table)?).await?;
-                let schema = self.columns(&format!("{}.{}", columns::quoted(&table.namespace), columns::quoted(&table.table))).await?;
+                let schema = self
+                    .columns(&format!("{}.{}", columns::quoted(&table.namespace), columns::quoted(&table.table)))
+                    .await?;
                 let column = columns::spelled(&schema, &column, &table.to_string())?;
                 self.edit(&table, |entry| {
                     let about = entry.columns_mut().entry(column.clone()).or_default();
@@ -414,7 +438,8 @@ impl Engine {
                 let name = name_of(name)?;
                 let created = self.writers.clock.now();
                 self.decide(&format!("about {name}"), |state| {
-                    let mut namespace = state.namespaces.get(&name).cloned().unwrap_or(Namespace { about: About::default(), created });
+                    let mut namespace =
+                        state.namespaces.get(&name).cloned().unwrap_or(Namespace { about: About::default(), created });
                     namespace.about.description.clone_from(&comment);
                     Ok(vec![Action::PutNamespace { name: name.clone(), namespace }])
                 })
@@ -428,7 +453,11 @@ impl Engine {
     /// Does an ALTER TABLE that is about names; none for one that is about the table itself.
     ///
     /// Errors: `Invalid` where both are mixed.
-    pub(super) async fn alter_entry(&self, name: &ObjectName, operations: &[AlterTableOperation]) -> Result<Option<Answer>> {
+    pub(super) async fn alter_entry(
+        &self,
+        name: &ObjectName,
+        operations: &[AlterTableOperation],
+    ) -> Result<Option<Answer>> {
         let about_names = |operation: &AlterTableOperation| match operation {
             AlterTableOperation::RenameTable { .. }
             | AlterTableOperation::OwnerTo { .. }
@@ -455,7 +484,8 @@ impl Engine {
                 let environment = self.tables.environment();
                 let unregistered = self.unregistered(&table).await?;
                 if self.tables.exists(&new).await? {
-                    return Err(Error::conflict(format!("there is a '{new}' already")).hint("choose another name, or drop that one first"));
+                    return Err(Error::conflict(format!("there is a '{new}' already"))
+                        .hint("choose another name, or drop that one first"));
                 }
                 self.decide(&format!("rename {table} to {new}"), |state| {
                     state.rename(&environment, &table, &new, unregistered.as_ref())
@@ -511,7 +541,9 @@ impl Engine {
     async fn drop_declared(&self, name: &ObjectName, operations: &[AlterTableOperation]) -> Result<Option<Answer>> {
         let [AlterTableOperation::DropConstraint { name: constraint, .. }] = operations else { return Ok(None) };
         let table = self.tables.existing(&parts(name)?).await?;
-        let Some(Located::Table { entry: Some(entry), .. }) = self.tables.locate(&table).await? else { return Ok(None) };
+        let Some(Located::Table { entry: Some(entry), .. }) = self.tables.locate(&table).await? else {
+            return Ok(None);
+        };
         let wanted = name_of_ident(constraint);
         let keys = entry.primary_key.iter().chain(&entry.unique).map(|key| &key.name);
         if !keys.chain(entry.foreign_keys.iter().map(|key| &key.name)).any(|name| *name == wanted) {
@@ -575,7 +607,8 @@ impl Engine {
         }
         let keys = self.checked(name, keys).await?;
         let clustering = self.spelled(name, &clustering).await?;
-        if nothing && self.tables.locate(name).await?.is_none_or(|of| matches!(of, Located::Table { entry: None, .. })) {
+        if nothing && self.tables.locate(name).await?.is_none_or(|of| matches!(of, Located::Table { entry: None, .. }))
+        {
             return Ok(());
         }
         self.edit_table(name, |entry| {
@@ -609,10 +642,7 @@ struct Qualifier {
 impl VisitorMut for Qualifier {
     type Break = ();
 
-    fn pre_visit_table_factor(
-        &mut self,
-        factor: &mut datafusion::sql::sqlparser::ast::TableFactor,
-    ) -> ControlFlow<()> {
+    fn pre_visit_table_factor(&mut self, factor: &mut datafusion::sql::sqlparser::ast::TableFactor) -> ControlFlow<()> {
         let datafusion::sql::sqlparser::ast::TableFactor::Table { name, alias, args: None, .. } = factor else {
             return ControlFlow::Continue(());
         };
@@ -648,7 +678,9 @@ impl Keys {
     }
 
     fn add(&mut self, table: &TableName, constraint: &TableConstraint) -> Result<()> {
-        let list = |columns: &[IndexColumn]| columns.iter().map(|column| column_name(&column.column.expr)).collect::<Result<Vec<_>>>();
+        let list = |columns: &[IndexColumn]| {
+            columns.iter().map(|column| column_name(&column.column.expr)).collect::<Result<Vec<_>>>()
+        };
         match constraint {
             TableConstraint::PrimaryKey(key) => {
                 let columns = list(&key.columns)?;
@@ -672,7 +704,13 @@ impl Keys {
         Ok(())
     }
 
-    fn add_option(&mut self, table: &TableName, column: &str, option: &ColumnOption, name: Option<&Ident>) -> Result<()> {
+    fn add_option(
+        &mut self,
+        table: &TableName,
+        column: &str,
+        option: &ColumnOption,
+        name: Option<&Ident>,
+    ) -> Result<()> {
         let columns = vec![column.to_owned()];
         match option {
             ColumnOption::PrimaryKey(_) => self.primary(Key { name: named(name, table, "pkey", &[]), columns })?,
@@ -698,7 +736,8 @@ impl Keys {
     fn put(&self, entry: &mut TableEntry) -> Result<()> {
         if let Some(key) = &self.primary {
             if entry.primary_key.as_ref().is_some_and(|there| there.columns != key.columns) {
-                return Err(Error::conflict("the table has a primary key already").hint("drop it first: alter table … drop primary key"));
+                return Err(Error::conflict("the table has a primary key already")
+                    .hint("drop it first: alter table … drop primary key"));
             }
             entry.primary_key = Some(key.clone());
         }

@@ -28,11 +28,16 @@ pub(super) async fn open(tables: &Tables, name: &TableName, entry: &ExternalEntr
     let provider: Arc<dyn TableProvider> = if entry.format == "delta" {
         let table = delta(tables, name, &entry.location)?;
         let snapshot = table.snapshot().await?;
-        let snapshot = snapshot.ok_or_else(|| Error::not_found(format!("there is no Delta table in {}", entry.location)))?;
+        let snapshot =
+            snapshot.ok_or_else(|| Error::not_found(format!("there is no Delta table in {}", entry.location)))?;
         Arc::new(LakeTable::new(Contents::of(&snapshot)?)?)
     } else {
         let options = read_options(entry)?;
-        let location = if Path::new(&entry.location).is_dir() { format!("{}/*", entry.location.trim_end_matches('/')) } else { entry.location.clone() };
+        let location = if Path::new(&entry.location).is_dir() {
+            format!("{}/*", entry.location.trim_end_matches('/'))
+        } else {
+            entry.location.clone()
+        };
         files::open_as(tables.files.as_ref(), &location, &options, &tables.learnt, &tables.notes).await?
     };
     match &entry.columns {

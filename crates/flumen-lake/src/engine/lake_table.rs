@@ -148,7 +148,15 @@ impl LakeTable {
             Ok(scanned)
         });
         let files = files.collect::<Result<_>>()?;
-        Ok(Self { store: store_url(root)?, schema: Arc::new(Schema::new(fields)), scanned, places, files, name, contents })
+        Ok(Self {
+            store: store_url(root)?,
+            schema: Arc::new(Schema::new(fields)),
+            scanned,
+            places,
+            files,
+            name,
+            contents,
+        })
     }
 
     /// The files that may hold rows that pass `filters`.

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use datafusion::catalog::TableProvider;
 use datafusion::sql::parser::Statement;
 use datafusion::sql::sqlparser::ast::{
-    Expr, FunctionArg, FunctionArgExpr, Ident, ObjectName, ObjectNamePart, TableAlias, TableFactor, TableVersion, Value,
-    VisitMut, VisitorMut,
+    Expr, FunctionArg, FunctionArgExpr, Ident, ObjectName, ObjectNamePart, TableAlias, TableFactor, TableVersion,
+    Value, VisitMut, VisitorMut,
 };
 use flumen_core::{Error, Result};
 
@@ -181,7 +181,9 @@ impl Engine {
 
     async fn latest(&self, table: &Table) -> Result<u64> {
         let snapshot = table.snapshot().await?;
-        snapshot.map(|snapshot| snapshot.version()).ok_or_else(|| Error::not_found(format!("there is no table '{}'", table.name())))
+        snapshot
+            .map(|snapshot| snapshot.version())
+            .ok_or_else(|| Error::not_found(format!("there is no table '{}'", table.name())))
     }
 
     async fn table_at(&self, table: &Table, version: u64) -> Result<Arc<dyn TableProvider>> {

@@ -7,9 +7,9 @@ use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
-use arrow::datatypes::SchemaRef;
 use datafusion::catalog::{
     CatalogProvider, CatalogProviderList, MemoryCatalogProviderList, MemorySchemaProvider, SchemaProvider, Session,
     TableProvider,
@@ -26,9 +26,9 @@ use super::block::Block;
 use super::commands::SessionSettings;
 use super::files::{self, Learnt, Notes};
 use super::lake_table::{Contents, LakeTable};
+use super::session::{LAKE_CATALOG, SESSION_SCHEMA};
 use super::time_travel::version_at;
 use super::{columns, errors, external, system};
-use super::session::{LAKE_CATALOG, SESSION_SCHEMA};
 use crate::catalog::{Catalog, Entry, ExternalEntry, Kind, Listed, Located, State, ViewEntry, schema_of};
 use crate::lake::Table;
 
@@ -296,7 +296,11 @@ impl Tables {
         }
         let name = TableName::new(namespace, table)?;
         let system = namespace == system::NAMESPACE && self.catalog.is_some();
-        let known = if system { system::table(table, self)? } else { None };
+        let known = match system {
+            true if table == system::QUARANTINE_TABLE => Some(system::quarantine(self).await?),
+            true => system::table(table, self)?,
+            false => None,
+        };
         match (self.load(&name, found).await, known) {
             (Err(error), Some(known)) if error.kind() == ErrorKind::NotFound => {
                 found.system.insert(table.to_owned(), known);
@@ -488,7 +492,10 @@ impl SchemaProvider for Namespace {
         let loaded = self.tables.find_in_lake(&self.name, table, &mut found).await.map_err(external)?;
         if let Some((_, view)) = loaded {
             // What is broken below a view is no reason not to list it.
-            return Ok(Some(Arc::new(ListedView { schema: schema_of(&view.columns).map_err(external)?, sql: view.sql })));
+            return Ok(Some(Arc::new(ListedView {
+                schema: schema_of(&view.columns).map_err(external)?,
+                sql: view.sql,
+            })));
         }
         Ok(found.lake.remove(&name).or_else(|| found.system.remove(table)))
     }

@@ -56,7 +56,8 @@ async fn committed(table: &Table, version: u64) -> Result<Option<DateTime<Utc>>>
 /// Errors: `Invalid`, with the forms that are understood.
 pub(super) fn point_in_time(text: &str) -> Result<DateTime<Utc>> {
     let text = text.trim();
-    let zoned = DateTime::parse_from_rfc3339(text).or_else(|_| DateTime::parse_from_str(text, "%Y-%m-%d %H:%M:%S%.f%#z"));
+    let zoned =
+        DateTime::parse_from_rfc3339(text).or_else(|_| DateTime::parse_from_str(text, "%Y-%m-%d %H:%M:%S%.f%#z"));
     if let Ok(time) = zoned {
         return Ok(time.with_timezone(&Utc));
     }

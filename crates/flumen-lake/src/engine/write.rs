@@ -22,8 +22,8 @@ use datafusion::catalog::TableProvider;
 use datafusion::execution::context::SessionContext;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::sql::sqlparser::ast::{
-    CreateTable, Delete, Insert, Merge as MergeStatement, ObjectName, Query, TableAlias, TableFactor, TableWithJoins, Truncate,
-    Update,
+    CreateTable, Delete, Insert, Merge as MergeStatement, ObjectName, Query, TableAlias, TableFactor, TableWithJoins,
+    Truncate, Update,
 };
 use flumen_core::clock::{Clock, Ids};
 use flumen_core::limits::COMMIT_TRIES;
@@ -32,9 +32,10 @@ use flumen_core::{Error, Result};
 use futures::TryStreamExt;
 
 pub(super) use draft::{Draft, Refusal};
-pub(super) use table::{Alteration, declared};
 use merge::Merge;
+pub(super) use rows::pump;
 use rows::{Place, Written};
+pub(super) use table::{Alteration, declared};
 
 use super::columns::{self, Assigned, quoted};
 use super::lake_table::{Contents, LakeTable, PATH_COLUMN};

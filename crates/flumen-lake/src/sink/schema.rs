@@ -179,7 +179,11 @@ fn create(columns: &Schema, partition_by: &[String], new_id: Uuid, now_ms: i64) 
     let properties = BTreeMap::new();
     let protocol = protocol_for(None, columns, &properties)?;
     let metadata = table_metadata(None, columns, partition_by, &properties, new_id, now_ms)?;
-    Ok(protocol.map(|protocol| json!({ "protocol": protocol })).into_iter().chain([json!({ "metaData": metadata })]).collect())
+    Ok(protocol
+        .map(|protocol| json!({ "protocol": protocol }))
+        .into_iter()
+        .chain([json!({ "metaData": metadata })])
+        .collect())
 }
 
 /// The protocol that a table with `columns` and `properties` needs, if it is not that of `current`.

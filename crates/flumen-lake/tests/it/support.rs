@@ -348,20 +348,10 @@ impl Load {
             rows,
         };
         LoadRecord {
-            load: request.load.clone(),
-            dataset: "lake.raw.t".to_owned(),
-            mode: request.mode.clone(),
-            started: request.started,
             files: self.files.iter().map(file).collect(),
             rows_read: rows,
             rows_written: rows,
-            rows_quarantined: 0,
-            rows_skipped: 0,
-            bytes_read: 0,
-            drift: Vec::new(),
-            cursor: None,
-            options: Default::default(),
-            undoes: None,
+            ..LoadRecord::new(request.load.clone(), "lake.raw.t", request.mode.clone(), request.started)
         }
     }
 }

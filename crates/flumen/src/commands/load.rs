@@ -238,20 +238,13 @@ async fn undo(ledger: &Ledger, entry: &LedgerEntry, context: &Context) -> Result
         return Ok(());
     }
     let record = LoadRecord {
-        load: LoadId::from_uuid(context.ids.next()),
-        dataset: entry.record.dataset.clone(),
-        mode: Mode::Append,
-        started: context.clock.now(),
-        files: Vec::new(),
-        rows_read: 0,
-        rows_written: 0,
-        rows_quarantined: 0,
-        rows_skipped: 0,
-        bytes_read: 0,
-        drift: Vec::new(),
-        cursor: None,
-        options: Default::default(),
         undoes: Some(load.clone()),
+        ..LoadRecord::new(
+            LoadId::from_uuid(context.ids.next()),
+            &entry.record.dataset,
+            Mode::Append,
+            context.clock.now(),
+        )
     };
     let committed = ledger.sink.undo(load, &record).await?;
     if context.output.json {

@@ -8,7 +8,6 @@ use std::sync::Arc;
 
 use flumen_core::sql::SqlEngine as _;
 use flumen_core::{Error, Result};
-use flumen_lake::catalog::{Catalog, PROD};
 use flumen_lake::engine::{DEFAULT_MEMORY_BYTES, Engine, EngineSettings};
 use futures::StreamExt as _;
 
@@ -34,7 +33,8 @@ Examples:
   flumen sql                          a prompt; \\? there tells more
 
 A file is named in single quotes. Tables of the lake are lake.NAMESPACE.TABLE, NAMESPACE.TABLE, or TABLE where that is
-enough. SQL reads the lake and never changes it: 'flumen ingest' does that.
+enough. Statements that write (create table … as, insert, update, delete, merge, alter, drop) are one commit each, or one
+for all between begin and commit.
 ")]
 pub struct SqlCommand {
     /// The query; several may be separated by semicolons. Without one: standard input, or a prompt on a terminal
@@ -219,6 +219,13 @@ impl<'a> Session<'a> {
             while let Some(batch) = answer.batches.next().await {
                 batch?;
             }
+            if let Some(done) = answer.done {
+                self.context.output.note(match done.rows {
+                    Some(1) => format!("{}, 1 row", done.command),
+                    Some(rows) => format!("{}, {} rows", done.command, count(rows)),
+                    None => done.command.to_owned(),
+                });
+            }
             return Ok(None);
         }
         let target = self.target()?;
@@ -283,13 +290,12 @@ impl Drop for Target {
 
 /// The engine over the project's lake, if there is a project, and over files.
 pub fn engine(context: &Context, memory: Option<usize>, threads: Option<usize>) -> Result<Engine> {
-    let lake = context.maybe_project()?.map(|project| destination::lake_of(&project)).transpose()?;
+    let catalog = context.maybe_project()?.map(|_| destination::catalog(context)).transpose()?;
     let files = crate::origin::files(context)?;
     let memory_bytes = memory.unwrap_or_else(default_memory);
-    let catalog = lake.map(|lake| Catalog::new(lake, Arc::clone(&context.clock), Arc::clone(&context.ids)));
     Engine::new(EngineSettings {
         catalog,
-        environment: PROD.to_owned(),
+        environment: context.environment.clone(),
         files: Arc::new(files),
         memory_bytes,
         threads,
@@ -297,6 +303,7 @@ pub fn engine(context: &Context, memory: Option<usize>, threads: Option<usize>) 
         ids: Arc::clone(&context.ids),
         read_only: false,
         files_allowed: true,
+        destinations: Some(Arc::new(destination::Anywhere::new(context)?)),
     })
 }
 

@@ -8,8 +8,8 @@ use async_trait::async_trait;
 use flumen_core::load::{Committed, LOAD_COLUMN, LoadRecord, LoadRequest, Mode};
 use flumen_core::write::{BatchWriter, LoadSession, RefusedRows};
 use flumen_core::{Error, ErrorKind, Result};
-use tokio_postgres::error::Severity;
 use tokio_postgres::Client;
+use tokio_postgres::error::Severity;
 
 use super::writer::{SharedCopy, Tally, own_copy};
 use super::{Target, ledger, lock, publish, quarantine, swap};

@@ -57,8 +57,7 @@ pub(super) async fn stage(statement: &Statement<'_>, delete: &Delete, draft: &mu
 /// Takes all rows out.
 pub(super) async fn everything(statement: &Statement<'_>, draft: &mut Draft, operation: &'static str) -> Result<u64> {
     let before = draft.files()?;
-    let counted: Option<u64> =
-        before.iter().map(|file| file.stats.as_ref().and_then(|stats| stats.num_records)).sum();
+    let counted: Option<u64> = before.iter().map(|file| file.stats.as_ref().and_then(|stats| stats.num_records)).sum();
     let rows = match counted {
         Some(rows) => rows,
         None => statement.count(draft).await?,

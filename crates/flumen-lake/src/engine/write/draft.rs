@@ -11,7 +11,7 @@ use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use deltalake_core::kernel::Action;
 use flumen_core::load::LoadId;
-use flumen_core::{Error, Result};
+use flumen_core::{Error, ErrorKind, Result};
 use object_store::path::Path;
 use serde_json::{Map, Value, json};
 use tokio::runtime::Handle;
@@ -235,8 +235,12 @@ impl Draft {
         let note =
             Note { operation: self.operation, parameters, entries, at: writers.clock.now(), id: writers.ids.next() };
         let mut stale = false;
-        let mut change =
-            DraftChange { draft: self, now_ms: note.at.timestamp_millis(), new_id: writers.ids.next(), stale: &mut stale };
+        let mut change = DraftChange {
+            draft: self,
+            now_ms: note.at.timestamp_millis(),
+            new_id: writers.ids.next(),
+            stale: &mut stale,
+        };
         let table = change.draft.table.clone();
         match commit(&table, &mut change, &note).await {
             Ok(version) => {
@@ -244,13 +248,19 @@ impl Draft {
                 Ok(Some(version))
             }
             Err(_) if stale => Err(Refusal::Stale),
-            Err(error) => Err(Refusal::Failed(error)),
+            Err(error) => {
+                // A store that stopped answering may have taken the commit: then the files are the table's.
+                self.settled = error.kind() == ErrorKind::Unavailable && table.folder().is_none();
+                Err(Refusal::Failed(error))
+            }
         }
     }
 
-    /// Removes what was written.
+    /// Removes what was written, unless it may have been committed.
     pub async fn discard(mut self) -> Result<()> {
-        self.settled = true;
+        if std::mem::replace(&mut self.settled, true) {
+            return Ok(());
+        }
         delete_files(&self.table, self.written()).await
     }
 
@@ -262,9 +272,10 @@ impl Draft {
         let mut actions = Vec::new();
         if self.redefined {
             let base = current.snapshot.as_ref();
-            actions.extend(protocol_for(base, &self.schema, &self.properties)?.map(|protocol| json!({ "protocol": protocol })));
-            let metadata =
-                table_metadata(base, &self.schema, &self.partition_by, &self.properties, new_id, now_ms)?;
+            actions.extend(
+                protocol_for(base, &self.schema, &self.properties)?.map(|protocol| json!({ "protocol": protocol })),
+            );
+            let metadata = table_metadata(base, &self.schema, &self.partition_by, &self.properties, new_id, now_ms)?;
             actions.push(json!({ "metaData": metadata }));
         }
         for file in self.removed.values() {

@@ -34,7 +34,11 @@ pub(super) async fn stage(statement: &Statement<'_>, insert: &Insert, draft: &mu
             if given == 1 { "value" } else { "values" },
             columns::counted(&names)
         ))
-        .hint(format!("name the columns: insert into {} (…) …; the table has {}", draft.table().name(), names.join(", "))));
+        .hint(format!(
+            "name the columns: insert into {} (…) …; the table has {}",
+            draft.table().name(),
+            names.join(", ")
+        )));
     }
     let assigned = names.into_iter().enumerate().map(|(at, name)| Assigned { name, at }).collect();
     let plan = statement.cast(plan, draft.schema(), assigned)?;
@@ -54,7 +58,10 @@ fn check(insert: &Insert) -> Result<()> {
         return refuse("insert … returning", "insert the rows, then select them");
     }
     if insert.on.is_some() || insert.or.is_some() || insert.replace_into || insert.ignore {
-        return refuse("insert … on conflict", "write it as: merge into t using (…) s on t.key = s.key when matched then …");
+        return refuse(
+            "insert … on conflict",
+            "write it as: merge into t using (…) s on t.key = s.key when matched then …",
+        );
     }
     if insert.partitioned.is_some() || !insert.assignments.is_empty() {
         return refuse("this form of insert", "write insert into t (columns) select …");

@@ -6,8 +6,8 @@
 
 use std::collections::{HashMap, HashSet};
 
-use datafusion::logical_expr::{LogicalPlan, Volatility};
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
+use datafusion::logical_expr::{LogicalPlan, Volatility};
 use datafusion::sql::sqlparser::ast::{
     Merge as MergeStatement, MergeAction, MergeClause, MergeClauseKind, MergeInsertExpr, MergeInsertKind, TableFactor,
 };
@@ -65,11 +65,14 @@ impl Merge {
             return refuse("merge … output", "merge, then select");
         }
         let source = match &merge.source {
-            TableFactor::Table { alias: None, .. } | TableFactor::Derived { alias: Some(_), .. } => merge.source.to_string(),
+            TableFactor::Table { alias: None, .. } | TableFactor::Derived { alias: Some(_), .. } => {
+                merge.source.to_string()
+            }
             TableFactor::Derived { alias: None, .. } => format!("{} AS {SOURCE}", merge.source),
             other => other.to_string(),
         };
-        let clauses = merge.clauses.iter().map(|clause| Clause::of(clause, draft, &merge.source)).collect::<Result<_>>()?;
+        let clauses =
+            merge.clauses.iter().map(|clause| Clause::of(clause, draft, &merge.source)).collect::<Result<_>>()?;
         Ok(Self { target: Target::of(&merge.table)?, source, on: merge.on.to_string(), clauses, operation: "MERGE" })
     }
 
@@ -159,7 +162,11 @@ fn inserted(insert: &MergeInsertExpr, draft: &Draft, source: &TableFactor) -> Re
         }
     };
     if values.len() != names.len() {
-        return Err(Error::invalid(format!("the insert gives {} values for {}", values.len(), columns::counted(&names))));
+        return Err(Error::invalid(format!(
+            "the insert gives {} values for {}",
+            values.len(),
+            columns::counted(&names)
+        )));
     }
     let value = |field: &arrow::datatypes::FieldRef| {
         let at = names.iter().position(|name| name == field.name());
@@ -291,7 +298,8 @@ fn of_target(merge: &Merge) -> impl Iterator<Item = &Clause> {
 
 /// A CASE over the clauses on rows of the table.
 fn case(merge: &Merge, value: impl Fn(&Clause) -> String, otherwise: &str) -> String {
-    let arms: String = of_target(merge).map(|clause| format!(" WHEN {} THEN {}", when(clause), value(clause))).collect();
+    let arms: String =
+        of_target(merge).map(|clause| format!(" WHEN {} THEN {}", when(clause), value(clause))).collect();
     format!("CASE{arms} ELSE {otherwise} END")
 }
 
@@ -401,8 +409,10 @@ fn insertions(merge: &Merge, draft: &Draft) -> Result<Vec<(String, String)>> {
 async fn refuse_volatile(statement: &Statement<'_>, merge: &Merge) -> Result<()> {
     let (_, plan) = statement.plan(&format!("SELECT * FROM {}", merge.source), Vec::new()).await?;
     if is_volatile(&plan).map_err(|error| statement.explained(error))? {
-        return Err(Error::invalid("the source gives other rows each time it is read (it has a function such as random())")
-            .hint("keep its rows in a table first: create temp table s as select …"));
+        return Err(Error::invalid(
+            "the source gives other rows each time it is read (it has a function such as random())",
+        )
+        .hint("keep its rows in a table first: create temp table s as select …"));
     }
     Ok(())
 }

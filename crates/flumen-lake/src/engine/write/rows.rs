@@ -17,8 +17,8 @@ use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio::task::JoinSet;
 
 use super::super::errors;
-use super::draft::Draft;
 use super::Writers;
+use super::draft::Draft;
 use crate::lake::{Table, delete_files};
 use crate::sink::{Conversion, LoadFiles, NewFile};
 
@@ -66,27 +66,39 @@ pub(super) async fn write(
     let mut unfinished = Unfinished { table, files: Some(Arc::clone(&files)) };
     let plan = context.state().create_physical_plan(plan).await.map_err(explained)?;
     let streams = execute_stream_partitioned(plan, context.task_ctx()).map_err(explained)?;
+    let rows = pump(streams, || Ok(Box::new(files.writer())), sql).await?;
+    let finishing = tokio::task::spawn_blocking(move || files.finish()).await;
+    let written = finishing.map_err(|error| Error::internal("the last files were not written").caused_by(error))??;
+    unfinished.files = None;
+    Ok(Written { files: written, rows })
+}
+
+/// Writes the rows of each of `streams` by a writer of its own, in threads of their own; gives how many there were.
+///
+/// Errors: those of the query, in the words of `sql`, and of the writers.
+pub(in crate::engine) async fn pump(
+    streams: Vec<SendableRecordBatchStream>,
+    writer: impl Fn() -> Result<Box<dyn BatchWriter>>,
+    sql: &str,
+) -> Result<u64> {
     let mut rows = 0;
     // Dropped, it ends the tasks: a statement that is cancelled writes no further.
     let mut tasks = JoinSet::new();
     for stream in streams {
         let (sender, receiver) = channel(BATCHES_AHEAD);
-        let writer = files.writer();
-        tasks.spawn_blocking(move || drain(receiver, Box::new(writer)));
+        let writer = writer()?;
+        tasks.spawn_blocking(move || drain(receiver, writer));
         tasks.spawn(feed(stream, sender));
     }
     while let Some(task) = tasks.join_next().await {
         match task {
             Ok(Ok(written)) => rows += written,
-            Ok(Err(Failed::Query(error))) => return Err(explained(error)),
+            Ok(Err(Failed::Query(error))) => return Err(errors::explain(error, sql)),
             Ok(Err(Failed::Write(error))) => return Err(error),
             Err(error) => return Err(Error::internal("writing rows broke off").caused_by(error)),
         }
     }
-    let finishing = tokio::task::spawn_blocking(move || files.finish()).await;
-    let written = finishing.map_err(|error| Error::internal("the last files were not written").caused_by(error))??;
-    unfinished.files = None;
-    Ok(Written { files: written, rows })
+    Ok(rows)
 }
 
 enum Failed {

@@ -150,7 +150,9 @@ fn set_property(properties: &mut BTreeMap<String, String>, key: &str, value: &st
     let key = match key.to_lowercase().as_str() {
         "append_only" => "delta.appendOnly".to_owned(),
         "change_feed" | "change_data_feed" => CHANGE_FEED.to_owned(),
-        lower => ALLOWED.iter().find(|of| of.to_lowercase() == lower).map_or_else(|| key.to_owned(), ToString::to_string),
+        lower => {
+            ALLOWED.iter().find(|of| of.to_lowercase() == lower).map_or_else(|| key.to_owned(), ToString::to_string)
+        }
     };
     if key.starts_with("delta.") && !ALLOWED.contains(&key.as_str()) {
         return Err(Error::invalid(format!("the property '{key}' cannot be set here"))
@@ -275,9 +277,13 @@ async fn alter_once(statement: &Statement<'_>, operation: &AlterTableOperation, 
                 }
                 return Err(Error::conflict(format!("{table} has a column '{}' already", field.name())));
             }
-            if column_def.options.iter().any(|option| matches!(option.option, ColumnOption::NotNull)) && !draft.files()?.is_empty() {
+            if column_def.options.iter().any(|option| matches!(option.option, ColumnOption::NotNull))
+                && !draft.files()?.is_empty()
+            {
                 return Err(Error::invalid(format!("'{}' would be null in the rows that are there", field.name()))
-                    .hint("add it without not null, fill it with update, then: alter table … alter column … set not null"));
+                    .hint(
+                        "add it without not null, fill it with update, then: alter table … alter column … set not null",
+                    ));
             }
             let fields = schema.fields().iter().cloned().chain([Arc::new(field)]);
             redefine(draft, Schema::new(fields.collect::<Vec<_>>()), "ADD COLUMNS");
@@ -323,7 +329,9 @@ async fn alter_once(statement: &Statement<'_>, operation: &AlterTableOperation, 
             let mut properties = draft.properties().clone();
             let text = check.expr.to_string();
             add_check(&mut properties, check.name.as_ref().map(|name| name.value.clone()), &text, &schema)?;
-            statement.none_where(draft, &format!("({text}) IS FALSE"), &format!("break the constraint ({text})")).await?;
+            statement
+                .none_where(draft, &format!("({text}) IS FALSE"), &format!("break the constraint ({text})"))
+                .await?;
             draft.define(schema, draft.partition_by().to_vec(), properties);
             draft.look();
             draft.describe("ADD CONSTRAINT");
@@ -424,9 +432,10 @@ async fn rewrite_all(
 }
 
 fn check_not_partition(draft: &Draft, before: &Schema, after: &[FieldRef], what: &str) -> Result<()> {
-    let gone = before.fields().iter().find(|field| {
-        draft.partition_by().contains(field.name()) && !after.iter().any(|of| of.name() == field.name())
-    });
+    let gone = before
+        .fields()
+        .iter()
+        .find(|field| draft.partition_by().contains(field.name()) && !after.iter().any(|of| of.name() == field.name()));
     gone.map_or(Ok(()), |field| check_not_partition_column(draft, field.name(), what))
 }
 

@@ -13,7 +13,8 @@ async fn with_table() -> (TempDir, Catalog, Engine) {
     let settings = settings(Some(lake), MemoryFiles::default());
     let catalog = settings.catalog.clone().unwrap();
     let engine = Engine::new(settings).unwrap();
-    done(&engine, "create table raw.t as select * from (values (1, 'one'), (2, 'two'), (3, null)) as v(id, name)").await;
+    done(&engine, "create table raw.t as select * from (values (1, 'one'), (2, 'two'), (3, null)) as v(id, name)")
+        .await;
     (folder, catalog, engine)
 }
 
@@ -25,19 +26,32 @@ async fn entry(catalog: &Catalog, namespace: &str, table: &str) -> Option<Entry>
 #[tokio::test(flavor = "multi_thread")]
 async fn views_are_kept_and_planned_when_they_are_read() {
     let (_folder, catalog, engine) = with_table().await;
-    does(&engine, "create view mart.named as select id, name, id * 2 from t where name is not null", "CREATE VIEW").await;
+    does(&engine, "create view mart.named as select id, name, id * 2 from t where name is not null", "CREATE VIEW")
+        .await;
     check(&engine, "select * from mart.named order by id", "1|one|2\n2|two|4").await;
     done(&engine, "insert into raw.t values (4, 'four')").await;
     check(&engine, "select max(\"id * 2\") from named", "8").await;
-    check(&engine, "select column_name, data_type from information_schema.columns where table_name = 'named'", "id|Int64\nname|Utf8\nid * 2|Int64").await;
-    does(&engine, "create view mart.named as select 1 as x", "conflict: there is a view 'mart.named' already\nhint: write create or replace").await;
+    check(
+        &engine,
+        "select column_name, data_type from information_schema.columns where table_name = 'named'",
+        "id|Int64\nname|Utf8\nid * 2|Int64",
+    )
+    .await;
+    does(
+        &engine,
+        "create view mart.named as select 1 as x",
+        "conflict: there is a view 'mart.named' already\nhint: write create or replace",
+    )
+    .await;
     does(&engine, "create or replace view mart.twice(a) as select id from mart.named", "CREATE VIEW").await;
     check(&engine, "select sum(a) from mart.twice", "7").await;
     does(&engine, "create or replace view mart.named as select a as id from mart.twice", "CREATE VIEW").await;
     let error = text(&engine, "select * from mart.named").await;
     assert!(error.contains("reads itself"), "{error}");
     does(&engine, "insert into mart.twice values (1)", "invalid: 'mart.twice' is a view: no rows can be written to it\nhint: write to a table, or drop it first and make a table of that name").await;
-    assert!(matches!(entry(&catalog, "mart", "twice").await, Some(Entry::View(view)) if view.sql.contains("\"mart\".\"named\"") || view.sql.contains("mart.named")));
+    assert!(
+        matches!(entry(&catalog, "mart", "twice").await, Some(Entry::View(view)) if view.sql.contains("\"mart\".\"named\"") || view.sql.contains("mart.named"))
+    );
     does(&engine, "drop table mart.twice", "invalid: 'mart.twice' is a view\nhint: write drop view mart.twice").await;
     does(&engine, "drop view mart.twice", "DROP VIEW").await;
 }
@@ -50,7 +64,12 @@ async fn a_view_that_a_change_has_broken_is_named() {
     let error = text(&engine, "select * from mart.v").await;
     assert!(error.starts_with("not_found: the view 'mart.v' is broken: "), "{error}");
     assert!(error.contains("write it anew (create or replace view mart.v as …)"), "{error}");
-    check(&engine, "select table_name, table_type from information_schema.tables where table_schema in ('raw', 'mart') order by 1", "t|BASE TABLE\nv|VIEW").await;
+    check(
+        &engine,
+        "select table_name, table_type from information_schema.tables where table_schema in ('raw', 'mart') order by 1",
+        "t|BASE TABLE\nv|VIEW",
+    )
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -63,7 +82,12 @@ async fn names_are_dropped_renamed_and_made_again() {
     check(&engine, "select * from raw.t", "9").await;
     does(&engine, "insert into raw.u values (4, 'four')", "INSERT 1").await;
     check(&engine, "select count(*) from raw.u", "4").await;
-    does(&engine, "alter table raw.u rename to t", "conflict: there is a 'raw.t' already\nhint: choose another name, or drop that one first").await;
+    does(
+        &engine,
+        "alter table raw.u rename to t",
+        "conflict: there is a 'raw.t' already\nhint: choose another name, or drop that one first",
+    )
+    .await;
     does(&engine, "drop table raw.t", "DROP TABLE").await;
     let error = text(&engine, "select * from raw.t").await;
     assert!(error.starts_with("not_found: there is no table 'raw.t'"), "{error}");
@@ -76,7 +100,12 @@ async fn names_are_dropped_renamed_and_made_again() {
 async fn namespaces_are_made_and_dropped() {
     let (_folder, _catalog, engine) = with_table().await;
     does(&engine, "create schema mart", "CREATE SCHEMA").await;
-    does(&engine, "create schema mart", "conflict: there is a schema 'mart' already\nhint: write create schema if not exists").await;
+    does(
+        &engine,
+        "create schema mart",
+        "conflict: there is a schema 'mart' already\nhint: write create schema if not exists",
+    )
+    .await;
     does(&engine, "create schema if not exists mart", "CREATE SCHEMA").await;
     does(&engine, "set search_path = mart", "SET").await;
     does(&engine, "create table made as select 1 as x", "CREATE TABLE AS 1").await;
@@ -99,7 +128,10 @@ async fn comments_keys_and_clustering_are_kept() {
     assert_eq!(t.primary_key.unwrap().columns, ["id"]);
     let Some(Entry::Table(o)) = entry(&catalog, "raw", "o").await else { panic!() };
     assert_eq!((o.primary_key.unwrap().name.as_str(), o.unique[0].name.as_str()), ("o_pkey", "o_t_note_key"));
-    assert_eq!((o.foreign_keys[0].table.to_string().as_str(), o.foreign_keys[0].references.join(",").as_str()), ("raw.t", "id"));
+    assert_eq!(
+        (o.foreign_keys[0].table.to_string().as_str(), o.foreign_keys[0].references.join(",").as_str()),
+        ("raw.t", "id")
+    );
     assert_eq!((o.clustering.join(","), o.columns["note"].description.as_deref()), ("t".to_owned(), Some("free")));
     does(&engine, "alter table raw.o drop constraint o_pkey", "ALTER TABLE").await;
     let Some(Entry::Table(o)) = entry(&catalog, "raw", "o").await else { panic!() };
@@ -111,9 +143,22 @@ async fn comments_keys_and_clustering_are_kept() {
 async fn external_delta_tables_are_read_in_place() {
     let (folder, _catalog, engine) = with_table().await;
     let place = folder.path().join("lake/raw/t");
-    does(&engine, &format!("create external table ext.t stored as delta location '{}'", place.display()), "CREATE TABLE").await;
+    does(
+        &engine,
+        &format!("create external table ext.t stored as delta location '{}'", place.display()),
+        "CREATE TABLE",
+    )
+    .await;
     check(&engine, "select count(*) from ext.t", "3").await;
-    does(&engine, &format!("create external table ext.u (name varchar, id varchar) stored as delta location '{}'", place.display()), "CREATE TABLE").await;
+    does(
+        &engine,
+        &format!(
+            "create external table ext.u (name varchar, id varchar) stored as delta location '{}'",
+            place.display()
+        ),
+        "CREATE TABLE",
+    )
+    .await;
     check(&engine, "select * from ext.u order by 2 limit 1", "one|1").await;
     let error = done(&engine, "create external table ext.x stored as delta location '/nowhere/at/all'").await;
     assert!(error.starts_with("not_found: there is no Delta table in /nowhere/at/all"), "{error}");
@@ -149,7 +194,10 @@ async fn a_block_changes_the_catalog_as_one() {
     done(&writer, "begin").await;
     done(&writer, "insert into raw.t values (3, 'x')").await;
     let error = done(&writer, "create view raw.v as select id from raw.t").await;
-    assert!(error.starts_with("invalid: this block changes rows of lake.raw.t; it cannot change the catalog too"), "{error}");
+    assert!(
+        error.starts_with("invalid: this block changes rows of lake.raw.t; it cannot change the catalog too"),
+        "{error}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

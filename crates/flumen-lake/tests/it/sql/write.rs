@@ -12,7 +12,8 @@ use super::{check, does, done, engine, lake_in_folder, settings, text};
 async fn with_table() -> (TempDir, Engine) {
     let (folder, lake) = lake_in_folder();
     let engine = engine(Some(lake), MemoryFiles::default());
-    done(&engine, "create table raw.t as select * from (values (1, 'one'), (2, 'two'), (3, null)) as v(id, name)").await;
+    done(&engine, "create table raw.t as select * from (values (1, 'one'), (2, 'two'), (3, null)) as v(id, name)")
+        .await;
     (folder, engine)
 }
 
@@ -22,9 +23,19 @@ const ALL: &str = "select * from raw.t order by id";
 async fn tables_are_made_from_queries_and_from_columns() {
     let (_folder, engine) = with_table().await;
     check(&engine, ALL, "1|one\n2|two\n3|NULL").await;
-    does(&engine, "create table raw.t (a int)", "conflict: lake.raw.t is there already\nhint: write create or replace table …, or create table if not exists …").await;
+    does(
+        &engine,
+        "create table raw.t (a int)",
+        "conflict: lake.raw.t is there already\nhint: write create or replace table …, or create table if not exists …",
+    )
+    .await;
     does(&engine, "create table if not exists raw.t (a int)", "CREATE TABLE").await;
-    does(&engine, "create table raw.typed (a int not null, b varchar(5), c timestamp, d numeric(10,2), e date)", "CREATE TABLE").await;
+    does(
+        &engine,
+        "create table raw.typed (a int not null, b varchar(5), c timestamp, d numeric(10,2), e date)",
+        "CREATE TABLE",
+    )
+    .await;
     does(&engine, "insert into raw.typed values (1, 'x', '2026-01-02 03:04:05', 1.50, '2026-01-02')", "INSERT 1").await;
     check(&engine, "select * from raw.typed", "1|x|2026-01-02T03:04:05|1.50|2026-01-02").await;
     does(&engine, "create or replace table raw.t as select 7 as seven, null as nothing", "CREATE TABLE AS 1").await;
@@ -42,9 +53,19 @@ async fn rows_are_inserted_updated_and_deleted() {
     does(&engine, "insert into raw.t (id) values (6)", "INSERT 1").await;
     does(&engine, "update raw.t set name = upper(name), id = id * 1.0 where id > 10 or name is null", "UPDATE 4").await;
     check(&engine, ALL, "1|one\n2|two\n3|NULL\n4|four\n5|five\n6|NULL\n11|ONE\n12|TWO").await;
-    does(&engine, "delete from raw.t as x where x.id in (select id from raw.t where name is null) or x.id = 1", "DELETE 3").await;
+    does(
+        &engine,
+        "delete from raw.t as x where x.id in (select id from raw.t where name is null) or x.id = 1",
+        "DELETE 3",
+    )
+    .await;
     check(&engine, ALL, "2|two\n4|four\n5|five\n11|ONE\n12|TWO").await;
-    does(&engine, "update raw.t set name = s.n from (values (2, 'zwei'), (99, 'x')) as s(i, n) where t.id = s.i", "UPDATE 1").await;
+    does(
+        &engine,
+        "update raw.t set name = s.n from (values (2, 'zwei'), (99, 'x')) as s(i, n) where t.id = s.i",
+        "UPDATE 1",
+    )
+    .await;
     does(&engine, "delete from raw.t using (values (4), (5), (5)) as s(i) where t.id = s.i", "DELETE 2").await;
     check(&engine, ALL, "2|zwei\n11|ONE\n12|TWO").await;
     does(&engine, "delete from raw.t where id = 77", "DELETE 0").await;
@@ -58,14 +79,34 @@ async fn rows_are_inserted_updated_and_deleted() {
 async fn what_is_wrong_with_a_statement_is_said() {
     let (_folder, engine) = with_table().await;
     does(&engine, "insert into raw.t values (1)", "invalid: the insert gives 1 value for 2 columns of lake.raw.t\nhint: name the columns: insert into raw.t (…) …; the table has id, name").await;
-    does(&engine, "insert into raw.t (id, nam) values (1, 'x')", "not_found: lake.raw.t has no column 'nam'\nhint: did you mean 'name'?").await;
-    does(&engine, "update raw.t set nme = 'x'", "not_found: lake.raw.t has no column 'nme'\nhint: did you mean 'name'?").await;
-    does(&engine, "delete from raw.x where id = 1", "not_found: there is no table 'raw.x'\nhint: did you mean 'raw.t'?").await;
+    does(
+        &engine,
+        "insert into raw.t (id, nam) values (1, 'x')",
+        "not_found: lake.raw.t has no column 'nam'\nhint: did you mean 'name'?",
+    )
+    .await;
+    does(
+        &engine,
+        "update raw.t set nme = 'x'",
+        "not_found: lake.raw.t has no column 'nme'\nhint: did you mean 'name'?",
+    )
+    .await;
+    does(
+        &engine,
+        "delete from raw.x where id = 1",
+        "not_found: there is no table 'raw.x'\nhint: did you mean 'raw.t'?",
+    )
+    .await;
     let bad = done(&engine, "insert into raw.t values ('x', 'y')").await;
     assert!(bad.starts_with("data: cannot cast string 'x'"), "{bad}");
     let bad = done(&engine, "delete from raw.t where nothing = 1").await;
     assert!(bad.contains("line 1, column 25: there is no column 'nothing'"), "{bad}");
-    does(&engine, "insert into raw.t values (1, 'x') returning id", "invalid: 'insert … returning' is not run here\nhint: insert the rows, then select them").await;
+    does(
+        &engine,
+        "insert into raw.t values (1, 'x') returning id",
+        "invalid: 'insert … returning' is not run here\nhint: insert the rows, then select them",
+    )
+    .await;
     check(&engine, ALL, "1|one\n2|two\n3|NULL").await;
 }
 
@@ -85,11 +126,15 @@ async fn merges_update_delete_and_insert() {
     check(&engine, ALL, "1|left\n9|nueve").await;
     let twice = "merge into raw.t using (values (1, 'a'), (1, 'b')) as s(id, name) on t.id = s.id when matched then update set name = s.name";
     let error = done(&engine, twice).await;
-    assert!(error.starts_with("data: lake.raw.t: a row of the table is matched by several rows of the source"), "{error}");
+    assert!(
+        error.starts_with("data: lake.raw.t: a row of the table is matched by several rows of the source"),
+        "{error}"
+    );
     let one_of_two = "merge into raw.t using (values (1, 'a', true), (1, 'b', false)) as s(id, name, yes) on t.id = s.id when matched and s.yes then update set name = s.name";
     does(&engine, one_of_two, "MERGE 1").await;
     check(&engine, ALL, "1|a\n9|nueve").await;
-    let random = done(&engine, "merge into raw.t using (select random() as r) s on t.id = s.r when matched then delete").await;
+    let random =
+        done(&engine, "merge into raw.t using (select random() as r) s on t.id = s.r when matched then delete").await;
     assert!(random.starts_with("invalid: the source gives other rows each time"), "{random}");
 }
 
@@ -129,7 +174,10 @@ async fn columns_are_altered() {
     does(&engine, "alter table raw.t drop column price", "ALTER TABLE").await;
     check(&engine, "select * from raw.t where id = 1", "1|one").await;
     let error = done(&engine, "alter table raw.t alter column title set not null").await;
-    assert!(error.starts_with("data: lake.raw.t: rows of the table have no 'title', for example: id = 3, title = null"), "{error}");
+    assert!(
+        error.starts_with("data: lake.raw.t: rows of the table have no 'title', for example: id = 3, title = null"),
+        "{error}"
+    );
     done(&engine, "delete from raw.t where title is null").await;
     does(&engine, "alter table raw.t alter column title set not null", "ALTER TABLE").await;
     let error = done(&engine, "insert into raw.t values (5, null)").await;
@@ -168,7 +216,10 @@ async fn blocks_are_committed_as_one_or_not_at_all() {
     does(&writer, "begin", "BEGIN").await;
     done(&writer, "insert into raw.t values (2, 'two')").await;
     let error = done(&writer, "create table raw.u as select 1 as x").await;
-    assert!(error.starts_with("invalid: this block writes to lake.raw.t; it cannot write to lake.raw.u too"), "{error}");
+    assert!(
+        error.starts_with("invalid: this block writes to lake.raw.t; it cannot write to lake.raw.u too"),
+        "{error}"
+    );
     assert_eq!(writer.block_state().await, BlockState::Failed);
     let error = done(&writer, "select 1").await;
     assert!(error.starts_with("invalid: a statement of this block has failed"), "{error}");
@@ -187,7 +238,10 @@ async fn blocks_are_committed_as_one_or_not_at_all() {
     done(&writer, "delete from raw.t where id = 1").await;
     done(&other, "delete from raw.t where id = 2").await;
     let error = done(&writer, "commit").await;
-    assert!(error.starts_with("conflict: lake.raw.t: somebody else has changed the table since this block began"), "{error}");
+    assert!(
+        error.starts_with("conflict: lake.raw.t: somebody else has changed the table since this block began"),
+        "{error}"
+    );
     check(&writer, ALL, "1|one\n3|three").await;
 }
 
@@ -197,7 +251,12 @@ async fn tables_are_seen_as_they_were() {
     done(&engine, "delete from raw.t where id = 1").await;
     done(&engine, "delete from raw.t where id = 2").await;
     check(&engine, "select count(*) from raw.t version as of 1", "2").await;
-    check(&engine, "select a.id from raw.t version as of 0 as a left join raw.t b on a.id = b.id where b.id is null order by 1", "1\n2").await;
+    check(
+        &engine,
+        "select a.id from raw.t version as of 0 as a left join raw.t b on a.id = b.id where b.id is null order by 1",
+        "1\n2",
+    )
+    .await;
     let error = text(&engine, "select * from raw.t version as of 9").await;
     assert!(error.starts_with("not_found: lake.raw.t has no version 9"), "{error}");
     let first = text(&engine, "select timestamp from history('t') where version = 0").await;
@@ -237,8 +296,14 @@ async fn changes_are_recorded_once_they_are_switched_on() {
 async fn a_session_that_may_only_read_changes_nothing() {
     let (_folder, lake) = lake_in_folder();
     done(&engine(Some(lake.clone()), MemoryFiles::default()), "create table raw.t as select 1 as id").await;
-    let reader = Engine::new(EngineSettings { read_only: true, ..settings(Some(lake), MemoryFiles::default()) }).unwrap();
-    for sql in ["insert into raw.t values (2)", "delete from raw.t", "create table raw.u as select 1 as x", "alter table raw.t add column y int"] {
+    let reader =
+        Engine::new(EngineSettings { read_only: true, ..settings(Some(lake), MemoryFiles::default()) }).unwrap();
+    for sql in [
+        "insert into raw.t values (2)",
+        "delete from raw.t",
+        "create table raw.u as select 1 as x",
+        "alter table raw.t add column y int",
+    ] {
         does(&reader, sql, "invalid: this session may only read\nhint: ask for a user who may write").await;
     }
     check(&reader, "select * from raw.t", "1").await;
