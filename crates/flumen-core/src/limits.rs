@@ -68,3 +68,7 @@ pub const ORPHAN_AGE: Duration = Duration::from_secs(24 * 3600);
 pub const OPTIMIZE_BIN_BYTES: u64 = 512 << 20;
 /// Memory for sorting rows in an optimization; the rest goes to disk.
 pub const OPTIMIZE_MEMORY_BYTES: usize = 512 << 20;
+/// Small files of a lake table from which it pays to rewrite them.
+pub const MAINTAIN_SMALL_FILES: usize = 32;
+/// How long nobody must have written to a lake table before it is compacted in the background.
+pub const MAINTAIN_QUIET: Duration = Duration::from_secs(60);

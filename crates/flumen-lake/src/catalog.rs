@@ -62,6 +62,7 @@ impl std::fmt::Debug for Catalog {
 
 /// What a name means.
 #[derive(Debug, Clone)]
+#[allow(clippy::large_enum_variant, reason = "there is one at a time, and mostly it is a table")]
 pub enum Located {
     /// A Delta table of the lake. It may not be there yet: its snapshot tells.
     Table {

@@ -8,7 +8,9 @@
 
 pub mod check;
 pub mod describe;
+pub mod expire;
 pub mod history;
+pub mod maintain;
 pub(crate) mod merge;
 pub mod optimize;
 pub(crate) mod read;

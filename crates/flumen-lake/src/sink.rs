@@ -155,15 +155,7 @@ impl LakeSink {
     }
 
     fn target(&self, table: &Table, load: &LoadId, columns: SchemaRef, partition_by: Vec<String>) -> RewriteTarget {
-        let ids = Arc::clone(&self.ids);
-        RewriteTarget {
-            table: table.clone(),
-            load: load.clone(),
-            ids,
-            columns,
-            partition_by,
-            runtime: Handle::current(),
-        }
+        RewriteTarget::new(table, load, Arc::clone(&self.ids), columns, partition_by)
     }
 
     async fn snapshot(&self) -> Result<Option<Snapshot>> {
@@ -852,6 +844,17 @@ pub(crate) struct RewriteTarget {
 }
 
 impl RewriteTarget {
+    /// For rows of `table` that `load` rewrites. Must be called within the runtime.
+    pub(crate) fn new(
+        table: &Table,
+        load: &LoadId,
+        ids: Arc<dyn Ids>,
+        columns: SchemaRef,
+        partition_by: Vec<String>,
+    ) -> Self {
+        Self { table: table.clone(), load: load.clone(), ids, columns, partition_by, runtime: Handle::current() }
+    }
+
     /// The columns of rewritten rows: all that the table has, then.
     pub(crate) fn schema(&self, snapshot: Option<&Snapshot>) -> SchemaRef {
         all_columns(&self.columns, snapshot)

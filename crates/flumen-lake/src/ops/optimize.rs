@@ -104,13 +104,17 @@ pub async fn optimize(catalog: &Catalog, table: &Table, options: &OptimizeOption
     Ok(done)
 }
 
+/// Whether a file is so small that it is worth being part of a larger one.
+pub(super) fn is_small(file: &DataFile) -> bool {
+    file.size < (LAKE_FILE_BYTES / 4 * 3) as u64
+}
+
 /// The files that are worth being made one, a list for each rewrite. Files keep their order, and partitions stay apart.
 fn bins(files: Vec<DataFile>, all: bool) -> Vec<Vec<DataFile>> {
-    let small = (LAKE_FILE_BYTES / 4 * 3) as u64;
     let mut partitions: BTreeMap<BTreeMap<String, Option<String>>, Vec<DataFile>> = BTreeMap::new();
     for file in files {
         // Rows that another tool has deleted in place cannot be left out here, and a foreign file is not ours to remove.
-        if file.deletion_vector.is_none() && !file.path.contains("://") && (all || file.size < small) {
+        if file.deletion_vector.is_none() && !file.path.contains("://") && (all || is_small(&file)) {
             partitions.entry(file.partition.clone()).or_default().push(file);
         }
     }

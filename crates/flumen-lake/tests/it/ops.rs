@@ -2,6 +2,7 @@
 
 mod check;
 mod describe;
+mod maintain;
 mod optimize;
 mod restore;
 mod vacuum;

@@ -2,6 +2,7 @@
 
 mod crash;
 mod many;
+mod place;
 mod store;
 mod work;
 

@@ -90,7 +90,8 @@ async fn ledgers(dataset: Option<&str>, context: &Context) -> Result<Vec<Ledger>
         Some(text) => vec![text.parse::<Dataset>()?],
         None => {
             let catalog = destination::catalog(context)?;
-            let listed = catalog.list(&*catalog.read().await?, &context.environment).await?;
+            let state = catalog.read().await?;
+            let listed = catalog.list(&state, &context.environment).await?;
             let tables = listed.into_iter().filter(|listed| listed.kind == Kind::Table).map(|listed| listed.name);
             tables.filter(|table| !table.table.ends_with("__quarantine")).map(Dataset::Lake).collect()
         }

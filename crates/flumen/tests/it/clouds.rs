@@ -60,6 +60,12 @@ impl Cloud {
         self.good(&format!("flumen --json sql \"{query}\"")).stdout.trim().to_owned()
     }
 
+    /// What a line that must succeed gives as JSON.
+    #[track_caller]
+    fn json(&self, line: &str) -> serde_json::Value {
+        serde_json::from_str(&self.good(&format!("{line} --json")).stdout).unwrap()
+    }
+
     fn start(&self, file: &str) -> Child {
         let mut command = self.sandbox.command(env!("CARGO_BIN_EXE_flumen"));
         let from = format!("{}/{file}", self.url);
@@ -137,10 +143,66 @@ async fn a_killed_load_is_done_again(cloud: &Cloud) {
     assert_eq!(cloud.query(&format!("{ALL} where id >= 2000000")), r#"[{"n":300000,"s":644999850000}]"#);
 }
 
+/// Eight processes load into one table, and change the catalog, at once.
+async fn writers_at_once_lose_nothing(cloud: &Cloud) {
+    let mut running = Vec::new();
+    for writer in 0..8 {
+        cloud.sandbox.write(&format!("{writer}.csv"), format!("id\n{writer}\n"));
+        let work = format!(
+            "flumen -q ingest {writer}.csv --to lake.many.t && flumen -q lake tag lake.many.t w{writer} && \
+             flumen -q lake put {writer}.csv lake.files.in/"
+        );
+        let mut command = cloud.sandbox.command("sh");
+        running.push(command.args(["-c", &work]).stderr(Stdio::piped()).spawn().unwrap());
+    }
+    for writer in running {
+        let ended = writer.wait_with_output().unwrap();
+        assert!(ended.status.success(), "{}", String::from_utf8_lossy(&ended.stderr));
+    }
+    assert_eq!(cloud.query("select count(*) as n, sum(id) as s from lake.many.t"), r#"[{"n":8,"s":28}]"#);
+    let told = cloud.json("flumen lake describe many.t");
+    assert_eq!((told["version"].as_u64(), told["about"]["tags"].as_array().unwrap().len()), (Some(7), 8));
+    assert_eq!(cloud.json("flumen lake ls lake.files.in").as_array().unwrap().len(), 8);
+    cloud.good("flumen lake check --deep");
+}
+
+/// An environment is made, written to and published, and tables get other names, are dropped, and come back.
+async fn names_and_environments_move(cloud: &Cloud) {
+    cloud.sandbox.write("a.csv", "id\n1\n");
+    cloud.sandbox.write("b.csv", "id\n2\n");
+    cloud.good("flumen ingest a.csv --to lake.env.t");
+    cloud.good("flumen env create dev");
+    let said = cloud.good("flumen --env dev ingest b.csv --to lake.env.t").stderr;
+    assert!(said.contains("1 files") && said.contains("within the store"), "{said}");
+    assert_eq!(cloud.json("flumen lake describe env.t")["rows"], 1);
+    assert_eq!(cloud.json("flumen --env dev lake describe env.t")["rows"], 2);
+    cloud.good("flumen env publish dev");
+    cloud.good("flumen lake rename env.t env.u");
+    assert_eq!(cloud.json("flumen lake describe env.u")["rows"], 2);
+    cloud.good("flumen lake optimize env.u");
+    cloud.good("flumen lake drop env.u");
+    cloud.good("flumen lake undrop env.u");
+    cloud.good("flumen lake check --deep");
+    // The copy's log is of before, and what it was published over is nobody's now.
+    cloud.good("flumen env drop dev");
+    cloud.good("flumen lake vacuum --retain 0s");
+    assert_eq!(cloud.json("flumen lake describe env.u")["rows"], 2);
+    cloud.good("flumen lake check --deep");
+}
+
 async fn all(cloud: Cloud) {
     a_file_is_loaded_once(&cloud).await;
     loads_at_once_all_arrive(&cloud).await;
     a_killed_load_is_done_again(&cloud).await;
+    writers_at_once_lose_nothing(&cloud).await;
+    names_and_environments_move(&cloud).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_catalog_in_an_s3_of_our_own() {
+    let cloud = Cloud::of(&Bucket::s3());
+    writers_at_once_lose_nothing(&cloud).await;
+    names_and_environments_move(&cloud).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

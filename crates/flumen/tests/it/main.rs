@@ -8,6 +8,7 @@ mod cli;
 mod clouds;
 mod faults;
 mod ingest;
+mod lake;
 mod postgres;
 mod postgres_faults;
 mod s3;

@@ -2,20 +2,18 @@
 //! last. After each, the next command finds a lake that is whole, in the state of before or of after; it can do the same work
 //! again; and vacuum leaves nothing of the dead behind.
 
-use std::path::Path;
-
 use flumen_lake::catalog::{Located, PROD};
-use flumen_lake::lake::Lake;
 use flumen_lake::ops::check::{CheckOptions, check};
 use flumen_lake::ops::vacuum::{VacuumOptions, vacuum};
+use flumen_testkit::bucket::Bucket;
 
-use super::copy;
+use super::place::Place;
 use super::work::{name, run, wait};
 use crate::support::{Load, TestLake};
 
 /// A lake with a table of three loads, of which one was replaced, a dropped table, and an environment with a copy of its own.
-async fn fixture(root: &Path) -> TestLake {
-    let lake = TestLake::on(Lake::local(root).unwrap(), 1, 0);
+async fn fixture(root: &Place) -> TestLake {
+    let lake = TestLake::on(root.lake(), 1, 0);
     let catalog = lake.catalog();
     for (load, rows) in [("a", &["1", "2"]), ("b", &["3", "4"]), ("c", &["5", "6"])] {
         lake.load(&Load::new(load, &["n"], rows)).await.unwrap();
@@ -30,8 +28,8 @@ async fn fixture(root: &Path) -> TestLake {
 }
 
 /// What readers see: the tables of `prod` and of `dev`, with their rows.
-async fn seen(root: &Path) -> Vec<String> {
-    let lake = TestLake::on(Lake::local(root).unwrap(), 1, 0);
+async fn seen(root: &Place) -> Vec<String> {
+    let lake = TestLake::on(root.lake(), 1, 0);
     let catalog = lake.catalog();
     let state = catalog.read().await.unwrap();
     let mut seen = Vec::new();
@@ -52,18 +50,26 @@ async fn seen(root: &Path) -> Vec<String> {
 
 async fn walk(task: &str) {
     let folder = tempfile::tempdir().unwrap();
-    let pattern = folder.path().join("pattern");
-    fixture(&pattern).await;
-    let before = seen(&pattern).await;
-    let whole = folder.path().join("whole");
-    copy(&pattern, &whole);
+    walk_at(task, &Place::Folder(folder.path().join("pattern"))).await;
+}
+
+async fn walk_in_bucket(task: &str) {
+    let bucket = Bucket::s3();
+    walk_at(task, &Place::Bucket(bucket.endpoint.clone(), "pattern".to_owned())).await;
+}
+
+async fn walk_at(task: &str, pattern: &Place) {
+    fixture(pattern).await;
+    let before = seen(pattern).await;
+    let whole = pattern.beside("whole");
+    pattern.copy(&whole).await;
     let (status, said) = wait(run(task, &whole, u64::MAX));
     assert!(status.success(), "{task}: {said}");
     let after = seen(&whole).await;
     let mut points = 0;
     for changes in 0.. {
-        let root = folder.path().join(format!("killed-{changes}"));
-        copy(&pattern, &root);
+        let root = pattern.beside(&format!("killed-{changes}"));
+        pattern.copy(&root).await;
         let (status, said) = wait(run(task, &root, changes));
         let survived = status.success();
         let at = format!("{task}, killed after {changes} changes: {said}");
@@ -75,7 +81,6 @@ async fn walk(task: &str) {
             again(task, &root, &after, &at).await;
         }
         clean(&root, &at).await;
-        std::fs::remove_dir_all(&root).unwrap();
         if survived {
             break;
         }
@@ -84,14 +89,14 @@ async fn walk(task: &str) {
 }
 
 /// Nothing is broken, though something may be left over.
-async fn check_whole(root: &Path, at: &str) {
-    let lake = TestLake::on(Lake::local(root).unwrap(), 1, 0);
+async fn check_whole(root: &Place, at: &str) {
+    let lake = TestLake::on(root.lake(), 1, 0);
     let report = check(&lake.catalog(), &CheckOptions { only: Vec::new(), deep: true }).await.unwrap();
     assert!(!report.is_broken(), "{at}\n{report:?}");
 }
 
 /// The same work once more leads to where it should have led; where it was done already, it may say so.
-async fn again(task: &str, root: &Path, after: &[String], at: &str) {
+async fn again(task: &str, root: &Place, after: &[String], at: &str) {
     let (status, said) = wait(run(task, root, u64::MAX));
     let left = seen(root).await;
     assert!(status.success() || left == after, "{at}\nthe second time: {said}");
@@ -99,9 +104,9 @@ async fn again(task: &str, root: &Path, after: &[String], at: &str) {
 }
 
 /// Years later, vacuum leaves nothing that is not of the lake, and takes nothing that is.
-async fn clean(root: &Path, at: &str) {
+async fn clean(root: &Place, at: &str) {
     let before = seen(root).await;
-    let lake = TestLake::on(Lake::local(root).unwrap(), 9_000_000, 9_000);
+    let lake = TestLake::on(root.lake(), 9_000_000, 9_000);
     vacuum(&lake.catalog(), &VacuumOptions::default()).await.unwrap();
     assert_eq!(seen(root).await, before, "{at}: vacuum took what it should not");
     let report = check(&lake.catalog(), &CheckOptions { only: Vec::new(), deep: true }).await.unwrap();
@@ -156,4 +161,24 @@ async fn first_write_in_an_environment() {
 #[tokio::test(flavor = "multi_thread")]
 async fn publish() {
     walk("publish").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn append_in_a_bucket() {
+    walk_in_bucket("append").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn optimize_in_a_bucket() {
+    walk_in_bucket("optimize").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn first_write_in_an_environment_in_a_bucket() {
+    walk_in_bucket("copy").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn publish_in_a_bucket() {
+    walk_in_bucket("publish").await;
 }

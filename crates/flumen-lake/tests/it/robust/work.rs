@@ -1,18 +1,17 @@
 //! What a process of its own does to a lake: this very test program, started again for one piece of work.
 
-use std::path::Path;
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::Arc;
 
 use flumen_core::dataset::TableName;
 use flumen_core::load::Mode;
 use flumen_lake::catalog::{Action, PROD};
-use flumen_lake::lake::Lake;
 use flumen_lake::ops::optimize::{OptimizeOptions, optimize};
 use flumen_lake::ops::restore::restore;
 use flumen_lake::ops::vacuum::{VacuumOptions, vacuum};
 use flumen_lake::sink::LakeSink;
 
+use super::place::Place;
 use super::store::CrashStore;
 use crate::support::{Load, TestLake};
 
@@ -23,11 +22,11 @@ pub fn name(table: &str) -> TableName {
     TableName::new("raw", table).unwrap()
 }
 
-/// Runs `task` on the lake in `folder` in a process of its own, which may make so many `changes`.
-pub fn run(task: &str, folder: &Path, changes: u64) -> std::process::Child {
+/// Runs `task` on the lake at `place` in a process of its own, which may make so many `changes`.
+pub fn run(task: &str, place: &Place, changes: u64) -> std::process::Child {
     Command::new(std::env::current_exe().unwrap())
         .args(["robust::work::process", "--exact", "--ignored", "--nocapture"])
-        .env(TASK, format!("{task}\n{changes}\n{}", folder.display()))
+        .env(TASK, format!("{task}\n{changes}\n{}", place.text()))
         .env("RUST_BACKTRACE", "0")
         .stdin(Stdio::null())
         .stdout(Stdio::null())
@@ -48,7 +47,7 @@ async fn process() {
     let Ok(text) = std::env::var(TASK) else { return };
     let mut lines = text.splitn(3, '\n');
     let (task, changes) = (lines.next().unwrap(), lines.next().unwrap().parse().unwrap());
-    let lake = Lake::local(lines.next().unwrap()).unwrap();
+    let lake = Place::parse(lines.next().unwrap()).lake();
     let lake = lake.wrapped(|inner| Arc::new(CrashStore::new(inner, changes)));
     let (task, writer) = task.split_once(' ').unwrap_or((task, "0"));
     let writer: u64 = writer.parse().unwrap();

@@ -1,8 +1,10 @@
 //! `flumen lake describe`.
 
 use flumen_core::Result;
+use flumen_core::dataset::TableName;
+use flumen_lake::catalog::Entry;
 use flumen_lake::ops::describe::{self, Description};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{as_span, versioned};
 use crate::context::Context;
@@ -20,6 +22,12 @@ impl DescribeCommand {
     pub async fn run(self, context: &Context) -> Result<()> {
         let (name, version) = versioned(&self.table)?;
         let catalog = destination::catalog(context)?;
+        let state = catalog.read().await?;
+        let entry = state.entry(&context.environment, &name)?;
+        if let Some(Entry::View(_) | Entry::External(_)) = &entry {
+            let readers = describe::views(&state, &context.environment, &name)?;
+            return entry.map_or(Ok(()), |entry| no_table(&name, &entry, &readers, &context.output));
+        }
         let described = describe::describe(&catalog, &context.environment, &name, version).await?;
         if context.output.json {
             return context.output.json(&described);
@@ -29,6 +37,49 @@ impl DescribeCommand {
         columns(&described, &context.output)?;
         origins(&described, &context.output)
     }
+}
+
+/// What the catalog says of a view or an external table.
+fn no_table(name: &TableName, entry: &Entry, readers: &[String], output: &Output) -> Result<()> {
+    if output.json {
+        return output.json(&json!({
+            "name": format!("lake.{name}"), "kind": entry.kind().name(), "is": entry, "read_by": readers,
+        }));
+    }
+    let line = |name: &str, text: String| output.line(format_args!("{name:<12} {text}"));
+    line(entry.kind().name(), format!("lake.{name}"))?;
+    if let Some(text) = &entry.about().description {
+        line("description", text.clone())?;
+    }
+    if !entry.about().tags.is_empty() {
+        line("tags", entry.about().tags.iter().cloned().collect::<Vec<_>>().join(" "))?;
+    }
+    let columns = match entry {
+        Entry::View(view) => {
+            line("query", view.sql.clone())?;
+            let reads: Vec<String> = view.reads.iter().map(|name| format!("lake.{name}")).collect();
+            line("reads", reads.join(", "))?;
+            view.columns.as_slice()
+        }
+        Entry::External(external) => {
+            line("at", format!("{} ({})", external.location, external.format))?;
+            external.columns.as_deref().unwrap_or_default()
+        }
+        Entry::Table(_) => &[],
+    };
+    if !readers.is_empty() {
+        line("read by", readers.join(", "))?;
+    }
+    if columns.is_empty() {
+        return Ok(());
+    }
+    output.line("")?;
+    let mut shown = Table::new(["column", "type", "description"]);
+    for column in columns {
+        let about = entry.columns().get(&column.name).and_then(|about| about.description.clone());
+        shown.row([column.name.clone(), column.data_type.clone(), about.unwrap_or_default()]);
+    }
+    output.table(&shown)
 }
 
 fn heading(table: &Description, output: &Output) -> Result<()> {
