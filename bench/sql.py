@@ -76,7 +76,7 @@ def same(ours, theirs):
         return ours is theirs
     try:
         x, y = decimal.Decimal(str(ours)), decimal.Decimal(str(theirs))
-        last = decimal.Decimal(1).scaleb(x.as_tuple().exponent) if isinstance(ours, str) else 0
+        last = decimal.Decimal(1).scaleb(x.as_tuple().exponent) if x.as_tuple().exponent <= -6 else 0
         return abs(x - y) <= max(last, max(abs(x), abs(y)) * decimal.Decimal("1e-9"))
     except decimal.InvalidOperation:
         # A timestamp may be written with a T, and with no fraction where it is zero.
@@ -89,7 +89,7 @@ def compare_answers(case, path, queries, theirs):
     for file, expected in zip(queries, theirs):
         name = os.path.basename(file)
         out = flumen(path, "--json", "sql", "--threads", "2", "-f", file, capture_output=True).stdout
-        got = [list(row.values()) for row in json.loads(out)]
+        got = [list(row.values()) for row in json.loads(out, parse_float=str)]
         wrong = len(got) != len(expected) or not all(same(x, y) for g, e in zip(got, expected) for x, y in zip(g, e))
         if wrong:
             at = next((f"{g} in place of {e}" for g, e in zip(got, expected) if not all(map(same, g, e))), "")

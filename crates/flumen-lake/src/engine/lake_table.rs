@@ -4,7 +4,7 @@
 //! Files whose statistics rule them out are not in it.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
 use async_trait::async_trait;
@@ -81,6 +81,8 @@ pub(super) struct LakeTable {
     /// For each column of `schema`, its place in `scanned`.
     places: Vec<usize>,
     files: Vec<PartitionedFile>,
+    /// What is known of all files together: the planner asks for it again and again.
+    statistics: OnceLock<Option<Statistics>>,
 }
 
 impl fmt::Debug for LakeTable {
@@ -154,6 +156,7 @@ impl LakeTable {
             scanned,
             places,
             files,
+            statistics: OnceLock::new(),
             name,
             contents,
         })
@@ -224,10 +227,14 @@ impl TableProvider for LakeTable {
     }
 
     fn statistics(&self) -> Option<Statistics> {
-        let files = self.files.iter().filter_map(|file| file.statistics.as_deref());
-        let merged = Statistics::try_merge_iter(files, self.scanned.table_schema()).ok()?;
-        let column_statistics = self.places.iter().map(|place| merged.column_statistics[*place].clone()).collect();
-        Some(Statistics { column_statistics, ..merged })
+        let merged = || {
+            let files = self.files.iter().filter_map(|file| file.statistics.as_deref());
+            let merged = Statistics::try_merge_iter(files, self.scanned.table_schema()).ok()?;
+            let of = |place: &usize| merged.column_statistics[*place].clone();
+            let column_statistics = self.places.iter().map(of).collect();
+            Some(Statistics { column_statistics, ..merged })
+        };
+        self.statistics.get_or_init(merged).clone()
     }
 }
 

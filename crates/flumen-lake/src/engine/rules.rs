@@ -8,6 +8,7 @@ mod early_rows;
 mod estimate;
 mod first_rows;
 mod join_order;
+mod shared;
 
 #[cfg(test)]
 mod tests;
@@ -41,6 +42,8 @@ pub(super) fn physical() -> Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>> {
     let mut rules = PhysicalOptimizer::new().rules;
     // Before rows are spread over threads and sorted.
     before(&mut rules, "EnsureRequirements", Arc::new(first_rows::FirstRows));
+    // When both plans are complete, and before joins tell each of them what they look for.
+    before(&mut rules, "EnsureCooperative", Arc::new(shared::SharedGroups));
     // After joins have told scans what they look for.
     before(&mut rules, "SanityCheckPlan", Arc::new(early_rows::EarlyRows));
     rules

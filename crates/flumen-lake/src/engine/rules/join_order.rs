@@ -186,32 +186,41 @@ impl Costs {
 
     fn best_of_all(&self, parts: &[Planned]) -> Option<Planned> {
         let full: Set = (1 << parts.len()) - 1;
-        let mut best: Vec<Option<Planned>> = vec![None; full as usize + 1];
+        let mut best: Vec<Option<Step>> = vec![None; full as usize + 1];
         for part in parts {
-            best[part.set as usize] = Some(part.clone());
+            best[part.set as usize] = Some(Step { rows: part.rows, cost: 0.0, left: 0 });
         }
         for set in 1..=full {
             if set.count_ones() < 2 {
                 continue;
             }
-            let mut found: Option<Planned> = None;
+            let mut found: Option<Step> = None;
             let mut left = (set - 1) & set;
             while left > 0 {
                 let right = set ^ left;
                 if left < right
+                    && let (Some(l), Some(r)) = (best[left as usize], best[right as usize])
                     && self.connected(left, right)
-                    && let (Some(left), Some(right)) = (&best[left as usize], &best[right as usize])
                 {
-                    let joined = self.join(left, right);
-                    if found.as_ref().is_none_or(|found| joined.cost < found.cost) {
-                        found = Some(joined);
+                    let rows = self.joined((left, l.rows), (right, r.rows));
+                    let cost = l.cost + r.cost + Self::cost(l.rows, r.rows, rows);
+                    if found.is_none_or(|found| cost < found.cost) {
+                        found = Some(Step { rows, cost, left });
                     }
                 }
                 left = (left - 1) & set;
             }
             best[set as usize] = found;
         }
-        best.pop().flatten()
+        self.followed(&best, full)
+    }
+
+    /// The tree that the steps to `set` make.
+    fn followed(&self, best: &[Option<Step>], set: Set) -> Option<Planned> {
+        match best.get(set as usize).copied().flatten()?.left {
+            0 => Some(self.of_tree(&Tree::Part(set.trailing_zeros() as usize))),
+            left => Some(self.join(&self.followed(best, left)?, &self.followed(best, set ^ left)?)),
+        }
     }
 
     /// Joins what gives the fewest rows, again and again.
@@ -235,6 +244,15 @@ impl Costs {
         }
         parts.pop()
     }
+}
+
+/// The cheapest way to join a set of parts: its last join, of `left` with the rest.
+#[derive(Clone, Copy, Debug)]
+struct Step {
+    rows: f64,
+    cost: f64,
+    /// Empty for a single part.
+    left: Set,
 }
 
 #[derive(Clone, Debug)]

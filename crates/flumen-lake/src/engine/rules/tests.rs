@@ -1,6 +1,7 @@
 //! Each rule fires where it should, and the answers are those of DataFusion without it: with nulls, equal values, nothing at
 //! all, and rows spread over several partitions.
 
+use std::fmt;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, Decimal128Array, Float64Array, Int64Array, RecordBatch, StringArray, StringViewArray};
@@ -9,8 +10,10 @@ use arrow::util::display::{ArrayFormatter, FormatOptions};
 use async_trait::async_trait;
 use datafusion::catalog::{MemTable, Session, TableProvider};
 use datafusion::common::stats::Precision;
-use datafusion::common::{ColumnStatistics, Result, ScalarValue, Statistics};
+use datafusion::common::{ColumnStatistics, DataFusionError, Result, ScalarValue, Statistics};
 use datafusion::execution::SessionStateBuilder;
+use datafusion::execution::memory_pool::{MemoryPool, MemoryReservation};
+use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::logical_expr::{Expr, TableType};
 use datafusion::physical_plan::{ExecutionPlan, displayable};
 use datafusion::prelude::{SessionConfig, SessionContext};
@@ -340,4 +343,129 @@ async fn averages_of_decimals_have_all_their_digits() {
         DataType::Decimal128(29, 16),
         both.ours.sql("select avg(money) as a from few").await.unwrap().schema().field(0).data_type().clone()
     );
+}
+
+/// The table `big` in Parquet files, of three row groups each.
+fn parquet(folder: &std::path::Path) {
+    let Counted { table, .. } = table(1, 5000, 400);
+    for (number, partition) in table.batches.iter().enumerate() {
+        let batches = partition.try_read().unwrap();
+        let file = std::fs::File::create(folder.join(format!("{number}.parquet"))).unwrap();
+        let properties = parquet::file::properties::WriterProperties::builder();
+        let properties = properties.set_max_row_group_row_count(Some(600)).build();
+        let mut writer = parquet::arrow::ArrowWriter::try_new(file, table.schema(), Some(properties)).unwrap();
+        batches.iter().for_each(|batch| writer.write(batch).unwrap());
+        writer.close().unwrap();
+    }
+}
+
+async fn with_files(both: &Both, folder: &std::path::Path) {
+    parquet(folder);
+    for context in [&both.plain, &both.ours] {
+        let options = datafusion::prelude::ParquetReadOptions::default();
+        context.register_parquet("files", folder.to_str().unwrap(), options).await.unwrap();
+    }
+}
+
+/// Runs `sql` as Flumen does; gives a metric of its operators.
+async fn measured(context: &SessionContext, sql: &str, metric: &str) -> usize {
+    let plan = context.sql(sql).await.unwrap().create_physical_plan().await.unwrap();
+    datafusion::physical_plan::collect(Arc::clone(&plan), context.task_ctx()).await.unwrap();
+    counted(plan.as_ref(), metric)
+}
+
+#[tokio::test]
+async fn what_is_grouped_twice_is_grouped_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut both = Both::new();
+    with_files(&both, folder.path()).await;
+    let groups = "with g as (select k, sum(v) as s, avg(money) as m from files where f < 6 group by k) ";
+    let queries = [
+        "select k, s from g where s >= (select avg(s) from g)",
+        "select a.k, a.s + b.s from g a join g b on a.k = b.k",
+        "select a.k, a.s + b.s + c.s from g a join g b on a.k = b.s join g c on b.k = c.s",
+        "select k, s from g where k in (select s from g)",
+        "select sum(k), sum(s) from (select k, s from g union all select k, s from g)",
+    ];
+    let same = |row: &str| row.split('|').take(2).map(str::to_owned).collect::<Vec<_>>();
+    for sql in queries {
+        let sql = format!("{groups}{sql}");
+        let plan = both.plan(&sql).await;
+        assert!(plan.contains("SharedExec"), "{sql}\n{plan}");
+        let (ours, plain) = (Both::rows(&both.ours, &sql).await, Both::rows(&both.plain, &sql).await);
+        let key = |rows: &[String]| rows.iter().map(|row| same(row)).collect::<Vec<_>>();
+        assert_eq!(key(&ours), key(&plain), "{sql}\n{plan}");
+        assert!(measured(&both.ours, &sql, "taken_over").await > 0, "{sql}\n{plan}");
+        // A plan may run again.
+        let mut plan = both.ours.sql(&sql).await.unwrap().create_physical_plan().await.unwrap();
+        for _ in 0..2 {
+            let run = datafusion::physical_plan::collect(Arc::clone(&plan), both.ours.task_ctx());
+            let mut rows = text(&run.await.unwrap());
+            rows.sort();
+            assert_eq!(rows, ours, "{sql}");
+            plan = datafusion::physical_plan::execution_plan::reset_plan_states(plan).unwrap();
+        }
+    }
+    for sql in [
+        "select * from (select k, sum(v) as s from files where v < 5 group by k) a \
+         join (select k, sum(v) as s from files where v < 6 group by k) b on a.k = b.k",
+        "select * from (select k, sum(v) as s from files where random() < 5 group by k) a \
+         join (select k, sum(v) as s from files where random() < 5 group by k) b on a.k = b.k",
+        "select a.k, b.s from (select k, sum(v) as s from big group by k) a join (select k, sum(v) as s from big group by k) b \
+         on a.k = b.k",
+    ] {
+        let plan = both.plan(sql).await;
+        assert!(!plan.contains("SharedExec"), "{sql}\n{plan}");
+    }
+    // Where they are not kept for want of memory, they are made again.
+    let runtime = RuntimeEnvBuilder::new().with_memory_pool(Arc::new(Unkept)).build_arc().unwrap();
+    let state = SessionStateBuilder::new_from_existing(both.ours.state()).with_runtime_env(runtime).build();
+    let expected = Both::rows(&both.ours, &format!("{groups}{}", queries[1])).await;
+    both.ours = SessionContext::new_with_state(state);
+    assert_eq!(Both::rows(&both.ours, &format!("{groups}{}", queries[1])).await, expected);
+}
+
+/// Memory for everything but what is kept for others.
+#[derive(Debug)]
+struct Unkept;
+
+impl fmt::Display for Unkept {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Unkept")
+    }
+}
+
+impl MemoryPool for Unkept {
+    fn name(&self) -> &str {
+        "Unkept"
+    }
+
+    fn grow(&self, _: &MemoryReservation, _: usize) {}
+
+    fn shrink(&self, _: &MemoryReservation, _: usize) {}
+
+    fn try_grow(&self, reservation: &MemoryReservation, _: usize) -> Result<()> {
+        match reservation.consumer().name() {
+            "SharedExec" => Err(DataFusionError::ResourcesExhausted("nothing is kept".into())),
+            _ => Ok(()),
+        }
+    }
+
+    fn reserved(&self) -> usize {
+        0
+    }
+}
+
+#[tokio::test]
+async fn rows_that_a_join_does_not_want_are_not_grouped() {
+    let folder = tempfile::tempdir().unwrap();
+    let both = Both::new();
+    with_files(&both, folder.path()).await;
+    let sql = "select m.id, g.c from middle m join (select k, count(*) as c, sum(v) as s from files group by k) g on m.k = g.k \
+               where m.id < 5";
+    both.check(sql, "DynamicFilter").await;
+    let left_out = measured(&both.ours, sql, "pushdown_rows_pruned").await;
+    assert!(left_out > 2000, "{left_out}");
+    both.check(&sql.replace("m.id < 5", "m.id < 0"), "DynamicFilter").await;
+    both.check(&sql.replace("group by k) g", "group by k having count(*) > 5) g"), "DynamicFilter").await;
 }

@@ -171,10 +171,10 @@ fn passed_on(
     metrics: BaselineMetrics,
 ) -> impl futures::Stream<Item = Result<RecordBatch>> + Send {
     enum State {
-        Keeping(Kept),
+        Keeping(Box<Kept>),
         PassingOn,
     }
-    let start = (input, State::Keeping(kept), 0_usize, Vec::<RecordBatch>::new(), metrics);
+    let start = (input, State::Keeping(Box::new(kept)), 0_usize, Vec::<RecordBatch>::new(), metrics);
     futures::stream::try_unfold(start, |(mut input, mut state, mut seen, mut ready, metrics)| async move {
         loop {
             if let Some(batch) = ready.pop() {
@@ -300,7 +300,7 @@ impl Counter {
                 numbers.push(self.count as u64);
             }
         }
-        if let Some(last) = rows.iter().last() {
+        if let Some(last) = rows.iter().next_back() {
             self.last = Some(last.owned());
         }
         let kept = take_record_batch(batch, &UInt64Array::from(places))?;
