@@ -16,7 +16,7 @@ pub(super) const LAKE_CATALOG: &str = flumen_core::dataset::LAKE;
 /// The schema of tables that live as long as the session. No namespace of the lake can be called so.
 pub(super) const SESSION_SCHEMA: &str = "_flumen_session";
 /// How many users of memory are named when it runs out.
-const CONSUMERS_NAMED: NonZeroUsize = NonZeroUsize::MIN.saturating_add(2);
+pub(super) const CONSUMERS_NAMED: NonZeroUsize = NonZeroUsize::MIN.saturating_add(2);
 
 /// The state from which each query starts.
 pub(super) fn state(memory_bytes: usize, threads: Option<usize>) -> Result<SessionState> {
