@@ -241,6 +241,10 @@ impl Visitor for Seen {
                         self.functions |= table.name == "pg_proc" || table.name == "routines";
                         self.activity |= table.name.starts_with("pg_stat_");
                     }
+                    // It is said here that there is none of this name.
+                    None if names.len() > 1 && tables::NAMESPACES.iter().any(|(_, name)| names[names.len() - 2] == *name) => {
+                        self.system = true;
+                    }
                     None => self.other = true,
                 }
             }

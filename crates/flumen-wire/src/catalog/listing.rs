@@ -153,7 +153,7 @@ pub(crate) struct Snapshot {
 
 impl Snapshot {
     /// Asks the engine.
-    pub async fn load(engine: &Engine, needs: Needs) -> Result<Self> {
+    pub(super) async fn load(engine: &Engine, needs: Needs) -> Result<Self> {
         let tables = engine.lake_tables().await?;
         let system = engine.system_tables();
         let session = engine.session_tables();
@@ -203,7 +203,7 @@ impl Snapshot {
     }
 
     /// The rows of a table of the catalog.
-    pub fn rows(&self, table: &Table) -> Arc<Vec<Row>> {
+    pub(super) fn rows(&self, table: &Table) -> Arc<Vec<Row>> {
         let key = (table.schema.clone(), table.name.clone());
         if let Some(rows) = self.rows.borrow().get(&key) {
             return Arc::clone(rows);

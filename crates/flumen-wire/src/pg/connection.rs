@@ -102,7 +102,10 @@ impl Connection {
         }
         self.wire.out.key(self.session.pid, self.session.key);
         self.ready();
-        let ended = self.messages().await;
+        let ended = match self.wire.flush().await {
+            Ok(()) => self.messages().await,
+            Err(broken) => Err(broken),
+        };
         if let Err(Broken::Failure(failure)) = ended {
             self.wire.out.error(&Failure { fatal: true, ..failure });
         }

@@ -37,7 +37,7 @@ impl Rows {
     }
 
     /// Rows that are there already.
-    pub fn of_cells(columns: Vec<Column>, cells: Vec<Box<dyn Cells>>, length: usize) -> Self {
+    pub(super) fn of_cells(columns: Vec<Column>, cells: Vec<Box<dyn Cells>>, length: usize) -> Self {
         Self { columns, sent: 0, cells, next: 0, length, batches: None }
     }
 
@@ -62,7 +62,7 @@ impl Rows {
     }
 
     /// Writes rows that are there with `write`, up to `most`, until the output is full. Tells how many.
-    pub fn write_with(
+    pub(super) fn write_with(
         &mut self,
         most: usize,
         out: &mut Output,
@@ -79,7 +79,7 @@ impl Rows {
     }
 
     /// Writes rows as data rows.
-    pub fn write(&mut self, most: usize, formats: &[i16], out: &mut Output) -> usize {
+    pub(super) fn write(&mut self, most: usize, formats: &[i16], out: &mut Output) -> usize {
         self.write_with(most, out, |cells, row, out| {
             let start = out.begin(b'D');
             out.0.extend_from_slice(&(cells.len() as u16).to_be_bytes());
