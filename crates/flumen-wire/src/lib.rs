@@ -11,6 +11,7 @@
 mod catalog;
 mod copy;
 mod failure;
+mod flight;
 mod login;
 mod pg;
 mod scan;
@@ -51,6 +52,8 @@ pub trait Engines: Send + Sync {
 pub struct ServerSettings {
     /// Where Postgres' clients come to.
     pub pg: Option<SocketAddr>,
+    /// Where Flight SQL's clients come to.
+    pub flight: Option<SocketAddr>,
     /// Who may come in.
     pub users: Arc<dyn UserStore>,
     /// The certificate. With one, nobody comes in without TLS.
@@ -102,6 +105,7 @@ impl Shared {
 /// Doors that are open, and not served yet.
 pub struct Server {
     pg: Option<TcpListener>,
+    flight: Option<TcpListener>,
     shared: Arc<Shared>,
     open_to_all: bool,
 }
@@ -120,18 +124,34 @@ impl Server {
             }
             None => None,
         };
+        let flight = match settings.flight {
+            Some(address) => {
+                login::check_address(&login, &address).await?;
+                if !address.ip().is_loopback() && settings.tls.is_none() {
+                    return Err(Error::invalid(format!("{address} can be reached from other machines, and passwords would go there in clear"))
+                        .hint("add --tls-cert and --tls-key, or listen on 127.0.0.1"));
+                }
+                Some(listen(address, "--flight").await?)
+            }
+            None => None,
+        };
         let shared = Shared {
             engines: settings.engines,
             login,
             sessions: Arc::new(Sessions::new(settings.clock, settings.ids, settings.connections)),
             tls: settings.tls,
         };
-        Ok(Self { pg, shared: Arc::new(shared), open_to_all })
+        Ok(Self { pg, flight, shared: Arc::new(shared), open_to_all })
     }
 
     /// Where Postgres' clients come to.
     pub fn pg_address(&self) -> Option<SocketAddr> {
         self.pg.as_ref().and_then(|listener| listener.local_addr().ok())
+    }
+
+    /// Where Flight SQL's clients come to.
+    pub fn flight_address(&self) -> Option<SocketAddr> {
+        self.flight.as_ref().and_then(|listener| listener.local_addr().ok())
     }
 
     /// Whether nobody has to log in, since there are no users.
@@ -149,11 +169,11 @@ impl Server {
         if let Some(listener) = self.pg {
             doors.push(tokio::spawn(pg::serve(listener, Arc::clone(&shared), stop.clone(), held.clone())));
         }
-        drop(held);
-        for door in doors {
-            // A door that broke is closed.
-            let _ = door.await;
+        if let Some(listener) = self.flight {
+            doors.push(tokio::spawn(flight::serve(listener, Arc::clone(&shared), stop.clone(), held.clone())));
         }
+        drop(held);
+        stop.cancelled().await;
         shared.sessions.end_resting();
         if tokio::time::timeout(limits::SHUTDOWN_PATIENCE, over.recv()).await.is_err() {
             shared.sessions.end_all();

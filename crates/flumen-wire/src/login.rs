@@ -41,6 +41,11 @@ impl Login {
         Ok(self.users.list().await?.is_empty())
     }
 
+    /// A word that nobody can guess.
+    pub fn token(&self) -> String {
+        [self.ids.next(), self.ids.next()].map(|id| id.simple().to_string()).concat()
+    }
+
     /// All names, for `pg_roles`.
     pub async fn accounts(&self) -> Result<Vec<Account>> {
         let users = self.users.list().await?;

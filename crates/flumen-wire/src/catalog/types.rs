@@ -106,7 +106,7 @@ pub(super) fn format(oid: i64, modifier: Option<i64>) -> String {
         "float8" => "double precision",
         "timestamp" => "timestamp without time zone",
         "numeric" => "numeric",
-        name => WORDS.iter().find(|(_, known)| *known == name).map_or(name, |(word, _)| word),
+        name => WORDS.iter().find(|(word, known)| *known == name && *word != "string").map_or(name, |(word, _)| word),
     };
     match (row.name, modifier) {
         ("numeric", Some(modifier)) if modifier >= 4 => {

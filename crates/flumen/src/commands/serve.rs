@@ -24,6 +24,7 @@ client must use TLS.
 
 Examples:
   flumen serve
+  flumen serve --flight 127.0.0.1:5440
   flumen serve --pg 0.0.0.0:5439 --tls-cert server.crt --tls-key server.key
   psql -h 127.0.0.1 -p 5439 lake
 ")]
@@ -31,6 +32,9 @@ pub struct ServeCommand {
     /// Where Postgres' clients come to; port 0 takes a free one
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:5439")]
     pg: SocketAddr,
+    /// Where Arrow Flight SQL's clients (ADBC) come to; port 0 takes a free one [default: nowhere]
+    #[arg(long, value_name = "ADDRESS")]
+    flight: Option<SocketAddr>,
     /// The server's certificate, with those between it and a root (PEM)
     #[arg(long, value_name = "FILE", requires = "tls_key")]
     tls_cert: Option<PathBuf>,
@@ -75,6 +79,7 @@ impl ServeCommand {
         };
         let server = Server::bind(ServerSettings {
             pg: Some(self.pg),
+            flight: self.flight,
             users: users::open(&project).await?,
             tls,
             engines: Arc::new(engines),
@@ -83,7 +88,11 @@ impl ServeCommand {
             ids: Arc::clone(&context.ids),
         })
         .await?;
-        let addresses = Addresses { pg: server.pg_address().map(|address| format!("postgres://{address}/{DATABASE}")) };
+        let scheme = if self.tls_cert.is_some() { "grpc+tls" } else { "grpc" };
+        let addresses = Addresses {
+            pg: server.pg_address().map(|address| format!("postgres://{address}/{DATABASE}")),
+            flight: server.flight_address().map(|address| format!("{scheme}://{address}")),
+        };
         if let Some(path) = &self.ready_file {
             announce(path, &addresses)?;
         }
@@ -102,16 +111,17 @@ impl ServeCommand {
 /// Where the doors are.
 struct Addresses {
     pg: Option<String>,
+    flight: Option<String>,
 }
 
 impl Addresses {
     fn lines(&self) -> String {
-        self.pg.iter().map(|address| format!("{address}\n")).collect()
+        self.pg.iter().chain(&self.flight).map(|address| format!("{address}\n")).collect()
     }
 
     fn tell(&self, context: &Context) -> Result<()> {
         if context.output.json {
-            return context.output.json(&json!({ "pg": self.pg }));
+            return context.output.json(&json!({ "pg": self.pg, "flight": self.flight }));
         }
         context.output.line(self.lines().trim_end())?;
         if let Some(pg) = &self.pg {

@@ -69,6 +69,8 @@ pub(super) const FUNCTIONS: &[Spec] = &[
     ours("pg_function_is_visible", Type::BOOL, |_, _| Ok(Value::Bool(true))),
     ours("pg_operator_is_visible", Type::BOOL, |_, _| Ok(Value::Bool(true))),
     ours("pg_opclass_is_visible", Type::BOOL, |_, _| Ok(Value::Bool(true))),
+    ours("pg_opfamily_is_visible", Type::BOOL, |_, _| Ok(Value::Bool(true))),
+    ours("getdatabaseencoding", Type::NAME, |_, _| Ok(Value::text("UTF8"))),
     ours("pg_collation_is_visible", Type::BOOL, |_, _| Ok(Value::Bool(true))),
     ours("pg_conversion_is_visible", Type::BOOL, |_, _| Ok(Value::Bool(true))),
     ours("pg_ts_config_is_visible", Type::BOOL, |_, _| Ok(Value::Bool(true))),
