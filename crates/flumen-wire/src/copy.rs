@@ -156,7 +156,11 @@ impl Options {
         loop {
             let name = words.name()?;
             match name.as_str() {
-                "format" => self.format = Some(words.name().or_else(|_| text(words))?.to_lowercase()),
+                "format" => {
+                    let quoted = words.peek().is_some_and(|piece| piece.kind == PieceKind::Text);
+                    let format = if quoted { text(words)? } else { words.name()? };
+                    self.format = Some(format.to_lowercase());
+                }
                 "delimiter" => self.delimiter = Some(text(words)?),
                 "null" => self.null = Some(text(words)?),
                 "quote" => self.quote = Some(text(words)?),

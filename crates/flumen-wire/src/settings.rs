@@ -136,6 +136,8 @@ impl SessionSettings {
             self.values.remove(known);
             return Ok(());
         };
+        // Some clients put quotes round it where none belong.
+        let value = value.trim_matches('\'');
         let value = match rule {
             Free => value.to_owned(),
             Time => milliseconds(value).ok_or_else(|| not_possible(known, value))?.to_string(),

@@ -29,6 +29,9 @@ pub(crate) enum Kind {
     Begin { read_only: bool },
     Commit,
     Rollback,
+    Savepoint(String),
+    Release(String),
+    RollbackTo(String),
     Set { name: String, value: Option<String>, local: bool },
     /// `SET TRANSACTION …`: how this transaction shall be.
     SetTransaction { read_only: bool },
@@ -132,9 +135,19 @@ fn kind(mut words: Words<'_>) -> Result<Kind, Failure> {
     Ok(match (first.as_str(), second.as_str()) {
         ("begin", _) | ("start", "transaction") => Kind::Begin { read_only: is_read_only(&words) },
         ("commit" | "end", _) => Kind::Commit,
-        ("rollback", _) if contains(&words, &["to"]) => return Err(no_savepoints()),
+        ("rollback", _) if contains(&words, &["to"]) => {
+            while !words.take(&["to"]) {
+                words.place += 1;
+            }
+            words.take(&["savepoint"]);
+            Kind::RollbackTo(words.name()?)
+        }
         ("rollback" | "abort", _) => Kind::Rollback,
-        ("savepoint" | "release", _) => return Err(no_savepoints()),
+        ("savepoint", _) => Kind::Savepoint(words.name()?),
+        ("release", _) => {
+            words.take(&["savepoint"]);
+            Kind::Release(words.name()?)
+        }
         ("set", _) => set(words)?,
         ("show", _) => show(words),
         ("reset", "all") => Kind::ResetAll,
@@ -167,11 +180,6 @@ fn kind(mut words: Words<'_>) -> Result<Kind, Failure> {
         ("create" | "drop" | "alter", _) => other(false, &object(&first, words)),
         _ => other(false, &first.to_uppercase()),
     })
-}
-
-fn no_savepoints() -> Failure {
-    Failure::new(code::FEATURE_NOT_SUPPORTED, "there are no savepoints")
-        .hint("roll the whole transaction back, or do without one")
 }
 
 /// `CREATE TABLE`, out of `create or replace temporary table …`.
@@ -408,6 +416,6 @@ mod tests {
             r#"Declare { name: "c", query: "select 1", hold: true, binary: false }"#,
         );
         check("create or replace temp table x (a int)", r#"Other { rows: false, tag: "CREATE TABLE" }"#);
-        assert!(understand("savepoint a").is_err() && understand("fetch prior from c").is_err());
+        assert!(understand("fetch prior from c").is_err());
     }
 }

@@ -293,10 +293,13 @@ impl Compiler<'_> {
                             _ => None,
                         }
                     });
-                    let fields = fields.unwrap_or_default();
-                    let place = fields.iter().position(|(known, _)| **known == *name);
-                    let place = place.ok_or_else(|| Failure::new(code::UNDEFINED_COLUMN, format!("there is no column '{name}' in this row")))?;
-                    let kind = fields[place].1.clone();
+                    let found = match fields {
+                        Some(fields) => fields.iter().position(|(known, _)| **known == *name).map(|place| (place, fields[place].1.clone())),
+                        None => functions::field_of(&ex.kind, &name),
+                    };
+                    let (place, kind) = found.ok_or_else(|| {
+                        Failure::new(code::UNDEFINED_COLUMN, format!("there is no column '{name}' in this row"))
+                    })?;
                     Ex { node: Node::Field(boxed(ex), place), kind }
                 }
                 AccessExpr::Dot(other) => return Err(unsupported(other)),

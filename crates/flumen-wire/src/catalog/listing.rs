@@ -286,7 +286,10 @@ impl Snapshot {
                 let place = usize::try_from(oid - OWNER).ok();
                 place.and_then(|place| self.accounts.get(place)).map_or_else(none, |account| account.name.clone())
             }
-            Reg::Proc => self.function(oid).map_or_else(none, |function| function.name.clone()),
+            Reg::Proc => {
+                let of_type = || types::io_functions().find(|name| io_function_oid(name) == oid).map(str::to_owned);
+                self.function(oid).map(|function| function.name.clone()).or_else(of_type).unwrap_or_else(none)
+            }
             Reg::Class => {
                 if let Some(relation) = self.relation(oid) {
                     return if self.is_found_bare(oid) { quoted(&relation.name) } else { relation.qualified() };
@@ -317,7 +320,10 @@ impl Snapshot {
             Reg::Role => self.role_oid(names?.last()?),
             Reg::Proc => {
                 let names = names?;
-                self.functions.iter().find(|function| Some(&function.name) == names.last()).map(|function| function.oid)
+                let name = names.last()?;
+                let of_type = || types::io_functions().find(|known| known == name).map(io_function_oid);
+                let found = self.functions.iter().find(|function| function.name == *name);
+                found.map(|function| function.oid).or_else(of_type)
             }
             Reg::Class => match names?.as_slice() {
                 [name] => {
@@ -394,6 +400,11 @@ fn functions(engine: &Engine) -> Vec<FunctionInfo> {
 fn hashed(text: &str) -> i64 {
     let hash = text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
     FIRST_OID + (hash % (i32::MAX as u64 - 2 * FIRST_OID as u64)) as i64
+}
+
+/// The number of a function that reads or writes the values of a type; 0 for none.
+pub(super) fn io_function_oid(name: &str) -> i64 {
+    if name == "-" { 0 } else { hashed(&format!("type function {name}")) }
 }
 
 /// The same, but another one for those few that would share it.

@@ -22,6 +22,12 @@ pub(super) static TYPES: LazyLock<Vec<TypeRow>> = LazyLock::new(|| {
     include_str!("types.txt").lines().filter_map(row).collect()
 });
 
+/// The functions that read and write the values of types.
+pub(super) fn io_functions() -> impl Iterator<Item = &'static str> {
+    // They stand behind the length, four flags, the delimiter and the two numbers of related types.
+    TYPES.iter().flat_map(|row| row.words.iter().skip(8).take(4).copied()).filter(|name| *name != "-")
+}
+
 /// The names that SQL has for types, besides those in the catalog.
 const WORDS: &[(&str, &str)] = &[
     ("boolean", "bool"),

@@ -60,7 +60,9 @@ impl Connection {
         };
         let binary = copy.format == Format::Binary;
         self.wire.out.copy_begins(b'H', binary, rows.columns.len());
-        if let Some(head) = writer.head(&rows.columns) {
+        // The head of the binary form comes with what is first after it, that of the others by itself.
+        let mut head = writer.head(&rows.columns);
+        if let Some(head) = head.take_if(|_| !binary) {
             self.wire.out.message(b'd', |out| out.put_slice(&head));
         }
         let mut value = BytesMut::new();
@@ -73,6 +75,9 @@ impl Connection {
             }
             rows.write_with(usize::MAX, &mut self.wire.out, |cells, row, out: &mut Output| {
                 let start = out.begin(b'd');
+                if let Some(head) = head.take() {
+                    out.0.put_slice(&head);
+                }
                 writer.row(cells, row, &mut value, &mut out.0);
                 out.end(start);
             });
@@ -82,7 +87,10 @@ impl Connection {
             }
         }
         if binary {
-            self.wire.out.message(b'd', |out| out.put_i16(-1));
+            self.wire.out.message(b'd', |out| {
+                out.put_slice(&head.take().unwrap_or_default());
+                out.put_i16(-1);
+            });
         }
         self.wire.out.bare(b'c');
         self.wire.out.complete(&format!("COPY {}", rows.sent));

@@ -51,11 +51,39 @@ impl Connection {
     /// Begins to run `statement`.
     pub(super) async fn start(&mut self, statement: &Statement, running: &mut Running) -> Result<Started, Failure> {
         self.check(statement)?;
+        if let Some((_, written)) = self.savepoints.last_mut().filter(|_| statement.writes) {
+            *written = true;
+        }
         let done = |tag: &str| Ok(Started::Done(tag.to_owned()));
         match &statement.kind {
             Kind::Begin { read_only } => self.begin_block(*read_only).await,
             Kind::Commit => self.end_block(true, running).await,
             Kind::Rollback => self.end_block(false, running).await,
+            Kind::Savepoint(name) => {
+                if self.transaction == Transaction::None {
+                    return Err(Failure::new(code::NO_ACTIVE_TRANSACTION, "SAVEPOINT can only be used in transaction blocks"));
+                }
+                self.savepoints.push((name.clone(), false));
+                done("SAVEPOINT")
+            }
+            Kind::Release(name) => {
+                let place = self.savepoint(name)?;
+                self.release(place);
+                done("RELEASE")
+            }
+            Kind::RollbackTo(name) => {
+                let place = self.savepoint(name)?;
+                if self.savepoints[place..].iter().any(|(_, written)| *written) {
+                    return Err(Failure::new(
+                        code::FEATURE_NOT_SUPPORTED,
+                        format!("what was written since savepoint \"{name}\" cannot be taken back by itself"),
+                    )
+                    .hint("roll the whole transaction back"));
+                }
+                self.savepoints.truncate(place + 1);
+                self.transaction = Transaction::Open;
+                done("ROLLBACK")
+            }
             Kind::SetTransaction { read_only } => {
                 self.set("transaction_read_only", Some(if *read_only { "on" } else { "off" }), true)?;
                 done("SET")
@@ -133,7 +161,7 @@ impl Connection {
 
     /// Whether the statement may run now.
     pub(super) fn check(&self, statement: &Statement) -> Result<(), Failure> {
-        let ends = matches!(statement.kind, Kind::Commit | Kind::Rollback);
+        let ends = matches!(statement.kind, Kind::Commit | Kind::Rollback | Kind::RollbackTo(_));
         if self.transaction == Transaction::Failed && !ends {
             return Err(Failure::new(
                 code::IN_FAILED_TRANSACTION,
@@ -171,12 +199,18 @@ impl Connection {
             self.wire.out.notice("WARNING", code::ACTIVE_TRANSACTION, "there is already a transaction in progress");
             return Ok(Started::Done("BEGIN".to_owned()));
         }
-        self.engine.query("BEGIN").await?;
+        // An engine that has no transactions still reads; a block of it cannot write.
+        let reads_only = match self.engine.query("BEGIN").await {
+            Ok(_) => false,
+            Err(error) if error.message().contains("is not run here") => true,
+            Err(error) => return Err(error.into()),
+        };
+        self.engine_block = !reads_only;
         self.transaction = Transaction::Open;
         let settings = self.settings().clone();
         self.saved = Some((settings, Vec::new()));
         let default = self.settings().get("default_transaction_read_only");
-        if read_only || default.as_deref() == Some("on") {
+        if read_only || reads_only || default.as_deref() == Some("on") {
             self.set("transaction_read_only", Some("on"), true)?;
         }
         Ok(Started::Done("BEGIN".to_owned()))
@@ -190,6 +224,7 @@ impl Connection {
         running.check()?;
         let commit = commit && self.transaction == Transaction::Open;
         self.transaction = Transaction::None;
+        self.savepoints.clear();
         self.portals.retain(|_, portal| portal.hold && commit);
         if let Some((saved, local)) = self.saved.take() {
             let mut settings = self.settings();
@@ -203,9 +238,25 @@ impl Connection {
             }
         }
         // A commit that has begun is not broken off: one would not know what came of it.
-        let ended = self.engine.query(if commit { "COMMIT" } else { "ROLLBACK" }).await;
-        ended.map_err(|error| Failure::about(&error, ""))?;
+        if self.engine_block {
+            let ended = self.engine.query(if commit { "COMMIT" } else { "ROLLBACK" }).await;
+            ended.map_err(|error| Failure::about(&error, ""))?;
+        }
         Ok(Started::Done(if commit { "COMMIT" } else { "ROLLBACK" }.to_owned()))
+    }
+
+    /// Where the savepoint called `name` is.
+    fn savepoint(&self, name: &str) -> Result<usize, Failure> {
+        let place = self.savepoints.iter().rposition(|(known, _)| known == name);
+        place.ok_or_else(|| Failure::new("3B001", format!("savepoint \"{name}\" does not exist")))
+    }
+
+    /// Forgets a savepoint and those after it; what was written since then was written since the one before, too.
+    fn release(&mut self, place: usize) {
+        let written = self.savepoints.drain(place..).any(|(_, written)| written);
+        if let Some((_, before)) = self.savepoints.last_mut() {
+            *before |= written;
+        }
     }
 
     fn set(&mut self, name: &str, value: Option<&str>, local: bool) -> Result<(), Failure> {

@@ -61,6 +61,13 @@ pub(super) const FUNCTIONS: &[Spec] = &[
         let parts = a.iter().skip(1).filter_map(|value| value.shown(&c.snapshot)).collect::<Vec<_>>();
         Ok(Value::text(parts.join(&text(a, 0, c))))
     }),
+    plain_null("json_build_object", Gives::This(Type::JSON), |a, c| {
+        let member = |pair: &[Value]| {
+            let name = serde_json::Value::from(pair[0].shown(&c.snapshot).unwrap_or_default());
+            format!("{name} : {}", pair.get(1).map_or(serde_json::Value::Null, |value| json(value, c)))
+        };
+        Ok(Value::text(format!("{{{}}}", a.chunks(2).map(member).collect::<Vec<_>>().join(", "))))
+    }),
     plain_null("format", Gives::This(Type::TEXT), format),
     plain("quote_ident", Type::TEXT, |a, c| Ok(Value::text(crate::catalog::listing::quoted(&text(a, 0, c))))),
     plain("quote_literal", Type::TEXT, |a, c| Ok(Value::text(format!("'{}'", text(a, 0, c).replace('\'', "''"))))),
@@ -136,6 +143,17 @@ pub(super) const FUNCTIONS: &[Spec] = &[
         }
     }),
 ];
+
+fn json(value: &Value, context: &Context) -> serde_json::Value {
+    match value {
+        Value::Null => serde_json::Value::Null,
+        Value::Bool(value) => (*value).into(),
+        Value::Int(value) => (*value).into(),
+        Value::Float(value) => (*value).into(),
+        Value::Array(values) => values.iter().map(|value| json(value, context)).collect(),
+        other => other.shown(&context.snapshot).unwrap_or_default().into(),
+    }
+}
 
 fn set(arguments: &[Value], context: &Context) -> Vec<char> {
     if arguments.len() > 1 { text(arguments, 1, context).chars().collect() } else { vec![' '] }

@@ -4,7 +4,8 @@ use postgres_types::Type;
 
 use super::{Fields, Table};
 use crate::catalog::Value;
-use crate::catalog::listing::{Column, Key, KeyKind, OWNER, Relation, RelationKind, Snapshot};
+use crate::catalog::value::Reg;
+use crate::catalog::listing::{Column, Key, KeyKind, OWNER, io_function_oid, Relation, RelationKind, Snapshot};
 use crate::catalog::types::{self, TYPES};
 use crate::pg::types as wire;
 
@@ -440,10 +441,10 @@ fn type_row(row: &types::TypeRow) -> Fields {
         ("typowner", Value::Int(OWNER)),
         ("typisdefined", YES),
         ("typrelid", Value::Int(0)),
-        ("typsubscript", text(if row.name.starts_with('_') { "array_subscript_handler" } else { "-" })),
-        ("typmodin", text("-")),
-        ("typmodout", text("-")),
-        ("typanalyze", text("-")),
+        ("typsubscript", Value::Reg(Reg::Proc, 0)),
+        ("typmodin", Value::Reg(Reg::Proc, 0)),
+        ("typmodout", Value::Reg(Reg::Proc, 0)),
+        ("typanalyze", Value::Reg(Reg::Proc, 0)),
         ("typnotnull", NO),
         ("typbasetype", Value::Int(0)),
         ("typtypmod", Value::Int(-1)),
@@ -452,6 +453,7 @@ fn type_row(row: &types::TypeRow) -> Fields {
     for (column, word) in COLUMNS.into_iter().zip(&row.words) {
         let value = match column {
             "typlen" | "typelem" | "typarray" | "typcollation" => word.parse().map_or(Value::Null, Value::Int),
+            "typinput" | "typoutput" | "typreceive" | "typsend" => Value::Reg(Reg::Proc, io_function_oid(word)),
             "typbyval" | "typispreferred" => Value::Bool(*word == "t"),
             _ => text(word),
         };
