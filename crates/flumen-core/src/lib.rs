@@ -13,7 +13,10 @@ pub mod observe;
 pub mod read;
 pub mod secret;
 pub mod sql;
+#[cfg(feature = "testkit")]
+pub mod testkit;
 pub mod text;
+pub mod user;
 pub mod write;
 
 pub use error::{Error, ErrorKind, Result};

@@ -72,3 +72,31 @@ pub const OPTIMIZE_MEMORY_BYTES: usize = 512 << 20;
 pub const MAINTAIN_SMALL_FILES: usize = 32;
 /// How long nobody must have written to a lake table before it is compacted in the background.
 pub const MAINTAIN_QUIET: Duration = Duration::from_secs(60);
+/// Clients that may be connected to the doors at once, unless told otherwise.
+pub const CONNECTIONS: usize = 100;
+/// How long a client may take to log in.
+pub const LOGIN_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long a server that ends waits for statements that run.
+pub const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(10);
+/// Prepared statements of one session.
+pub const PREPARED_STATEMENTS: usize = 10_000;
+/// Portals and cursors of one session that are open at once.
+pub const PORTALS: usize = 1_000;
+/// Bytes on their way to a client before they are sent.
+pub const WIRE_BUFFER_BYTES: usize = 64 << 10;
+/// Rows from a client that become one batch.
+pub const COPY_BATCH_ROWS: usize = 8_192;
+/// Bytes of a single row that a client copies in.
+pub const COPY_ROW_BYTES: usize = 64 << 20;
+/// Pieces of data from a client that wait to be parsed.
+pub const COPY_QUEUE: usize = 16;
+/// Characters of a statement that `pg_stat_activity` shows.
+pub const ACTIVITY_QUERY_CHARS: usize = 1_024;
+/// How long a client of Flight SQL may be silent before it has to log in again.
+pub const FLIGHT_IDLE: Duration = Duration::from_secs(30 * 60);
+/// Rows that a function in a query about the catalog may give.
+pub const CATALOG_ROWS: i64 = 1_000_000;
+/// Steps that a query about the catalog may take: joined rows and queries within it.
+pub const CATALOG_STEPS: u64 = 50_000_000;
+/// Tables of the catalog that are looked into at once.
+pub const CATALOG_TABLES_AT_ONCE: usize = 16;

@@ -10,7 +10,9 @@ mod init;
 mod lake;
 mod load;
 mod sample;
+mod serve;
 pub mod sql;
+mod user;
 
 use flumen_core::Result;
 
@@ -29,7 +31,9 @@ pub enum Command {
     Contract(contract::ContractCommand),
     Completion(completion::CompletionCommand),
     Sample(sample::SampleCommand),
+    Serve(serve::ServeCommand),
     Sql(sql::SqlCommand),
+    User(user::UserCommand),
 }
 
 impl Command {
@@ -51,7 +55,9 @@ impl Command {
             Command::Contract(command) => command.run(context).await,
             Command::Completion(command) => command.run(context).await,
             Command::Sample(command) => command.run(context).await,
+            Command::Serve(command) => command.run(context).await,
             Command::Sql(command) => command.run(context).await,
+            Command::User(command) => command.run(context).await,
         }
     }
 }
@@ -59,6 +65,7 @@ impl Command {
 /// The headings under which `flumen --help` lists the commands.
 const GROUPS: &[(&str, &[&str])] = &[
     ("Data", &["ingest", "sql", "lake", "env", "load", "contract", "sample"]),
+    ("Server", &["serve", "user"]),
     ("Project", &["init", "connection", "doctor"]),
     ("Shell", &["completion"]),
 ];

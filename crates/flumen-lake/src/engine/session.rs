@@ -19,7 +19,7 @@ pub(super) const LAKE_CATALOG: &str = flumen_core::dataset::LAKE;
 /// The schema of tables that live as long as the session. No namespace of the lake can be called so.
 pub(super) const SESSION_SCHEMA: &str = "_flumen_session";
 /// How many users of memory are named when it runs out.
-const CONSUMERS_NAMED: NonZeroUsize = NonZeroUsize::MIN.saturating_add(2);
+pub(super) const CONSUMERS_NAMED: NonZeroUsize = NonZeroUsize::MIN.saturating_add(2);
 
 /// Rows of the smaller side of a join that are kept whole, for each thread that there is not: the more threads, the sooner
 /// they share the work.

@@ -239,7 +239,7 @@ impl Tables {
     }
 
     /// What this session sees of a table: in a block, as it was when the block began, with the block's own writes.
-    async fn contents(&self, table: &Table, version: Option<u64>) -> Result<Option<Contents>> {
+    pub async fn contents(&self, table: &Table, version: Option<u64>) -> Result<Option<Contents>> {
         let as_of = self.as_of();
         if version.is_none()
             && as_of.is_none()

@@ -309,7 +309,7 @@ pub fn engine(context: &Context, memory: Option<usize>, threads: Option<usize>) 
 }
 
 /// `4GB`, `512 MB` or a number of bytes.
-fn size(text: &str) -> std::result::Result<usize, String> {
+pub fn size(text: &str) -> std::result::Result<usize, String> {
     let text = text.trim().to_ascii_uppercase();
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic() || c == ' ');
     let unit = match text[digits.len()..].trim() {
@@ -328,7 +328,7 @@ fn size(text: &str) -> std::result::Result<usize, String> {
 }
 
 /// Half of what is free.
-fn default_memory() -> usize {
+pub fn default_memory() -> usize {
     let free = std::fs::read_to_string("/proc/meminfo").ok().and_then(|text| available(&text));
     free.map_or(DEFAULT_MEMORY_BYTES, |bytes| (bytes / 2).max(DEFAULT_MEMORY_BYTES))
 }
