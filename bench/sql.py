@@ -194,9 +194,9 @@ def many_tables():
 def many_commits():
     path, new = project("many-commits")
     if new:
-        subprocess.run([PYTHON, f"{HERE}/many_commits.py", f"{path}/lake/raw/rows", "9950"], check=True)
+        subprocess.run([PYTHON, f"{HERE}/many_commits.py", f"{path}/lake/raw/rows", "9990"], check=True)
         row = f"{WORK}/row.csv"
-        for i in range(9951, 10001):
+        for i in range(9991, 10001):
             with open(row, "w") as out:
                 out.write(f"id,name,at\n{i},row {i},2023-11-14 22:13:21.{i:06}\n")
             flumen(path, "ingest", row, "--to", "lake.raw.rows", stdout=subprocess.DEVNULL)
