@@ -72,3 +72,5 @@ pub const OPTIMIZE_MEMORY_BYTES: usize = 512 << 20;
 pub const MAINTAIN_SMALL_FILES: usize = 32;
 /// How long nobody must have written to a lake table before it is compacted in the background.
 pub const MAINTAIN_QUIET: Duration = Duration::from_secs(60);
+/// Bytes of lake tables that one round of background work rewrites.
+pub const MAINTAIN_BYTES: u64 = 4 << 30;
