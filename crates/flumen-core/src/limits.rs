@@ -100,3 +100,5 @@ pub const CATALOG_ROWS: i64 = 1_000_000;
 pub const CATALOG_STEPS: u64 = 50_000_000;
 /// Tables of the catalog that are looked into at once.
 pub const CATALOG_TABLES_AT_ONCE: usize = 16;
+/// Bytes of lake tables that one round of background work rewrites.
+pub const MAINTAIN_BYTES: u64 = 4 << 30;

@@ -8,6 +8,7 @@ mod export;
 mod files;
 mod history;
 mod list;
+mod maintain;
 mod optimize;
 mod rename;
 mod restore;
@@ -41,6 +42,7 @@ enum Action {
     Tag(tag::TagCommand),
     Optimize(optimize::OptimizeCommand),
     Vacuum(vacuum::VacuumCommand),
+    Maintain(maintain::MaintainCommand),
     Check(check::CheckCommand),
     Stats(stats::StatsCommand),
     Export(export::ExportCommand),
@@ -64,6 +66,7 @@ impl LakeCommand {
             Action::Undrop(command) => command.run(context).await,
             Action::Tag(command) => command.run(context).await,
             Action::Optimize(command) => command.run(context).await,
+            Action::Maintain(command) => command.run(context).await,
             Action::Vacuum(command) => command.run(context).await,
             Action::Check(command) => command.run(context).await,
             Action::Stats(command) => command.run(context).await,

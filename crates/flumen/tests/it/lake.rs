@@ -109,6 +109,7 @@ fn the_lake_is_tidied_up() {
     assert_eq!(json(&sandbox, "flumen lake vacuum --retain 0s")[0]["files"], 2);
     assert_eq!(json(&sandbox, "flumen lake describe raw.trips")["rows"], 3);
     assert_eq!(sandbox.sh("flumen lake restore raw.trips 0").code, 4, "its files are vacuumed");
+    assert!(json(&sandbox, "flumen lake maintain").as_array().unwrap().is_empty(), "nothing pays");
     ok(&sandbox, "flumen lake check --deep");
     ok(&sandbox, "rm $(find . -name '*.parquet')");
     let broken = sandbox.sh("flumen lake check");
