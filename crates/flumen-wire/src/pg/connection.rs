@@ -149,6 +149,8 @@ impl Connection {
                     if let Err(failure) = self.extended(message).await? {
                         self.fail(&failure)?;
                         skipping = true;
+                        // The client may wait for this before it says more.
+                        self.wire.flush().await?;
                     }
                 }
             }

@@ -6,6 +6,7 @@
 
 mod bucket;
 mod cli;
+mod doors;
 mod faults;
 mod ingest;
 mod postgres;
