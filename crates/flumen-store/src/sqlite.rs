@@ -144,9 +144,8 @@ impl UserStore for SqliteStore {
             .fetch_optional(&self.pool)
             .await
             .map_err(|error| self.failed(error))?;
-        let parts = |row: &SqliteRow| {
-            Ok((user(row)?, Verifiers { scram: row.try_get("scram")?, web: row.try_get("web")? }))
-        };
+        let parts =
+            |row: &SqliteRow| Ok((user(row)?, Verifiers { scram: row.try_get("scram")?, web: row.try_get("web")? }));
         row.as_ref().map(parts).transpose().map_err(|error: sqlx::Error| self.failed(error))
     }
 

@@ -45,6 +45,11 @@ use listing::{Needs, Snapshot};
 
 pub(crate) use value::Value;
 
+/// The type that SQL calls `name`.
+pub(crate) fn type_named(name: &str) -> Option<Type> {
+    types::named(name)
+}
+
 /// What the server says it is.
 pub(crate) fn version() -> String {
     format!("PostgreSQL {SERVER_VERSION} (Flumen {})", env!("CARGO_PKG_VERSION"))
@@ -163,7 +168,9 @@ impl Catalog {
         }
         if seen.activity {
             let sessions = self.shared.sessions.list();
-            snapshot.given.insert("pg_stat_activity", sessions.iter().map(|session| activity(session, &snapshot)).collect());
+            snapshot
+                .given
+                .insert("pg_stat_activity", sessions.iter().map(|session| activity(session, &snapshot)).collect());
             snapshot.given.insert("pg_stat_gssapi", sessions.iter().map(gss).collect());
             snapshot.given.insert("pg_stat_database", vec![database(&snapshot, sessions.len())]);
         }
@@ -232,9 +239,23 @@ impl Visitor for Seen {
                     Some(table) => {
                         self.system = true;
                         const ABOUT_COLUMNS: &[&str] = &[
-                            "pg_attribute", "pg_attrdef", "pg_constraint", "pg_index", "pg_indexes", "pg_description",
-                            "pg_class", "pg_tables", "pg_views", "columns", "views", "table_constraints", "key_column_usage",
-                            "referential_constraints", "constraint_column_usage", "pg_stat_user_tables", "pg_stat_all_tables",
+                            "pg_attribute",
+                            "pg_attrdef",
+                            "pg_constraint",
+                            "pg_index",
+                            "pg_indexes",
+                            "pg_description",
+                            "pg_class",
+                            "pg_tables",
+                            "pg_views",
+                            "columns",
+                            "views",
+                            "table_constraints",
+                            "key_column_usage",
+                            "referential_constraints",
+                            "constraint_column_usage",
+                            "pg_stat_user_tables",
+                            "pg_stat_all_tables",
                         ];
                         // The names of tables alone are cheap to know; what is in them is not.
                         self.columns |= ABOUT_COLUMNS.contains(&table.name.as_str()) && table.name != "pg_class";
@@ -242,7 +263,9 @@ impl Visitor for Seen {
                         self.activity |= table.name.starts_with("pg_stat_");
                     }
                     // It is said here that there is none of this name.
-                    None if names.len() > 1 && tables::NAMESPACES.iter().any(|(_, name)| names[names.len() - 2] == *name) => {
+                    None if names.len() > 1
+                        && tables::NAMESPACES.iter().any(|(_, name)| names[names.len() - 2] == *name) =>
+                    {
                         self.system = true;
                     }
                     None => self.other = true,

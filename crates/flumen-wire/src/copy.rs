@@ -74,7 +74,11 @@ impl Copy {
         if binary {
             options.format = Some("binary".to_owned());
         }
-        if words.take(&["("]) { options.listed(&mut words)? } else { options.old(&mut words)? }
+        if words.take(&["("]) {
+            options.listed(&mut words)?
+        } else {
+            options.old(&mut words)?
+        }
         words.end()?;
         Ok(Self { what, incoming, file, format: options.format()? })
     }
@@ -110,7 +114,9 @@ fn table(words: &mut Words<'_>) -> Result<What, Failure> {
     let start = words.peek().map_or(0, |piece| piece.at.start);
     // A name, and more of them after dots; a file in quotes is one too, for the engine to judge.
     let mut end = start;
-    while let Some(piece) = words.next().filter(|piece| matches!(piece.kind, PieceKind::Word | PieceKind::Name | PieceKind::Text)) {
+    while let Some(piece) =
+        words.next().filter(|piece| matches!(piece.kind, PieceKind::Word | PieceKind::Name | PieceKind::Text))
+    {
         end = piece.at.end;
         if !words.take(&["."]) {
             break;
@@ -299,11 +305,15 @@ mod tests {
 
     #[test]
     fn old_and_new_words_say_the_same() {
-        let new = parsed("COPY raw.\"T\" (a, \"B\") FROM STDIN WITH (FORMAT csv, HEADER true, DELIMITER ';', NULL 'x')");
+        let new =
+            parsed("COPY raw.\"T\" (a, \"B\") FROM STDIN WITH (FORMAT csv, HEADER true, DELIMITER ';', NULL 'x')");
         let old = parsed("copy raw.\"T\"(a,\"B\") from stdin with csv header delimiter as ';' null 'x'");
         let new = new.expect("understood");
         assert_eq!(Ok(new.clone()), old);
-        assert_eq!(new.what, What::Table { name: "raw.\"T\"".to_owned(), columns: vec!["a".to_owned(), "B".to_owned()] });
+        assert_eq!(
+            new.what,
+            What::Table { name: "raw.\"T\"".to_owned(), columns: vec!["a".to_owned(), "B".to_owned()] }
+        );
         let out = parsed("copy (select (1), ')' from t) to stdout (format binary)").expect("understood");
         assert_eq!((out.what, out.format), (What::Query("select (1), ')' from t".to_owned()), Format::Binary));
         assert!(!out.incoming);

@@ -151,7 +151,8 @@ mod tests {
 
     #[test]
     fn the_place_of_an_error_becomes_a_position() {
-        let error = Error::not_found("line 2, column 3: there is no column 'x'\n  select x\n         ^").hint("did you?");
+        let error =
+            Error::not_found("line 2, column 3: there is no column 'x'\n  select x\n         ^").hint("did you?");
         let failure = Failure::about(&error, "select\n  x from t");
         assert_eq!(failure.position, Some(10));
         assert_eq!(failure.message, "there is no column 'x'");

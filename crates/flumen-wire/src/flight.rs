@@ -30,7 +30,9 @@ use arrow_flight::{
     Ticket,
 };
 use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD as BASE64;
+use base64::alphabet;
+use base64::engine::DecodePaddingMode;
+use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
 use flumen_core::sql::{Answer, BatchStream, SqlEngine as _};
 use flumen_core::{Error, ErrorKind};
 use futures::{Stream, StreamExt as _, TryStreamExt as _};
@@ -42,6 +44,12 @@ use tonic::{Request, Response, Status, Streaming};
 
 use crate::{DATABASE, Held, Shared, statement};
 use sessions::{FlightSession, FlightSessions};
+
+/// Some clients leave the padding out.
+const BASE64: GeneralPurpose = GeneralPurpose::new(
+    &alphabet::STANDARD,
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);
 
 /// Serves whoever comes to `listener`, until `stop`.
 pub(crate) async fn serve(listener: TcpListener, shared: Arc<Shared>, stop: CancellationToken, held: Held) {
@@ -153,7 +161,10 @@ async fn run(session: &FlightSession, sql: &str) -> Result<Answer, Status> {
     if session.guard.session.account.read_only {
         let understood = statement::understand(sql).map_err(|failure| Status::invalid_argument(failure.message))?;
         if understood.writes {
-            return Err(Status::permission_denied(format!("user {} may only read", session.guard.session.account.name)));
+            return Err(Status::permission_denied(format!(
+                "user {} may only read",
+                session.guard.session.account.name
+            )));
         }
     }
     session.guard.session.begin(sql);
@@ -169,7 +180,8 @@ async fn run_to_end(session: &FlightSession, sql: &str) -> Result<i64, Status> {
     let mut changed = -1;
     while let Some(batch) = answer.batches.next().await {
         let batch = batch.map_err(|error| status(&error))?;
-        let counts = batch.columns().first().and_then(|column| column.as_primitive_opt::<arrow::datatypes::UInt64Type>());
+        let counts =
+            batch.columns().first().and_then(|column| column.as_primitive_opt::<arrow::datatypes::UInt64Type>());
         if let Some(counts) = counts {
             changed = changed.max(0) + counts.iter().flatten().sum::<u64>() as i64;
         }
@@ -237,9 +249,12 @@ impl FlightSqlService for Door {
         let session = self.session(&request).await?;
         let described = session.engine.describe(&query.query).await.map_err(|error| status(&error))?;
         if !described.parameters.is_empty() {
-            return Err(Status::unimplemented("parameters are not bound through Flight SQL; write the values into the query"));
+            return Err(Status::unimplemented(
+                "parameters are not bound through Flight SQL; write the values into the query",
+            ));
         }
-        let schema = IpcMessage::try_from(SchemaAsIpc::new(&described.schema, &IpcWriteOptions::default())).map_err(internal)?;
+        let schema =
+            IpcMessage::try_from(SchemaAsIpc::new(&described.schema, &IpcWriteOptions::default())).map_err(internal)?;
         Ok(ActionCreatePreparedStatementResult {
             prepared_statement_handle: session.prepare(query.query).into(),
             dataset_schema: schema.0,

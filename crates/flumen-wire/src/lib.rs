@@ -128,8 +128,10 @@ impl Server {
             Some(address) => {
                 login::check_address(&login, &address).await?;
                 if !address.ip().is_loopback() && settings.tls.is_none() {
-                    return Err(Error::invalid(format!("{address} can be reached from other machines, and passwords would go there in clear"))
-                        .hint("add --tls-cert and --tls-key, or listen on 127.0.0.1"));
+                    return Err(Error::invalid(format!(
+                        "{address} can be reached from other machines, and passwords would go there in clear"
+                    ))
+                    .hint("add --tls-cert and --tls-key, or listen on 127.0.0.1"));
                 }
                 Some(listen(address, "--flight").await?)
             }

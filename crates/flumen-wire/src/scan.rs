@@ -79,7 +79,8 @@ pub(crate) fn pieces(sql: &str) -> Vec<Piece> {
                 Kind::Number
             }
             byte if is_word(byte) => {
-                place += rest.iter().take_while(|byte| is_word(**byte) || byte.is_ascii_digit() || **byte == b'$').count();
+                place +=
+                    rest.iter().take_while(|byte| is_word(**byte) || byte.is_ascii_digit() || **byte == b'$').count();
                 let escapes = matches!(&sql[start..place], "e" | "E");
                 let prefix = escapes || matches!(&sql[start..place], "b" | "B" | "x" | "X" | "n" | "N");
                 if prefix && bytes.get(place) == Some(&b'\'') {
@@ -227,10 +228,10 @@ mod tests {
     #[test]
     fn statements_end_at_semicolons_outside_of_quotes_and_comments() {
         let sql = "select ';', E'\\';', \";\", $a$;$a$ -- ;\n/* ; /* ; */ ; */ ; select 2;;\n";
-        assert_eq!(split(sql).iter().map(|one| one.trim()).collect::<Vec<_>>(), [
-            "select ';', E'\\';', \";\", $a$;$a$ -- ;\n/* ; /* ; */ ; */",
-            "select 2"
-        ]);
+        assert_eq!(
+            split(sql).iter().map(|one| one.trim()).collect::<Vec<_>>(),
+            ["select ';', E'\\';', \";\", $a$;$a$ -- ;\n/* ; /* ; */ ; */", "select 2"]
+        );
         assert_eq!(split("select 1;\n select 2")[1], "         \n select 2");
         assert_eq!(split(" ; -- nothing\n;"), Vec::<String>::new());
     }

@@ -58,7 +58,12 @@ const SETTINGS: &[Setting] = &[
     Setting("standard_conforming_strings", "on", "A backslash is a backslash", OneOf(&["on", "true", "1", "yes"])),
     Setting("statement_timeout", "0", "How long a statement may take", Time),
     Setting("synchronous_commit", "on", "A commit is on disk", OneOf(ON_OFF)),
-    Setting("timezone", "UTC", "The time zone", OneOf(&["utc", "etc/utc", "gmt", "zulu", "universal", "default", "local"])),
+    Setting(
+        "timezone",
+        "UTC",
+        "The time zone",
+        OneOf(&["utc", "etc/utc", "gmt", "zulu", "universal", "default", "local"]),
+    ),
     Setting("transaction_deferrable", "off", "Has no effect", OneOf(ON_OFF)),
     Setting("transaction_isolation", "repeatable read", "What this transaction sees", Free),
     Setting("transaction_read_only", "off", "Whether this transaction only reads", OneOf(ON_OFF)),
@@ -122,7 +127,9 @@ impl SessionSettings {
         if matches!(lower.as_str(), "role" | "session_authorization") {
             return match value {
                 None => Ok(()),
-                Some(value) if value == self.user || matches!(value.to_lowercase().as_str(), "none" | "default") => Ok(()),
+                Some(value) if value == self.user || matches!(value.to_lowercase().as_str(), "none" | "default") => {
+                    Ok(())
+                }
                 Some(_) => Err(Failure::new(code::INSUFFICIENT_PRIVILEGE, "nobody can become another user here")),
             };
         }
@@ -143,7 +150,8 @@ impl SessionSettings {
             Time => milliseconds(value).ok_or_else(|| not_possible(known, value))?.to_string(),
             OneOf(_) if value.eq_ignore_ascii_case(default) => (*default).to_owned(),
             OneOf(allowed) if std::ptr::eq(*allowed, ON_OFF) && allowed.contains(&value.to_lowercase().as_str()) => {
-                if matches!(value.to_lowercase().as_str(), "on" | "true" | "yes" | "1") { "on" } else { "off" }.to_owned()
+                if matches!(value.to_lowercase().as_str(), "on" | "true" | "yes" | "1") { "on" } else { "off" }
+                    .to_owned()
             }
             OneOf(allowed) if allowed.contains(&value.to_lowercase().as_str()) => (*default).to_owned(),
             Fixed if value.eq_ignore_ascii_case(default) => (*default).to_owned(),

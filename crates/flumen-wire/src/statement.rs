@@ -26,20 +26,37 @@ pub(crate) struct Statement {
 /// What a statement is.
 #[derive(Debug, Clone)]
 pub(crate) enum Kind {
-    Begin { read_only: bool },
+    Begin {
+        read_only: bool,
+    },
     Commit,
     Rollback,
     Savepoint(String),
     Release(String),
     RollbackTo(String),
-    Set { name: String, value: Option<String>, local: bool },
+    Set {
+        name: String,
+        value: Option<String>,
+        local: bool,
+    },
     /// `SET TRANSACTION …`: how this transaction shall be.
-    SetTransaction { read_only: bool },
+    SetTransaction {
+        read_only: bool,
+    },
     Show(String),
     ResetAll,
     Copy(Box<Copy>),
-    Declare { name: String, query: String, hold: bool, binary: bool },
-    Fetch { cursor: String, rows: Option<usize>, skip: bool },
+    Declare {
+        name: String,
+        query: String,
+        hold: bool,
+        binary: bool,
+    },
+    Fetch {
+        cursor: String,
+        rows: Option<usize>,
+        skip: bool,
+    },
     Close(Option<String>),
     DiscardAll,
     Deallocate(Option<String>),
@@ -47,7 +64,10 @@ pub(crate) enum Kind {
     /// A query that may be about the catalog.
     Query(Box<Query>),
     /// Anything else. It answers rows, or says what it did.
-    Other { rows: bool, tag: String },
+    Other {
+        rows: bool,
+        tag: String,
+    },
 }
 
 /// Understands `text`, one statement.
@@ -206,7 +226,8 @@ fn is_read_only(words: &Words<'_>) -> bool {
 /// A statement that is no query writes, unless it is known not to.
 fn other_writes(mut words: Words<'_>) -> bool {
     const WRITING: &[&str] = &[
-        "insert", "update", "delete", "merge", "create", "drop", "alter", "truncate", "copy", "into", "replace", "comment",
+        "insert", "update", "delete", "merge", "create", "drop", "alter", "truncate", "copy", "into", "replace",
+        "comment",
     ];
     let first = words.peek_word();
     words.place += 1;
@@ -405,7 +426,10 @@ mod tests {
     #[test]
     fn statements_about_the_session() {
         let check = |sql: &str, expect: &str| assert_eq!(format!("{:?}", understand(sql).expect(sql).kind), expect);
-        check("SET SESSION statement_timeout TO '5s'", r#"Set { name: "statement_timeout", value: Some("5s"), local: false }"#);
+        check(
+            "SET SESSION statement_timeout TO '5s'",
+            r#"Set { name: "statement_timeout", value: Some("5s"), local: false }"#,
+        );
         check("set search_path = a, b", r#"Set { name: "search_path", value: Some("a, b"), local: false }"#);
         check("SHOW TRANSACTION ISOLATION LEVEL", r#"Show("transaction_isolation")"#);
         check("START TRANSACTION READ ONLY", "Begin { read_only: true }");

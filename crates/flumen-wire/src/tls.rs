@@ -37,8 +37,7 @@ impl Tls {
         if certificates.is_empty() {
             return Err(no_pem(certificate, "certificate", rustls::pki_types::pem::Error::NoItemsFound));
         }
-        let private =
-            PrivateKeyDer::from_pem_slice(&read(key)?).map_err(|error| no_pem(key, "private key", error))?;
+        let private = PrivateKeyDer::from_pem_slice(&read(key)?).map_err(|error| no_pem(key, "private key", error))?;
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let config = ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()

@@ -66,7 +66,9 @@ impl FileReader for DoorFiles {
             let real = Path::new(input.address()).canonicalize().ok();
             let inside = self.folder.as_ref().zip(real).is_some_and(|(folder, real)| real.starts_with(folder));
             if !inside {
-                return Err(Error::invalid(format!("'{address}' leads out of the folder whose files clients may read")));
+                return Err(Error::invalid(format!(
+                    "'{address}' leads out of the folder whose files clients may read"
+                )));
             }
         }
         Ok(inputs)

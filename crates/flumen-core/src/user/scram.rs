@@ -117,7 +117,8 @@ fn salted(password: &str, salt: &[u8], iterations: u32) -> Key {
     // A password that SASLprep refuses is used as it is; clients do the same.
     let prepared = stringprep::saslprep(password);
     let keyed = keyed(prepared.as_deref().unwrap_or(password).as_bytes());
-    let mut block: Key = keyed.clone().chain_update(salt).chain_update(1u32.to_be_bytes()).finalize().into_bytes().into();
+    let mut block: Key =
+        keyed.clone().chain_update(salt).chain_update(1u32.to_be_bytes()).finalize().into_bytes().into();
     let mut sum = block;
     for _ in 1..iterations {
         block = keyed.clone().chain_update(block).finalize().into_bytes().into();
@@ -155,10 +156,7 @@ mod tests {
         let proof = BASE64.decode("dHzbZapWIk4jUhN+Ute9ytag9zjfMHgsqmmiz7AndVQ=").expect("base64");
         assert!(verifier.accepts_proof(message, &proof));
         assert!(!verifier.accepts_proof(b"another", &proof));
-        assert_eq!(
-            BASE64.encode(verifier.server_signature(message)),
-            "6rriTRBi23WpRR/wtup+mMhUZUn/dB5nLTJRsjl95G4="
-        );
+        assert_eq!(BASE64.encode(verifier.server_signature(message)), "6rriTRBi23WpRR/wtup+mMhUZUn/dB5nLTJRsjl95G4=");
         assert!(verifier.accepts("pencil") && !verifier.accepts("Pencil"));
         assert_eq!(ScramVerifier::parse(&verifier.to_string()).expect("parsed"), verifier);
         assert!(ScramVerifier::parse("md5abc").is_err());

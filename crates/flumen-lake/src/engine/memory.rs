@@ -49,8 +49,7 @@ impl Engine {
             };
             let runtime = RuntimeEnv { memory_pool: Arc::new(pool), ..shared.runtime.as_ref().clone() };
             let mut state = engine.state.lock().unwrap_or_else(PoisonError::into_inner);
-            *state =
-                SessionStateBuilder::new_from_existing(state.clone()).with_runtime_env(Arc::new(runtime)).build();
+            *state = SessionStateBuilder::new_from_existing(state.clone()).with_runtime_env(Arc::new(runtime)).build();
         }
         Ok(engine)
     }

@@ -5,8 +5,8 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow::datatypes::{DataType, SchemaRef};
-use datafusion::catalog::{SchemaProvider as _, TableProvider};
 use datafusion::catalog::streaming::StreamingTable;
+use datafusion::catalog::{SchemaProvider as _, TableProvider};
 use datafusion::common::DataFusionError;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::logical_expr::{Documentation, ScalarUDF};
@@ -79,9 +79,14 @@ impl Engine {
             let inner = example.split_once('(').and_then(|(_, rest)| rest.rsplit_once(')'));
             inner.map(|(arguments, _)| arguments.to_owned()).unwrap_or_default()
         };
-        let made = |name: &String, kind, documentation| FunctionInfo { name: name.clone(), kind, arguments: arguments(documentation) };
+        let made = |name: &String, kind, documentation| FunctionInfo {
+            name: name.clone(),
+            kind,
+            arguments: arguments(documentation),
+        };
         let scalar = state.scalar_functions().iter().map(|(name, function)| made(name, "f", function.documentation()));
-        let aggregate = state.aggregate_functions().iter().map(|(name, function)| made(name, "a", function.documentation()));
+        let aggregate =
+            state.aggregate_functions().iter().map(|(name, function)| made(name, "a", function.documentation()));
         let window = state.window_functions().iter().map(|(name, function)| made(name, "w", function.documentation()));
         let mut all: Vec<FunctionInfo> = scalar.chain(aggregate).chain(window).collect();
         all.sort_by(|a, b| (&a.name, a.kind).cmp(&(&b.name, b.kind)));

@@ -87,7 +87,8 @@ impl Aggregate {
         }
         kept.sort_by(|(_, a), (_, b)| {
             let parts = self.order.iter().zip(a.iter().zip(b));
-            let parts = parts.map(|((_, direction), (a, b))| if direction.descending { sorted(b, a) } else { sorted(a, b) });
+            let parts =
+                parts.map(|((_, direction), (a, b))| if direction.descending { sorted(b, a) } else { sorted(a, b) });
             parts.fold(std::cmp::Ordering::Equal, std::cmp::Ordering::then)
         });
         if self.distinct {
@@ -112,7 +113,9 @@ impl Aggregate {
             Kind::Or => Value::Bool(known.iter().any(|value| value.truth() == Some(true))),
             Kind::Text => {
                 let mut text = String::new();
-                for (values, _) in kept.iter().filter(|(values, _)| values.first().is_some_and(|value| !value.is_null())) {
+                for (values, _) in
+                    kept.iter().filter(|(values, _)| values.first().is_some_and(|value| !value.is_null()))
+                {
                     let mut parts = values.iter().map(|value| value.shown(&context.snapshot).unwrap_or_default());
                     let (value, between) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
                     if !text.is_empty() {

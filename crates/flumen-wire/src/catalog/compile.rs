@@ -6,7 +6,8 @@ use std::sync::Arc;
 use datafusion::sql::sqlparser::ast::{
     Cte, Distinct as AstDistinct, Expr, GroupByExpr, Ident, Join as AstJoin, JoinConstraint, JoinOperator, LimitClause,
     ObjectName, OrderBy, OrderByExpr, OrderByKind, Query, Select as AstSelect, SelectItem,
-    SelectItemQualifiedWildcardKind, SetExpr, SetOperator, SetQuantifier, TableAlias, TableFactor, TableWithJoins, Value as Literal,
+    SelectItemQualifiedWildcardKind, SetExpr, SetOperator, SetQuantifier, TableAlias, TableFactor, TableWithJoins,
+    Value as Literal,
 };
 use postgres_types::Type;
 
@@ -115,7 +116,13 @@ impl<'s> Compiler<'s> {
     }
 
     fn body(&self, body: &SetExpr, order: Option<&OrderBy>, outer: Option<&Scope<'_>>) -> Result<Plan, Failure> {
-        let plan = |columns: Vec<(String, Type)>, body: Body| Plan { columns, body, order: Vec::new(), limit: None, offset: None };
+        let plan = |columns: Vec<(String, Type)>, body: Body| Plan {
+            columns,
+            body,
+            order: Vec::new(),
+            limit: None,
+            offset: None,
+        };
         let mut made = match body {
             SetExpr::Select(select) => return self.select(select, order, outer),
             SetExpr::Query(query) => {
@@ -125,7 +132,8 @@ impl<'s> Compiler<'s> {
             SetExpr::Values(values) => {
                 let empty = Scope::new(Vec::new(), outer);
                 let row = |row: &Vec<Expr>| row.iter().map(|expr| self.expression(expr, &empty)).collect();
-                let rows = values.rows.iter().map(|parens| row(&parens.content)).collect::<Result<Vec<Vec<Ex>>, _>>()?;
+                let rows =
+                    values.rows.iter().map(|parens| row(&parens.content)).collect::<Result<Vec<Vec<Ex>>, _>>()?;
                 let columns = rows.first().into_iter().flatten().enumerate();
                 let columns = columns.map(|(index, ex)| (format!("column{}", index + 1), ex.kind.clone())).collect();
                 plan(columns, Body::Values(rows))
@@ -347,11 +355,17 @@ impl<'s> Compiler<'s> {
                     }
                 };
                 for name in shared {
-                    let place = |columns: &[ScopeColumn]| columns.iter().position(|column| column.name == name && !column.hidden);
-                    let (Some(a), Some(b)) = (place(columns), place(&found)) else {
-                        return Err(Failure::new(code::UNDEFINED_COLUMN, format!("there is no column '{name}' to join by")));
+                    let place = |columns: &[ScopeColumn]| {
+                        columns.iter().position(|column| column.name == name && !column.hidden)
                     };
-                    let column = |index: usize, kind: &Type| Ex { node: Node::Column { depth: 0, index }, kind: kind.clone() };
+                    let (Some(a), Some(b)) = (place(columns), place(&found)) else {
+                        return Err(Failure::new(
+                            code::UNDEFINED_COLUMN,
+                            format!("there is no column '{name}' to join by"),
+                        ));
+                    };
+                    let column =
+                        |index: usize, kind: &Type| Ex { node: Node::Column { depth: 0, index }, kind: kind.clone() };
                     let (a, b) = (column(a, &columns[a].kind), column(columns.len() + b, &found[b].kind));
                     on.push(Ex { node: Node::Compare(Comparison::Eq, Box::new(a), Box::new(b)), kind: Type::BOOL });
                     if let Some(column) = found.iter_mut().find(|column| column.name == name) {
@@ -406,7 +420,8 @@ impl<'s> Compiler<'s> {
     fn table(&self, name: &ObjectName, alias: Option<&TableAlias>) -> Result<(Source, Vec<ScopeColumn>), Failure> {
         let parts = parts(name);
         if let [name] = parts.as_slice() {
-            let found = self.named.borrow().iter().rev().find(|(known, _)| known == name).map(|(_, named)| named.clone());
+            let found =
+                self.named.borrow().iter().rev().find(|(known, _)| known == name).map(|(_, named)| named.clone());
             match found {
                 Some(Named::Query(plan)) => {
                     let columns = aliased(plan.columns.clone(), name, None, alias)?;

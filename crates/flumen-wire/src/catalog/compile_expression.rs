@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use datafusion::sql::sqlparser::ast::{
-    AccessExpr, BinaryOperator, DataType, DuplicateTreatment, Expr, Function as AstFunction, FunctionArg, FunctionArgExpr,
-    FunctionArgumentClause, FunctionArguments, Ident, ObjectName, Query, Subscript, UnaryOperator, Value as Literal,
-    WindowType,
+    AccessExpr, BinaryOperator, DataType, DuplicateTreatment, Expr, Function as AstFunction, FunctionArg,
+    FunctionArgExpr, FunctionArgumentClause, FunctionArguments, Ident, ObjectName, Query, Subscript, UnaryOperator,
+    Value as Literal, WindowType,
 };
 use postgres_types::{Kind as TypeKind, Type};
 
@@ -199,7 +199,8 @@ impl Compiler<'_> {
         }
         match (&ex.node, kind) {
             // A text that is no number stays one: it is equal to none.
-            (Node::Const(value @ Value::Text(_)), kind) => match super::value::cast(value.clone(), kind, self.snapshot) {
+            (Node::Const(value @ Value::Text(_)), kind) => match super::value::cast(value.clone(), kind, self.snapshot)
+            {
                 Ok(value) => Ex::constant(value, kind.clone()),
                 Err(_) => ex,
             },
@@ -234,7 +235,10 @@ impl Compiler<'_> {
                 };
                 return Ok(match columns.as_slice() {
                     [one] => column(*one),
-                    several => Ex { node: Node::RowOf(several.iter().map(|index| column(*index)).collect()), kind: Type::RECORD },
+                    several => Ex {
+                        node: Node::RowOf(several.iter().map(|index| column(*index)).collect()),
+                        kind: Type::RECORD,
+                    },
                 });
             }
             if idents[0].quote_style.is_none()
@@ -251,7 +255,8 @@ impl Compiler<'_> {
             let row = Ex { node: Node::Column { depth, index }, kind: Type::RECORD };
             return Ok(Ex { node: Node::Field(boxed(row), place), kind });
         }
-        let mut failure = Failure::new(code::UNDEFINED_COLUMN, format!("column \"{}\" does not exist", names.join(".")));
+        let mut failure =
+            Failure::new(code::UNDEFINED_COLUMN, format!("column \"{}\" does not exist", names.join(".")));
         failure.position = None;
         Err(failure)
     }
@@ -280,7 +285,9 @@ impl Compiler<'_> {
                     Ex { node: Node::Index(boxed(ex), boxed(self.expression(index, scope)?)), kind }
                 }
                 AccessExpr::Subscript(Subscript::Slice { lower_bound, upper_bound, .. }) => {
-                    let bound = |bound: &Option<Expr>| bound.as_ref().map(|bound| self.expression(bound, scope).map(boxed)).transpose();
+                    let bound = |bound: &Option<Expr>| {
+                        bound.as_ref().map(|bound| self.expression(bound, scope).map(boxed)).transpose()
+                    };
                     let kind = ex.kind.clone();
                     Ex { node: Node::Slice(boxed(ex), bound(lower_bound)?, bound(upper_bound)?), kind }
                 }
@@ -294,7 +301,10 @@ impl Compiler<'_> {
                         }
                     });
                     let found = match fields {
-                        Some(fields) => fields.iter().position(|(known, _)| **known == *name).map(|place| (place, fields[place].1.clone())),
+                        Some(fields) => fields
+                            .iter()
+                            .position(|(known, _)| **known == *name)
+                            .map(|place| (place, fields[place].1.clone())),
                         None => functions::field_of(&ex.kind, &name),
                     };
                     let (place, kind) = found.ok_or_else(|| {
@@ -413,11 +423,21 @@ impl Compiler<'_> {
         let plan = self.query(query, Some(scope))?;
         let left = self.expression(left, scope)?;
         let left = plan.columns.first().map_or(left.clone(), |(_, kind)| self.told(left, kind));
-        Ok(Node::QuantifiedQuery { left: boxed(left), comparison: Quantified::Compare(comparison), query: Arc::new(plan), all })
+        Ok(Node::QuantifiedQuery {
+            left: boxed(left),
+            comparison: Quantified::Compare(comparison),
+            query: Arc::new(plan),
+            all,
+        })
     }
 
     /// A function in FROM.
-    pub(super) fn call_in_from(&self, name: &ObjectName, arguments: &[FunctionArg], scope: &Scope<'_>) -> Result<Ex, Failure> {
+    pub(super) fn call_in_from(
+        &self,
+        name: &ObjectName,
+        arguments: &[FunctionArg],
+        scope: &Scope<'_>,
+    ) -> Result<Ex, Failure> {
         let arguments = self.arguments(arguments, scope)?;
         let name = parts(name).pop().unwrap_or_default();
         called(&name, arguments)
@@ -426,7 +446,9 @@ impl Compiler<'_> {
     fn arguments(&self, arguments: &[FunctionArg], scope: &Scope<'_>) -> Result<Vec<Ex>, Failure> {
         let argument = |argument: &FunctionArg| {
             let value = match argument {
-                FunctionArg::Unnamed(value) | FunctionArg::Named { arg: value, .. } | FunctionArg::ExprNamed { arg: value, .. } => value,
+                FunctionArg::Unnamed(value)
+                | FunctionArg::Named { arg: value, .. }
+                | FunctionArg::ExprNamed { arg: value, .. } => value,
             };
             match value {
                 FunctionArgExpr::Expr(expr) => self.expression(expr, scope),
@@ -455,8 +477,11 @@ impl Compiler<'_> {
                 (list.args.as_slice(), distinct, list.clauses.as_slice())
             }
         };
+        // The functions that stop sessions are the ones that clients call with parameters.
+        let takes = if name.ends_with("_backend") { Type::INT4 } else { Type::UNKNOWN };
         let whole = matches!(list, [FunctionArg::Unnamed(FunctionArgExpr::Wildcard)]);
         let arguments = if whole { Vec::new() } else { self.arguments(list, scope)? };
+        let arguments: Vec<Ex> = arguments.into_iter().map(|ex| self.told(ex, &takes)).collect();
         if let Some(WindowType::WindowSpec(window)) = &function.over {
             let rank = match name.as_str() {
                 "row_number" => Rank::RowNumber,
@@ -498,9 +523,8 @@ impl Compiler<'_> {
 }
 
 fn called(name: &str, arguments: Vec<Ex>) -> Result<Ex, Failure> {
-    let function: Function = functions::find(name).ok_or_else(|| {
-        Failure::new(code::UNDEFINED_FUNCTION, format!("function {name} does not exist"))
-    })?;
+    let function: Function = functions::find(name)
+        .ok_or_else(|| Failure::new(code::UNDEFINED_FUNCTION, format!("function {name} does not exist")))?;
     let kinds: Vec<Type> = arguments.iter().map(|ex| ex.kind.clone()).collect();
     Ok(Ex { kind: function.kind(&kinds), node: Node::Call(function, arguments) })
 }
@@ -598,9 +622,9 @@ fn type_of(data_type: &DataType) -> Result<Type, Failure> {
     if let DataType::Array(definition) = data_type {
         use datafusion::sql::sqlparser::ast::ArrayElemTypeDef as Definition;
         return match definition {
-            Definition::SquareBracket(element, _) | Definition::AngleBracket(element) | Definition::Parenthesis(element) => {
-                Ok(types::array_of(&type_of(element)?))
-            }
+            Definition::SquareBracket(element, _)
+            | Definition::AngleBracket(element)
+            | Definition::Parenthesis(element) => Ok(types::array_of(&type_of(element)?)),
             Definition::None => Err(unsupported(data_type)),
         };
     }

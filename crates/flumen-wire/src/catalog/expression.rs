@@ -23,7 +23,10 @@ pub(super) struct Ex {
 pub(super) enum Node {
     Const(Value),
     /// A column of the row at hand (depth 0), or of a query around.
-    Column { depth: usize, index: usize },
+    Column {
+        depth: usize,
+        index: usize,
+    },
     /// A parameter, by its number: while a statement is described.
     Parameter(usize),
     Aggregate(usize),
@@ -34,26 +37,53 @@ pub(super) enum Node {
     And(Box<Ex>, Box<Ex>),
     Or(Box<Ex>, Box<Ex>),
     Compare(Comparison, Box<Ex>, Box<Ex>),
-    Distinct { left: Box<Ex>, right: Box<Ex>, negated: bool },
+    Distinct {
+        left: Box<Ex>,
+        right: Box<Ex>,
+        negated: bool,
+    },
     Arithmetic(Arithmetic, Box<Ex>, Box<Ex>),
     Concat(Box<Ex>, Box<Ex>),
     /// `@>`, `<@`, `&&` between arrays.
-    Contains { left: Box<Ex>, right: Box<Ex>, any: bool },
-    Match { text: Box<Ex>, pattern: Box<Ex>, pattern_kind: patterns::Kind, negated: bool },
+    Contains {
+        left: Box<Ex>,
+        right: Box<Ex>,
+        any: bool,
+    },
+    Match {
+        text: Box<Ex>,
+        pattern: Box<Ex>,
+        pattern_kind: patterns::Kind,
+        negated: bool,
+    },
     IsNull(Box<Ex>),
     /// `IS TRUE`, `IS FALSE`, `IS UNKNOWN`.
     Is(Box<Ex>, Option<bool>),
     In(Box<Ex>, Vec<Ex>),
     /// `= ANY (array)`, `<> ALL (array)`.
-    Quantified { left: Box<Ex>, comparison: Quantified, array: Box<Ex>, all: bool },
+    Quantified {
+        left: Box<Ex>,
+        comparison: Quantified,
+        array: Box<Ex>,
+        all: bool,
+    },
     /// The same with the rows of a query.
-    QuantifiedQuery { left: Box<Ex>, comparison: Quantified, query: Arc<Plan>, all: bool },
+    QuantifiedQuery {
+        left: Box<Ex>,
+        comparison: Quantified,
+        query: Arc<Plan>,
+        all: bool,
+    },
     Exists(Arc<Plan>),
     Scalar(Arc<Plan>),
     ArrayQuery(Arc<Plan>),
     Array(Vec<Ex>),
     RowOf(Vec<Ex>),
-    Case { operand: Option<Box<Ex>>, whens: Vec<(Ex, Ex)>, otherwise: Option<Box<Ex>> },
+    Case {
+        operand: Option<Box<Ex>>,
+        whens: Vec<(Ex, Ex)>,
+        otherwise: Option<Box<Ex>>,
+    },
     Cast(Box<Ex>),
     Call(Function, Vec<Ex>),
     Index(Box<Ex>, Box<Ex>),
@@ -170,14 +200,20 @@ impl Ex {
                 let ordering = value(left)?.compare(&value(right)?);
                 ordering.map_or(Value::Null, |ordering| Value::Bool(comparison.holds(ordering)))
             }
-            Node::Distinct { left, right, negated } => Value::Bool((value(left)?.key() != value(right)?.key()) != *negated),
+            Node::Distinct { left, right, negated } => {
+                Value::Bool((value(left)?.key() != value(right)?.key()) != *negated)
+            }
             Node::Arithmetic(operation, left, right) => arithmetic(*operation, &value(left)?, &value(right)?)?,
             Node::Concat(left, right) => concat(value(left)?, value(right)?, context),
             Node::Contains { left, right, any } => match (value(left)?, value(right)?) {
                 (Value::Array(left), Value::Array(right)) => {
                     let left: Vec<Key> = left.iter().map(Value::key).collect();
                     let mut keys = right.iter().map(Value::key);
-                    Value::Bool(if *any { keys.any(|key| left.contains(&key)) } else { keys.all(|key| left.contains(&key)) })
+                    Value::Bool(if *any {
+                        keys.any(|key| left.contains(&key))
+                    } else {
+                        keys.all(|key| left.contains(&key))
+                    })
                 }
                 _ => Value::Null,
             },
@@ -206,7 +242,10 @@ impl Ex {
             Node::Scalar(query) => {
                 let mut rows = query.rows(context, Some(frame))?;
                 if rows.len() > 1 {
-                    return Err(Failure::new("21000", "more than one row returned by a subquery used as an expression"));
+                    return Err(Failure::new(
+                        "21000",
+                        "more than one row returned by a subquery used as an expression",
+                    ));
                 }
                 rows.pop().map_or(Value::Null, |row| first(row, false))
             }
@@ -289,7 +328,12 @@ impl Node {
     /// Tells `each` of the expressions in it.
     fn children(&self, each: &mut dyn FnMut(&Ex)) {
         match self {
-            Node::Const(_) | Node::Column { .. } | Node::Parameter(_) | Node::Aggregate(_) | Node::Window(_) | Node::Set(_) => {}
+            Node::Const(_)
+            | Node::Column { .. }
+            | Node::Parameter(_)
+            | Node::Aggregate(_)
+            | Node::Window(_)
+            | Node::Set(_) => {}
             Node::Exists(_) | Node::Scalar(_) | Node::ArrayQuery(_) => {}
             Node::Not(one) | Node::Negative(one) | Node::IsNull(one) | Node::Is(one, _) | Node::Cast(one) => each(one),
             Node::Field(one, _) | Node::QuantifiedQuery { left: one, .. } => each(one),

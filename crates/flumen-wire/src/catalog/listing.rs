@@ -162,7 +162,8 @@ impl Snapshot {
         if !session.is_empty() {
             names.insert(SESSION_NAMESPACE.to_owned());
         }
-        let mut all: Vec<(String, String)> = tables.iter().chain(&system).map(|name| (name.namespace.clone(), name.table.clone())).collect();
+        let mut all: Vec<(String, String)> =
+            tables.iter().chain(&system).map(|name| (name.namespace.clone(), name.table.clone())).collect();
         all.extend(session.into_iter().map(|name| (SESSION_NAMESPACE.to_owned(), name)));
         let named = |(namespace, name)| Relation {
             oid: 0,
@@ -185,7 +186,8 @@ impl Snapshot {
         for relation in &mut relations {
             relation.oid = numbered(&format!("table {}.{}", relation.namespace, relation.name), &mut taken);
         }
-        let mut namespaces: Vec<(i64, String)> = tables::NAMESPACES.iter().map(|(oid, name)| (*oid, (*name).to_owned())).collect();
+        let mut namespaces: Vec<(i64, String)> =
+            tables::NAMESPACES.iter().map(|(oid, name)| (*oid, (*name).to_owned())).collect();
         for name in names {
             let oid = if name == "public" { 2200 } else { numbered(&format!("namespace {name}"), &mut taken) };
             namespaces.push((oid, name));
@@ -398,7 +400,9 @@ fn functions(engine: &Engine) -> Vec<FunctionInfo> {
 
 /// A number that stays the same for `text`, whatever else there is.
 fn hashed(text: &str) -> i64 {
-    let hash = text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+    let hash = text
+        .bytes()
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
     FIRST_OID + (hash % (i32::MAX as u64 - 2 * FIRST_OID as u64)) as i64
 }
 

@@ -29,11 +29,21 @@ pub(super) struct Plan {
 pub(super) enum Body {
     Select(Box<Select>),
     Values(Vec<Vec<Ex>>),
-    Set { operation: SetOperation, all: bool, left: Arc<Plan>, right: Arc<Plan> },
+    Set {
+        operation: SetOperation,
+        all: bool,
+        left: Arc<Plan>,
+        right: Arc<Plan>,
+    },
     /// A query with its own order and limit.
     Query(Arc<Plan>),
     /// What a recursive query has found so far, by its number.
-    Recursive { first: Arc<Plan>, again: Arc<Plan>, all: bool, number: usize },
+    Recursive {
+        first: Arc<Plan>,
+        again: Arc<Plan>,
+        all: bool,
+        number: usize,
+    },
     /// The rows of the step before of a recursive query.
     Working(usize),
 }
@@ -121,9 +131,16 @@ pub(super) enum Join {
 pub(super) enum Source {
     Rows(Arc<Vec<Row>>),
     /// A query; it may use the tables before it if it is lateral.
-    Query { plan: Arc<Plan>, lateral: bool },
+    Query {
+        plan: Arc<Plan>,
+        lateral: bool,
+    },
     /// Functions that give rows. They may use the tables before them.
-    Functions { calls: Vec<Ex>, ordinality: bool, spread: bool },
+    Functions {
+        calls: Vec<Ex>,
+        ordinality: bool,
+        spread: bool,
+    },
     /// Tables joined in parentheses.
     Nested(Box<From>),
 }
@@ -149,9 +166,7 @@ impl Plan {
                 set(*operation, *all, left.rows(context, parent)?, right.rows(context, parent)?)
             }
             Body::Working(number) => context.working.borrow().get(number).cloned().unwrap_or_default(),
-            Body::Recursive { first, again, all, number } => {
-                recursive(first, again, *all, *number, context, parent)?
-            }
+            Body::Recursive { first, again, all, number } => recursive(first, again, *all, *number, context, parent)?,
         };
         if !self.order.is_empty() {
             rows.sort_by(|a, b| {
@@ -195,7 +210,8 @@ fn recursive(
     parent: Option<&Frame<'_>>,
 ) -> Result<Vec<Row>, Failure> {
     let mut seen: HashSet<Vec<Key>> = HashSet::new();
-    let mut fresh = |rows: Vec<Row>| -> Vec<Row> { rows.into_iter().filter(|row| all || seen.insert(keys(row))).collect() };
+    let mut fresh =
+        |rows: Vec<Row>| -> Vec<Row> { rows.into_iter().filter(|row| all || seen.insert(keys(row))).collect() };
     let mut found = fresh(first.rows(context, parent)?);
     let mut step = found.clone();
     while !step.is_empty() {
@@ -322,7 +338,9 @@ impl Select {
         for time in 0..times {
             let sets: Row = several.iter().map(|values| values.get(time).cloned().unwrap_or(Value::Null)).collect();
             let frame = Frame { sets: &sets, ..*frame };
-            let values = |exs: &mut dyn Iterator<Item = &Ex>| exs.map(|ex| ex.value(context, &frame)).collect::<Result<Row, _>>();
+            let values = |exs: &mut dyn Iterator<Item = &Ex>| {
+                exs.map(|ex| ex.value(context, &frame)).collect::<Result<Row, _>>()
+            };
             let on = match &self.distinct {
                 Distinct::On(on) => Some(keys(&values(&mut on.iter())?)),
                 _ => None,
@@ -335,7 +353,12 @@ impl Select {
     }
 
     /// One row of each group, with its sums.
-    fn groups(&self, rows: Vec<Row>, context: &Context, parent: Option<&Frame<'_>>) -> Result<Vec<(Row, Row)>, Failure> {
+    fn groups(
+        &self,
+        rows: Vec<Row>,
+        context: &Context,
+        parent: Option<&Frame<'_>>,
+    ) -> Result<Vec<(Row, Row)>, Failure> {
         let mut places: HashMap<Vec<Key>, usize> = HashMap::new();
         let mut groups: Vec<Vec<Row>> = Vec::new();
         for row in rows {
@@ -473,7 +496,13 @@ impl Step {
         matches!(self.source, Source::Query { lateral: true, .. } | Source::Functions { .. })
     }
 
-    fn join(&self, lefts: Vec<Row>, width: usize, context: &Context, parent: Option<&Frame<'_>>) -> Result<Vec<Row>, Failure> {
+    fn join(
+        &self,
+        lefts: Vec<Row>,
+        width: usize,
+        context: &Context,
+        parent: Option<&Frame<'_>>,
+    ) -> Result<Vec<Row>, Failure> {
         let mut found = Vec::new();
         // Conditions of WHERE are as good as those of the join, where no row has to stay without one.
         let inner = self.join == Join::Inner;
@@ -537,7 +566,9 @@ impl Step {
             }
         }
         if matches!(self.join, Join::Right | Join::Full) {
-            for (row, _) in rights.iter().flat_map(|rights| rights.iter()).zip(&matched).filter(|(_, matched)| !**matched) {
+            for (row, _) in
+                rights.iter().flat_map(|rights| rights.iter()).zip(&matched).filter(|(_, matched)| !**matched)
+            {
                 let joined: Row = std::iter::repeat_n(Value::Null, width).chain(row.iter().cloned()).collect();
                 if holds(&after, &joined)? {
                     found.push(joined);

@@ -250,7 +250,9 @@ pub(crate) fn cast(value: Value, kind: &Type, snapshot: &Snapshot) -> Result<Val
         }
         Type::FLOAT4 | Type::FLOAT8 | Type::NUMERIC => Value::Float(value.float().ok_or_else(|| wrong(&value))?),
         Type::CHAR => Value::text(value.shown(snapshot).unwrap_or_default().chars().take(1).collect::<String>()),
-        Type::TEXT | Type::VARCHAR | Type::NAME | Type::BPCHAR => Value::text(value.shown(snapshot).unwrap_or_default()),
+        Type::TEXT | Type::VARCHAR | Type::NAME | Type::BPCHAR => {
+            Value::text(value.shown(snapshot).unwrap_or_default())
+        }
         _ => value,
     })
 }

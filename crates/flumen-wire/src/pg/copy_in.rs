@@ -120,10 +120,11 @@ impl Connection {
         }
         let field = |column: &String| {
             let exact = schema.fields().iter().find(|field| field.name() == column);
-            let found = exact.or_else(|| schema.fields().iter().find(|field| field.name().eq_ignore_ascii_case(column)));
-            found.cloned().ok_or_else(|| {
-                Failure::new(code::UNDEFINED_COLUMN, format!("there is no column '{column}' in {name}"))
-            })
+            let found =
+                exact.or_else(|| schema.fields().iter().find(|field| field.name().eq_ignore_ascii_case(column)));
+            found
+                .cloned()
+                .ok_or_else(|| Failure::new(code::UNDEFINED_COLUMN, format!("there is no column '{column}' in {name}")))
         };
         let fields = columns.iter().map(field).collect::<Result<Vec<_>, _>>()?;
         Ok((name.clone(), Arc::new(Schema::new(fields))))
@@ -131,10 +132,7 @@ impl Connection {
 }
 
 /// The rows that `parser` finds, as batches, and a count of them.
-fn batches(
-    parser: Parser,
-    received: mpsc::Receiver<Piece>,
-) -> (BatchStream, Arc<std::sync::atomic::AtomicU64>) {
+fn batches(parser: Parser, received: mpsc::Receiver<Piece>) -> (BatchStream, Arc<std::sync::atomic::AtomicU64>) {
     use std::sync::atomic::{AtomicU64, Ordering};
     let read = Arc::new(AtomicU64::new(0));
     let count = Arc::clone(&read);

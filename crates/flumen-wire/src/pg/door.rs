@@ -150,11 +150,7 @@ fn options(text: &str) -> Vec<(String, String)> {
 }
 
 /// The way to a startup message. None if the client wanted something else, which is done.
-async fn open(
-    stream: TcpStream,
-    address: SocketAddr,
-    shared: &Arc<Shared>,
-) -> Result<Option<(Wire, Startup)>, Broken> {
+async fn open(stream: TcpStream, address: SocketAddr, shared: &Arc<Shared>) -> Result<Option<(Wire, Startup)>, Broken> {
     let mut first = [0];
     let direct = stream.peek(&mut first).await? == 1 && first == [TLS_HANDSHAKE];
     let mut secure = false;
@@ -227,9 +223,12 @@ async fn login(wire: &mut Wire, startup: &Startup, address: &SocketAddr, shared:
         if address.ip().is_loopback() {
             return Ok(Account { name: startup.user.clone(), read_only: false });
         }
-        return Err(Failure::fatal(code::INVALID_AUTHORIZATION, "there are no users, so nobody can log in from elsewhere")
-            .hint("add one with 'flumen user add NAME'")
-            .into());
+        return Err(Failure::fatal(
+            code::INVALID_AUTHORIZATION,
+            "there are no users, so nobody can log in from elsewhere",
+        )
+        .hint("add one with 'flumen user add NAME'")
+        .into());
     }
     let mut exchange = shared.login.exchange(&startup.user).await.map_err(Failure::from)?;
     wire.out.authentication(10, b"SCRAM-SHA-256\0\0");

@@ -8,8 +8,8 @@ pub(in crate::pg) mod times;
 use std::fmt::Write as _;
 
 use arrow::array::{
-    Array, ArrayRef, AsArray, BooleanArray, FixedSizeBinaryArray, GenericBinaryArray, GenericStringArray,
-    ListArray, PrimitiveArray, RecordBatch, StringArray,
+    Array, ArrayRef, AsArray, BooleanArray, FixedSizeBinaryArray, GenericBinaryArray, GenericStringArray, ListArray,
+    PrimitiveArray, RecordBatch, StringArray,
 };
 use arrow::datatypes::{
     ArrowPrimitiveType, DataType, Date32Type, Decimal128Type, DurationMicrosecondType, Float32Type, Float64Type,
@@ -425,7 +425,8 @@ fn json(array: &ArrayRef, row: usize, out: &mut BytesMut) {
     match array.data_type() {
         DataType::Struct(fields) => {
             let columns = array.as_struct();
-            let members = fields.iter().zip(columns.columns()).map(|(field, column)| (field.name().clone(), column, row));
+            let members =
+                fields.iter().zip(columns.columns()).map(|(field, column)| (field.name().clone(), column, row));
             json_object(members, out);
         }
         DataType::Map(..) => {
@@ -538,7 +539,8 @@ mod tests {
 
     #[test]
     fn structs_are_json() {
-        let of = |name: &str, data_type: DataType, array: ArrayRef| (Arc::new(Field::new(name, data_type, true)), array);
+        let of =
+            |name: &str, data_type: DataType, array: ArrayRef| (Arc::new(Field::new(name, data_type, true)), array);
         let made: ArrayRef = Arc::new(StructArray::from(vec![
             of("a\"", DataType::Int32, Arc::new(Int32Array::from(vec![1])) as ArrayRef),
             of("b", DataType::Utf8, Arc::new(StringArray::from(vec!["x\ny"])) as ArrayRef),

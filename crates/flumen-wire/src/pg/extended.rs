@@ -8,14 +8,14 @@ use super::connection::Connection;
 use super::cursors::no_cursor;
 use super::messages::{Bind, Frontend, Target, format_of};
 use super::parameters;
-use super::run::{Started, Tag};
 use super::rows::Rows;
+use super::run::{Started, Tag};
 use super::types::{self, Column};
 use super::wire::Broken;
 use crate::failure::{Failure, code};
 use crate::settings::SessionSettings;
 use crate::statement::{self, Kind, Statement};
-use crate::{scan, pg::names};
+use crate::{pg::names, scan};
 
 /// A prepared statement.
 #[derive(Debug, Clone)]
@@ -87,10 +87,7 @@ impl Connection {
     fn parse(&mut self, name: String, query: &str, declared: Vec<u32>) -> Result<(), Failure> {
         let mut texts = scan::split(query);
         if texts.len() > 1 {
-            return Err(Failure::new(
-                code::SYNTAX_ERROR,
-                "cannot insert multiple commands into a prepared statement",
-            ));
+            return Err(Failure::new(code::SYNTAX_ERROR, "cannot insert multiple commands into a prepared statement"));
         }
         if !name.is_empty() && self.statements.contains_key(&name) {
             return Err(Failure::new(
@@ -99,8 +96,11 @@ impl Connection {
             ));
         }
         if self.statements.len() >= limits::PREPARED_STATEMENTS {
-            return Err(Failure::new(code::LIMIT_EXCEEDED, format!("{} statements are prepared", self.statements.len()))
-                .hint("close some of them"));
+            return Err(Failure::new(
+                code::LIMIT_EXCEEDED,
+                format!("{} statements are prepared", self.statements.len()),
+            )
+            .hint("close some of them"));
         }
         let statement = texts.pop().map(|text| statement::understand(&text)).transpose()?;
         let count = statement.as_ref().map_or(0, |statement| parameters::count(&statement.text));
@@ -169,6 +169,11 @@ impl Connection {
         let planned = self.engine.describe(sql).await;
         let inferred = planned.as_ref().map(|planned| planned.parameters.clone()).unwrap_or_default();
         let mut parameters = parameters::types(&prepared.declared, &inferred, prepared.count);
+        for (number, kind) in parameters::casts(sql) {
+            if let Some(parameter) = parameters.get_mut(number - 1).filter(|parameter| **parameter == Type::TEXT) {
+                *parameter = kind;
+            }
+        }
         for number in parameters::counts_of_rows(sql) {
             if let Some(kind) = parameters.get_mut(number - 1).filter(|kind| **kind == Type::TEXT) {
                 *kind = Type::INT8;

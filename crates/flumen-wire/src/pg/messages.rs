@@ -28,11 +28,24 @@ pub(super) enum Opening {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Frontend {
     Query(String),
-    Parse { name: String, query: String, types: Vec<u32> },
+    Parse {
+        name: String,
+        query: String,
+        types: Vec<u32>,
+    },
     Bind(Bind),
-    Describe { target: Target, name: String },
-    Execute { portal: String, max_rows: usize },
-    Close { target: Target, name: String },
+    Describe {
+        target: Target,
+        name: String,
+    },
+    Execute {
+        portal: String,
+        max_rows: usize,
+    },
+    Close {
+        target: Target,
+        name: String,
+    },
     Flush,
     Sync,
     Terminate,
@@ -103,10 +116,9 @@ pub(super) fn frontend(buffer: &mut BytesMut, known: bool) -> Result<Option<Fron
             result_formats: reader.many(Reader::i16)?,
         }),
         b'D' => Frontend::Describe { target: reader.target()?, name: reader.text()? },
-        b'E' => Frontend::Execute {
-            portal: reader.text()?,
-            max_rows: usize::try_from(reader.i32()?).unwrap_or_default(),
-        },
+        b'E' => {
+            Frontend::Execute { portal: reader.text()?, max_rows: usize::try_from(reader.i32()?).unwrap_or_default() }
+        }
         b'C' => Frontend::Close { target: reader.target()?, name: reader.text()? },
         b'H' => Frontend::Flush,
         b'S' => Frontend::Sync,
@@ -115,7 +127,9 @@ pub(super) fn frontend(buffer: &mut BytesMut, known: bool) -> Result<Option<Fron
         b'c' => Frontend::CopyDone,
         b'f' => Frontend::CopyFail(reader.text()?),
         b'p' => Frontend::Password(reader.rest()),
-        b'F' => return Err(Failure::fatal(code::FEATURE_NOT_SUPPORTED, "the function call protocol is not spoken here")),
+        b'F' => {
+            return Err(Failure::fatal(code::FEATURE_NOT_SUPPORTED, "the function call protocol is not spoken here"));
+        }
         other => return Err(violation(format!("there is no message of type {:?}", char::from(other)))),
     };
     if reader.0.has_remaining() {

@@ -61,7 +61,10 @@ impl Connection {
             Kind::Rollback => self.end_block(false, running).await,
             Kind::Savepoint(name) => {
                 if self.transaction == Transaction::None {
-                    return Err(Failure::new(code::NO_ACTIVE_TRANSACTION, "SAVEPOINT can only be used in transaction blocks"));
+                    return Err(Failure::new(
+                        code::NO_ACTIVE_TRANSACTION,
+                        "SAVEPOINT can only be used in transaction blocks",
+                    ));
                 }
                 self.savepoints.push((name.clone(), false));
                 done("SAVEPOINT")
@@ -92,10 +95,9 @@ impl Connection {
                 self.set(name, value.as_deref(), *local)?;
                 done(if value.is_some() { "SET" } else { "RESET" })
             }
-            Kind::Set { name, .. } if !name.contains('.') => Err(Failure::new(
-                code::UNDEFINED_OBJECT,
-                format!("unrecognized configuration parameter \"{name}\""),
-            )),
+            Kind::Set { name, .. } if !name.contains('.') => {
+                Err(Failure::new(code::UNDEFINED_OBJECT, format!("unrecognized configuration parameter \"{name}\"")))
+            }
             Kind::Set { value, .. } => {
                 self.drained(&statement.text, running).await?;
                 done(if value.is_some() { "SET" } else { "RESET" })
@@ -107,9 +109,7 @@ impl Connection {
             }
             Kind::Copy(copy) => self.copy(copy, running).await,
             Kind::Declare { name, query, hold, binary } => self.declare(name, query, *hold, *binary, running).await,
-            Kind::Fetch { cursor, rows, skip: false } => {
-                Ok(Started::Fetched { cursor: cursor.clone(), rows: *rows })
-            }
+            Kind::Fetch { cursor, rows, skip: false } => Ok(Started::Fetched { cursor: cursor.clone(), rows: *rows }),
             Kind::Fetch { cursor, rows, skip: true } => self.skip(cursor, *rows, running).await,
             Kind::Close(cursor) => self.close_cursor(cursor.as_deref()),
             Kind::DiscardAll => {
@@ -177,7 +177,8 @@ impl Connection {
             return Err(Failure::new(code::READ_ONLY, format!("user {name} may only read; {what} writes")));
         }
         let on = |name: &str| self.settings().get(name).as_deref() == Some("on");
-        if on("transaction_read_only") || (self.transaction == Transaction::None && on("default_transaction_read_only")) {
+        if on("transaction_read_only") || (self.transaction == Transaction::None && on("default_transaction_read_only"))
+        {
             return Err(Failure::new(code::READ_ONLY, format!("cannot execute {what} in a read-only transaction")));
         }
         Ok(())
@@ -282,7 +283,10 @@ impl Connection {
             let columns = ["name", "setting", "description"].map(|name| Column::new(name, Type::TEXT));
             let rows = self.settings().list().into_iter();
             let rows = rows.map(|(name, value, about)| [name, &value, about].map(Value::text).to_vec()).collect();
-            return Ok(Started::Rows { rows: crate::catalog::Answered { columns: columns.to_vec(), rows }.into_rows(), tag });
+            return Ok(Started::Rows {
+                rows: crate::catalog::Answered { columns: columns.to_vec(), rows }.into_rows(),
+                tag,
+            });
         }
         if name.contains('.') {
             let answer = self.ask(sql, running).await?;

@@ -78,7 +78,10 @@ fn project() -> Sandbox {
     let sandbox = Sandbox::new();
     sandbox.write("flumen.yml", "name: p\n");
     sandbox.write("a.csv", PEOPLE);
-    good(&sandbox, "flumen ingest a.csv --to lake.raw.people --lineage=false && flumen ingest a.csv --to lake.mart.others");
+    good(
+        &sandbox,
+        "flumen ingest a.csv --to lake.raw.people --lineage=false && flumen ingest a.csv --to lake.mart.others",
+    );
     sandbox
 }
 
@@ -130,7 +133,8 @@ fn jdbc() {
 #[test]
 fn psql() {
     let server = server();
-    let said = server.psql("me", "\\dn\n\\dt\n\\d raw.people\n\\dv\n\\l\nselect id, name from raw.people order by id;\n");
+    let said =
+        server.psql("me", "\\dn\n\\dt\n\\d raw.people\n\\dv\n\\l\nselect id, name from raw.people order by id;\n");
     let expected = " Schema |  Name  | Type  | Owner \n";
     assert!(said.contains(expected), "{said}");
     for line in [
@@ -144,15 +148,42 @@ fn psql() {
     }
     // Everything that psql can list is listed, if only to say that there is nothing.
     let commands = [
-        "\\dt+", "\\d+ raw.people", "\\di", "\\ds", "\\dm", "\\dE", "\\df abs", "\\da count", "\\dp", "\\db", "\\dT", "\\do", "\\dC",
-        "\\dx", "\\du+", "\\drds", "\\dd", "\\dO", "\\dL", "\\dA", "\\dRp", "\\ddp", "\\dX", "\\l+", "\\dn+", "\\dconfig *timeout*",
+        "\\dt+",
+        "\\d+ raw.people",
+        "\\di",
+        "\\ds",
+        "\\dm",
+        "\\dE",
+        "\\df abs",
+        "\\da count",
+        "\\dp",
+        "\\db",
+        "\\dT",
+        "\\do",
+        "\\dC",
+        "\\dx",
+        "\\du+",
+        "\\drds",
+        "\\dd",
+        "\\dO",
+        "\\dL",
+        "\\dA",
+        "\\dRp",
+        "\\ddp",
+        "\\dX",
+        "\\l+",
+        "\\dn+",
+        "\\dconfig *timeout*",
     ];
     let said = server.psql("me", &commands.join("\n"));
     assert!(!said.contains("ERROR"), "{said}");
     assert!(said.contains("statement_timeout"), "{said}");
     // An error points at its place.
     let said = server.psql("me", "select nope from raw.people;");
-    assert!(said.contains("LINE 1: select nope from raw.people;\n               ^\n") && said.contains("HINT:"), "{said}");
+    assert!(
+        said.contains("LINE 1: select nope from raw.people;\n               ^\n") && said.contains("HINT:"),
+        "{said}"
+    );
 }
 
 #[tokio::test]
@@ -167,7 +198,12 @@ async fn users_log_in_with_their_passwords_and_readers_only_read() {
     writer.batch_execute("create table t as select 1 as a; insert into t values (2)").await.unwrap();
     let reader = server.connect("reader:p4ss").await.unwrap();
     assert_eq!(reader.query_one("select count(*) from raw.people", &[]).await.unwrap().get::<_, i64>(0), 3);
-    for sql in ["create table t as select 1 as a", "insert into raw.people (id) values (4)", "drop table raw.people", "explain analyze delete from raw.people"] {
+    for sql in [
+        "create table t as select 1 as a",
+        "insert into raw.people (id) values (4)",
+        "drop table raw.people",
+        "explain analyze delete from raw.people",
+    ] {
         let error = reader.batch_execute(sql).await.unwrap_err();
         assert_eq!(error.code().map(|code| code.code()), Some("25006"), "{sql}: {error:?}");
     }
@@ -190,7 +226,10 @@ async fn statements_are_cancelled_timed_out_and_seen() {
     const LONG: &str = "select count(*) from generate_series(1, 100000000000) a(x) where x % 7 = 3";
     let running = async |statement: &'static str| {
         loop {
-            let rows = other.query("select pid, state, query from pg_stat_activity where state = 'active'", &[]).await.unwrap();
+            let rows = other
+                .query("select pid, state, query from pg_stat_activity where state = 'active'", &[])
+                .await
+                .unwrap();
             if let Some(row) = rows.iter().find(|row| row.get::<_, String>(2) == statement) {
                 return row.get::<_, i32>(0);
             }
@@ -227,10 +266,12 @@ async fn statements_are_cancelled_timed_out_and_seen() {
 async fn portals_give_rows_a_few_at_a_time_and_types_are_told() {
     let server = server();
     let mut client = server.connect("me").await.unwrap();
-    let statement = client.prepare("select id, name from raw.people where fare > $1 and day = $2 limit $3").await.unwrap();
+    let statement =
+        client.prepare("select id, name from raw.people where fare > $1 and day = $2 limit $3").await.unwrap();
     let types: Vec<&str> = statement.params().iter().map(|kind| kind.name()).collect();
     assert_eq!(types, ["float8", "date", "int8"]);
-    let columns: Vec<(&str, &str)> = statement.columns().iter().map(|column| (column.name(), column.type_().name())).collect();
+    let columns: Vec<(&str, &str)> =
+        statement.columns().iter().map(|column| (column.name(), column.type_().name())).collect();
     assert_eq!(columns, [("id", "int8"), ("name", "text")]);
     let block = client.transaction().await.unwrap();
     let portal = block.bind("select id from raw.people order by id", &[]).await.unwrap();

@@ -6,8 +6,8 @@ use postgres_types::Type;
 
 use super::{Context, Spec, Value, int, ours, ours_null, text};
 use crate::catalog::listing::{Key, KeyKind};
-use crate::catalog::value::Reg;
 use crate::catalog::types;
+use crate::catalog::value::Reg;
 use crate::failure::{Failure, code};
 
 pub(super) const FUNCTIONS: &[Spec] = &[
@@ -38,10 +38,9 @@ pub(super) const FUNCTIONS: &[Spec] = &[
         match c.settings().get(&name) {
             Some(value) => Ok(Value::text(value)),
             None if missing_is_fine => Ok(Value::Null),
-            None => Err(Failure::new(
-                code::UNDEFINED_OBJECT,
-                format!("unrecognized configuration parameter \"{name}\""),
-            )),
+            None => {
+                Err(Failure::new(code::UNDEFINED_OBJECT, format!("unrecognized configuration parameter \"{name}\"")))
+            }
         }
     }),
     ours_null("set_config", Type::TEXT, |a, c| {
@@ -62,7 +61,9 @@ pub(super) const FUNCTIONS: &[Spec] = &[
     ours("pg_table_is_visible", Type::BOOL, |a, c| {
         let namespace = c.snapshot.relation(int(a, 0)).map(|relation| relation.namespace.clone());
         let namespace = namespace.or_else(|| c.snapshot.system_namespace(int(a, 0)));
-        let visible = |name: String| name == "pg_catalog" || c.search_path().contains(&name) || c.snapshot.is_found_bare(int(a, 0));
+        let visible = |name: String| {
+            name == "pg_catalog" || c.search_path().contains(&name) || c.snapshot.is_found_bare(int(a, 0))
+        };
         Ok(namespace.map_or(Value::Bool(false), |name| Value::Bool(visible(name))))
     }),
     ours("pg_type_is_visible", Type::BOOL, |_, _| Ok(Value::Bool(true))),
@@ -102,12 +103,19 @@ pub(super) const FUNCTIONS: &[Spec] = &[
         };
         let relation = c.snapshot.relation(oid);
         let definition = relation.and_then(|relation| relation.definition.as_deref());
-        Ok(definition.map_or(Value::Null, |definition| Value::text(format!(" {};", definition.trim_end_matches([';', ' '])))))
+        Ok(definition
+            .map_or(Value::Null, |definition| Value::text(format!(" {};", definition.trim_end_matches([';', ' '])))))
     }),
     ours("pg_get_functiondef", Type::TEXT, |_, _| Ok(Value::Null)),
-    ours("pg_get_function_arguments", Type::TEXT, |a, c| Ok(c.snapshot.function(int(a, 0)).map_or(Value::Null, |function| Value::text(&function.arguments)))),
-    ours("pg_get_function_identity_arguments", Type::TEXT, |a, c| Ok(c.snapshot.function(int(a, 0)).map_or(Value::Null, |function| Value::text(&function.arguments)))),
-    ours("pg_get_function_result", Type::TEXT, |a, c| Ok(c.snapshot.function(int(a, 0)).map_or(Value::Null, |function| Value::text(&function.result)))),
+    ours("pg_get_function_arguments", Type::TEXT, |a, c| {
+        Ok(c.snapshot.function(int(a, 0)).map_or(Value::Null, |function| Value::text(&function.arguments)))
+    }),
+    ours("pg_get_function_identity_arguments", Type::TEXT, |a, c| {
+        Ok(c.snapshot.function(int(a, 0)).map_or(Value::Null, |function| Value::text(&function.arguments)))
+    }),
+    ours("pg_get_function_result", Type::TEXT, |a, c| {
+        Ok(c.snapshot.function(int(a, 0)).map_or(Value::Null, |function| Value::text(&function.result)))
+    }),
     ours("pg_get_function_sqlbody", Type::TEXT, |_, _| Ok(Value::Null)),
     ours("pg_get_triggerdef", Type::TEXT, |_, _| Ok(Value::Null)),
     ours("pg_get_ruledef", Type::TEXT, |_, _| Ok(Value::Null)),
@@ -142,16 +150,28 @@ pub(super) const FUNCTIONS: &[Spec] = &[
     ours("pg_is_other_temp_schema", Type::BOOL, |_, _| Ok(Value::Bool(false))),
     ours("pg_trigger_depth", Type::INT4, |_, _| Ok(Value::Int(0))),
     ours("pg_relation_is_publishable", Type::BOOL, |_, _| Ok(Value::Bool(false))),
-    ours("pg_relation_is_updatable", Type::INT4, |_, c| Ok(Value::Int(if c.session.account.read_only { 0 } else { 28 }))),
+    ours("pg_relation_is_updatable", Type::INT4, |_, c| {
+        Ok(Value::Int(if c.session.account.read_only { 0 } else { 28 }))
+    }),
     ours("pg_column_is_updatable", Type::BOOL, |_, c| Ok(Value::Bool(!c.session.account.read_only))),
     ours("pg_stat_get_numscans", Type::INT8, |_, _| Ok(Value::Int(0))),
-    ours("pg_stat_get_live_tuples", Type::INT8, |a, c| Ok(c.snapshot.relation(int(a, 0)).and_then(|relation| relation.rows).map_or(Value::Null, Value::Int))),
+    ours("pg_stat_get_live_tuples", Type::INT8, |a, c| {
+        Ok(c.snapshot.relation(int(a, 0)).and_then(|relation| relation.rows).map_or(Value::Null, Value::Int))
+    }),
     ours("row_security_active", Type::BOOL, |_, _| Ok(Value::Bool(false))),
     ours_null("acldefault", Type::TEXT_ARRAY, |_, _| Ok(Value::Null)),
-    ours("to_regclass", Type::REGCLASS, |a, c| Ok(c.snapshot.oid_of(Reg::Class, &text(a, 0, c)).map_or(Value::Null, |oid| Value::Reg(Reg::Class, oid)))),
-    ours("to_regtype", Type::REGTYPE, |a, c| Ok(c.snapshot.oid_of(Reg::Type, &text(a, 0, c)).map_or(Value::Null, |oid| Value::Reg(Reg::Type, oid)))),
-    ours("to_regnamespace", Type::REGNAMESPACE, |a, c| Ok(c.snapshot.oid_of(Reg::Namespace, &text(a, 0, c)).map_or(Value::Null, |oid| Value::Reg(Reg::Namespace, oid)))),
-    ours("to_regproc", Type::REGPROC, |a, c| Ok(c.snapshot.oid_of(Reg::Proc, &text(a, 0, c)).map_or(Value::Null, |oid| Value::Reg(Reg::Proc, oid)))),
+    ours("to_regclass", Type::REGCLASS, |a, c| {
+        Ok(c.snapshot.oid_of(Reg::Class, &text(a, 0, c)).map_or(Value::Null, |oid| Value::Reg(Reg::Class, oid)))
+    }),
+    ours("to_regtype", Type::REGTYPE, |a, c| {
+        Ok(c.snapshot.oid_of(Reg::Type, &text(a, 0, c)).map_or(Value::Null, |oid| Value::Reg(Reg::Type, oid)))
+    }),
+    ours("to_regnamespace", Type::REGNAMESPACE, |a, c| {
+        Ok(c.snapshot.oid_of(Reg::Namespace, &text(a, 0, c)).map_or(Value::Null, |oid| Value::Reg(Reg::Namespace, oid)))
+    }),
+    ours("to_regproc", Type::REGPROC, |a, c| {
+        Ok(c.snapshot.oid_of(Reg::Proc, &text(a, 0, c)).map_or(Value::Null, |oid| Value::Reg(Reg::Proc, oid)))
+    }),
     ours("inet_server_addr", Type::TEXT, |_, _| Ok(Value::Null)),
     ours("inet_server_port", Type::INT4, |_, _| Ok(Value::Null)),
     ours("inet_client_addr", Type::TEXT, |_, c| Ok(Value::text(c.session.address.ip().to_string()))),
@@ -199,6 +219,10 @@ fn stop(arguments: &[Value], context: &Context, end: bool) -> Result<Value, Fail
         return Err(Failure::new(code::INSUFFICIENT_PRIVILEGE, "a read-only user stops nobody else"));
     }
     let session: Arc<_> = session;
-    if end { session.end.cancel() } else { session.cancel() }
+    if end {
+        session.end.cancel()
+    } else {
+        session.cancel()
+    }
     Ok(Value::Bool(true))
 }

@@ -10,7 +10,9 @@ use crate::catalog::value::sorted;
 use crate::failure::{Failure, code};
 
 pub(super) const FUNCTIONS: &[Spec] = &[
-    plain_null("coalesce", Gives::Argument(0), |a, _| Ok(a.iter().find(|v| !v.is_null()).cloned().unwrap_or(Value::Null))),
+    plain_null("coalesce", Gives::Argument(0), |a, _| {
+        Ok(a.iter().find(|v| !v.is_null()).cloned().unwrap_or(Value::Null))
+    }),
     plain_null("nullif", Gives::Argument(0), |a, _| {
         let same = a.len() == 2 && a[0].compare(&a[1]).is_some_and(|ordering| ordering.is_eq());
         Ok(if same { Value::Null } else { a.first().cloned().unwrap_or(Value::Null) })
@@ -84,10 +86,12 @@ pub(super) const FUNCTIONS: &[Spec] = &[
         let times = usize::from(!text(a, 3, c).contains('g'));
         Ok(Value::text(regex.replacen(&whole, times, with.as_str())))
     }),
-    plain("abs", Type::INT8, |a, _| Ok(match &a[0] {
-        Value::Float(number) => Value::Float(number.abs()),
-        other => Value::Int(other.int().unwrap_or_default().saturating_abs()),
-    })),
+    plain("abs", Type::INT8, |a, _| {
+        Ok(match &a[0] {
+            Value::Float(number) => Value::Float(number.abs()),
+            other => Value::Int(other.int().unwrap_or_default().saturating_abs()),
+        })
+    }),
     plain("floor", Type::FLOAT8, |a, _| Ok(a[0].float().map_or(Value::Null, |number| Value::Float(number.floor())))),
     plain("ceil", Type::FLOAT8, |a, _| Ok(a[0].float().map_or(Value::Null, |number| Value::Float(number.ceil())))),
     plain("round", Type::FLOAT8, |a, _| {
@@ -108,30 +112,42 @@ pub(super) const FUNCTIONS: &[Spec] = &[
     }),
     plain("array_length", Type::INT4, length),
     plain("array_upper", Type::INT4, length),
-    plain("array_lower", Type::INT4, |a, _| Ok(match &a[0] {
-        Value::Array(values) if !values.is_empty() => Value::Int(1),
-        _ => Value::Null,
-    })),
-    plain("cardinality", Type::INT4, |a, _| Ok(match &a[0] {
-        Value::Array(values) => Value::Int(values.len() as i64),
-        _ => Value::Null,
-    })),
-    plain_null("array_append", Gives::Argument(0), |a, _| Ok(match a {
-        [Value::Array(values), one] => Value::array(values.iter().cloned().chain([one.clone()]).collect()),
-        [_, one] => Value::array(vec![one.clone()]),
-        _ => Value::Null,
-    })),
-    plain_null("array_remove", Gives::Argument(0), |a, _| Ok(match a {
-        [Value::Array(values), one] => Value::array(values.iter().filter(|value| value.key() != one.key()).cloned().collect()),
-        _ => Value::Null,
-    })),
-    plain("array_position", Type::INT4, |a, _| Ok(match a {
-        [Value::Array(values), one, ..] => {
-            let place = values.iter().position(|value| value.key() == one.key());
-            place.map_or(Value::Null, |place| Value::Int(place as i64 + 1))
-        }
-        _ => Value::Null,
-    })),
+    plain("array_lower", Type::INT4, |a, _| {
+        Ok(match &a[0] {
+            Value::Array(values) if !values.is_empty() => Value::Int(1),
+            _ => Value::Null,
+        })
+    }),
+    plain("cardinality", Type::INT4, |a, _| {
+        Ok(match &a[0] {
+            Value::Array(values) => Value::Int(values.len() as i64),
+            _ => Value::Null,
+        })
+    }),
+    plain_null("array_append", Gives::Argument(0), |a, _| {
+        Ok(match a {
+            [Value::Array(values), one] => Value::array(values.iter().cloned().chain([one.clone()]).collect()),
+            [_, one] => Value::array(vec![one.clone()]),
+            _ => Value::Null,
+        })
+    }),
+    plain_null("array_remove", Gives::Argument(0), |a, _| {
+        Ok(match a {
+            [Value::Array(values), one] => {
+                Value::array(values.iter().filter(|value| value.key() != one.key()).cloned().collect())
+            }
+            _ => Value::Null,
+        })
+    }),
+    plain("array_position", Type::INT4, |a, _| {
+        Ok(match a {
+            [Value::Array(values), one, ..] => {
+                let place = values.iter().position(|value| value.key() == one.key());
+                place.map_or(Value::Null, |place| Value::Int(place as i64 + 1))
+            }
+            _ => Value::Null,
+        })
+    }),
     plain("date_part", Type::FLOAT8, |a, c| {
         let (field, Value::Time(micros)) = (text(a, 0, c), &a[1]) else {
             // An interval counts in microseconds.
@@ -199,7 +215,9 @@ fn format(arguments: &[Value], context: &Context) -> Result<Value, Failure> {
             Some('%') => out.push('%'),
             Some('s') => out.push_str(&value().unwrap_or_default()),
             Some('I') => out.push_str(&crate::catalog::listing::quoted(&value().unwrap_or_default())),
-            Some('L') => out.push_str(&value().map_or("NULL".to_owned(), |text| format!("'{}'", text.replace('\'', "''")))),
+            Some('L') => {
+                out.push_str(&value().map_or("NULL".to_owned(), |text| format!("'{}'", text.replace('\'', "''"))))
+            }
             other => {
                 let shown: String = other.into_iter().collect();
                 return Err(Failure::new(code::FEATURE_NOT_SUPPORTED, format!("%{shown} in format()")));

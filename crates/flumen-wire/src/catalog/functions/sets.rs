@@ -53,24 +53,110 @@ pub(super) fn fields(name: &str) -> Option<&'static [(&'static str, Type)]> {
     Some(match name {
         "_pg_expandarray" => const { &[("x", Type::INT2), ("n", Type::INT4)] },
         "pg_get_keywords" => {
-            const { &[("word", Type::TEXT), ("catcode", Type::CHAR), ("catdesc", Type::TEXT), ("barelabel", Type::BOOL), ("baredesc", Type::TEXT)] }
+            const {
+                &[
+                    ("word", Type::TEXT),
+                    ("catcode", Type::CHAR),
+                    ("catdesc", Type::TEXT),
+                    ("barelabel", Type::BOOL),
+                    ("baredesc", Type::TEXT),
+                ]
+            }
         }
         "aclexplode" => {
-            const { &[("grantor", Type::OID), ("grantee", Type::OID), ("privilege_type", Type::TEXT), ("is_grantable", Type::BOOL)] }
+            const {
+                &[
+                    ("grantor", Type::OID),
+                    ("grantee", Type::OID),
+                    ("privilege_type", Type::TEXT),
+                    ("is_grantable", Type::BOOL),
+                ]
+            }
         }
         "pg_options_to_table" => const { &[("option_name", Type::TEXT), ("option_value", Type::TEXT)] },
-        "pg_show_all_settings" => const { &[("name", Type::TEXT), ("setting", Type::TEXT), ("short_desc", Type::TEXT)] },
+        "pg_show_all_settings" => {
+            const { &[("name", Type::TEXT), ("setting", Type::TEXT), ("short_desc", Type::TEXT)] }
+        }
         _ => return None,
     })
 }
 
 /// Words that cannot be names without quotes.
 pub(super) const RESERVED: &[&str] = &[
-    "all", "analyse", "analyze", "and", "any", "array", "as", "asc", "asymmetric", "both", "case", "cast", "check",
-    "collate", "column", "constraint", "create", "current_date", "current_role", "current_time", "current_timestamp",
-    "current_user", "default", "deferrable", "desc", "distinct", "do", "else", "end", "except", "false", "fetch", "for",
-    "foreign", "from", "grant", "group", "having", "in", "initially", "intersect", "into", "lateral", "leading", "limit",
-    "localtime", "localtimestamp", "not", "null", "offset", "on", "only", "or", "order", "placing", "primary",
-    "references", "returning", "select", "session_user", "some", "symmetric", "table", "then", "to", "trailing", "true",
-    "union", "unique", "user", "using", "variadic", "when", "where", "window", "with",
+    "all",
+    "analyse",
+    "analyze",
+    "and",
+    "any",
+    "array",
+    "as",
+    "asc",
+    "asymmetric",
+    "both",
+    "case",
+    "cast",
+    "check",
+    "collate",
+    "column",
+    "constraint",
+    "create",
+    "current_date",
+    "current_role",
+    "current_time",
+    "current_timestamp",
+    "current_user",
+    "default",
+    "deferrable",
+    "desc",
+    "distinct",
+    "do",
+    "else",
+    "end",
+    "except",
+    "false",
+    "fetch",
+    "for",
+    "foreign",
+    "from",
+    "grant",
+    "group",
+    "having",
+    "in",
+    "initially",
+    "intersect",
+    "into",
+    "lateral",
+    "leading",
+    "limit",
+    "localtime",
+    "localtimestamp",
+    "not",
+    "null",
+    "offset",
+    "on",
+    "only",
+    "or",
+    "order",
+    "placing",
+    "primary",
+    "references",
+    "returning",
+    "select",
+    "session_user",
+    "some",
+    "symmetric",
+    "table",
+    "then",
+    "to",
+    "trailing",
+    "true",
+    "union",
+    "unique",
+    "user",
+    "using",
+    "variadic",
+    "when",
+    "where",
+    "window",
+    "with",
 ];

@@ -53,7 +53,9 @@ pub(super) fn rows(name: &str, snapshot: &Snapshot) -> Vec<Fields> {
         "columns" => snapshot
             .relations
             .iter()
-            .flat_map(|relation| relation.columns.iter().zip(1..).map(move |(column, number)| (relation, column, number)))
+            .flat_map(|relation| {
+                relation.columns.iter().zip(1..).map(move |(column, number)| (relation, column, number))
+            })
             .map(|(relation, column, number)| {
                 let mut fields = of(relation);
                 fields.extend(column_fields(column, number, &snapshot.database));
@@ -97,12 +99,14 @@ pub(super) fn rows(name: &str, snapshot: &Snapshot) -> Vec<Fields> {
             .collect(),
         "key_column_usage" => {
             let keys = snapshot.keys().filter(|(_, key)| !matches!(key.kind, KeyKind::Check(_)));
-            let columns = keys.flat_map(|(relation, key)| key.columns.iter().zip(1..).map(move |column| (relation, key, column)));
+            let columns =
+                keys.flat_map(|(relation, key)| key.columns.iter().zip(1..).map(move |column| (relation, key, column)));
             columns
                 .map(|(relation, key, (column, number))| {
                     let mut fields = of(relation);
                     fields.extend(constraint(relation, key, &snapshot.database));
-                    let target = if matches!(key.kind, KeyKind::Foreign { .. }) { Value::Int(number) } else { Value::Null };
+                    let target =
+                        if matches!(key.kind, KeyKind::Foreign { .. }) { Value::Int(number) } else { Value::Null };
                     fields.extend([
                         ("column_name", text(column)),
                         ("ordinal_position", Value::Int(number)),
@@ -136,8 +140,10 @@ pub(super) fn rows(name: &str, snapshot: &Snapshot) -> Vec<Fields> {
             .keys()
             .filter_map(|(relation, key)| {
                 let KeyKind::Foreign { namespace, table, columns } = &key.kind else { return None };
-                let other = snapshot.relations.iter().find(|other| other.namespace == *namespace && other.name == *table);
-                let target = other.and_then(|other| other.keys.iter().find(|key| key.is_index() && key.columns == *columns));
+                let other =
+                    snapshot.relations.iter().find(|other| other.namespace == *namespace && other.name == *table);
+                let target =
+                    other.and_then(|other| other.keys.iter().find(|key| key.is_index() && key.columns == *columns));
                 let mut fields = constraint(relation, key, &snapshot.database);
                 fields.extend([
                     ("unique_constraint_catalog", database()),
@@ -163,7 +169,8 @@ fn constraint(relation: &Relation, key: &Key, database: &str) -> Fields {
 }
 
 fn column_fields(column: &Column, number: i64, database: &str) -> Fields {
-    let described = wire::column(&arrow::datatypes::Field::new(&column.name, column.data_type.clone(), column.nullable));
+    let described =
+        wire::column(&arrow::datatypes::Field::new(&column.name, column.data_type.clone(), column.nullable));
     let kind = &described.kind;
     let name = match kind.kind() {
         Kind::Array(_) => "ARRAY".to_owned(),

@@ -4,9 +4,9 @@ use postgres_types::Type;
 
 use super::{Fields, Table};
 use crate::catalog::Value;
-use crate::catalog::value::Reg;
-use crate::catalog::listing::{Column, Key, KeyKind, OWNER, io_function_oid, Relation, RelationKind, Snapshot};
+use crate::catalog::listing::{Column, Key, KeyKind, OWNER, Relation, RelationKind, Snapshot, io_function_oid};
 use crate::catalog::types::{self, TYPES};
+use crate::catalog::value::Reg;
 use crate::pg::types as wire;
 
 /// The number of the one database.
@@ -45,7 +45,10 @@ pub(super) fn rows(name: &str, snapshot: &Snapshot) -> Vec<Fields> {
             let own = relations().flat_map(|relation| {
                 relation.columns.iter().zip(1..).map(|(column, number)| attribute(relation, column, number))
             });
-            let indexes = snapshot.keys().filter(|(_, key)| key.is_index()).flat_map(|(relation, key)| index_attributes(relation, key));
+            let indexes = snapshot
+                .keys()
+                .filter(|(_, key)| key.is_index())
+                .flat_map(|(relation, key)| index_attributes(relation, key));
             let system = super::all().iter().flat_map(|table| {
                 let columns = table.columns[..table.shown].iter().zip(1..);
                 columns.map(|((name, kind), number)| attribute_of(table.oid, name, kind, -1, false, number))
@@ -54,7 +57,9 @@ pub(super) fn rows(name: &str, snapshot: &Snapshot) -> Vec<Fields> {
         }
         "pg_attrdef" => relations().flat_map(defaults).collect(),
         "pg_constraint" => snapshot.keys().map(|(relation, key)| constraint(relation, key, snapshot)).collect(),
-        "pg_index" => snapshot.keys().filter(|(_, key)| key.is_index()).map(|(relation, key)| index(relation, key)).collect(),
+        "pg_index" => {
+            snapshot.keys().filter(|(_, key)| key.is_index()).map(|(relation, key)| index(relation, key)).collect()
+        }
         "pg_description" => relations().flat_map(descriptions).collect(),
         "pg_type" => TYPES.iter().map(type_row).collect(),
         "pg_proc" => snapshot
@@ -181,12 +186,9 @@ pub(super) fn rows(name: &str, snapshot: &Snapshot) -> Vec<Fields> {
             ("spcname", text("pg_default")),
             ("spcowner", Value::Int(OWNER)),
         ]],
-        "pg_timezone_names" => vec![vec![
-            ("name", text("UTC")),
-            ("abbrev", text("UTC")),
-            ("utc_offset", text("00:00:00")),
-            ("is_dst", NO),
-        ]],
+        "pg_timezone_names" => {
+            vec![vec![("name", text("UTC")), ("abbrev", text("UTC")), ("utc_offset", text("00:00:00")), ("is_dst", NO)]]
+        }
         _ => Vec::new(),
     }
 }
@@ -203,11 +205,14 @@ fn class_of(oid: i64, name: &str, namespace: i64, kind: &str, columns: usize) ->
         ("reltype", Value::Int(0)),
         ("reloftype", Value::Int(0)),
         ("relowner", Value::Int(OWNER)),
-        ("relam", Value::Int(match kind {
-            "r" => 2,
-            "i" => 403,
-            _ => 0,
-        })),
+        (
+            "relam",
+            Value::Int(match kind {
+                "r" => 2,
+                "i" => 403,
+                _ => 0,
+            }),
+        ),
         ("relfilenode", Value::Int(0)),
         ("reltablespace", Value::Int(0)),
         ("relallvisible", Value::Int(0)),
@@ -266,10 +271,27 @@ fn system_class(table: &Table, snapshot: &Snapshot) -> Fields {
 /// Whether Postgres keeps the rows of this table, which is no view there.
 fn rows_are_kept(name: &str) -> bool {
     const VIEWS: &[&str] = &[
-        "pg_roles", "pg_shadow", "pg_group", "pg_user", "pg_policies", "pg_rules", "pg_views", "pg_tables", "pg_matviews",
-        "pg_indexes", "pg_sequences", "pg_settings", "pg_locks", "pg_cursors", "pg_stats", "pg_user_mappings",
+        "pg_roles",
+        "pg_shadow",
+        "pg_group",
+        "pg_user",
+        "pg_policies",
+        "pg_rules",
+        "pg_views",
+        "pg_tables",
+        "pg_matviews",
+        "pg_indexes",
+        "pg_sequences",
+        "pg_settings",
+        "pg_locks",
+        "pg_cursors",
+        "pg_stats",
+        "pg_user_mappings",
     ];
-    !VIEWS.contains(&name) && !name.starts_with("pg_stat") && !name.starts_with("pg_available") && !name.starts_with("pg_timezone")
+    !VIEWS.contains(&name)
+        && !name.starts_with("pg_stat")
+        && !name.starts_with("pg_available")
+        && !name.starts_with("pg_timezone")
 }
 
 fn plain_class() -> Fields {
@@ -283,7 +305,8 @@ fn plain_class() -> Fields {
 }
 
 fn attribute(relation: &Relation, column: &Column, number: i64) -> Fields {
-    let described = wire::column(&arrow::datatypes::Field::new(&column.name, column.data_type.clone(), column.nullable));
+    let described =
+        wire::column(&arrow::datatypes::Field::new(&column.name, column.data_type.clone(), column.nullable));
     let modifier = i64::from(described.modifier);
     let mut fields = attribute_of(relation.oid, &column.name, &described.kind, modifier, !column.nullable, number);
     if column.default.is_some() {
@@ -351,12 +374,15 @@ fn constraint(relation: &Relation, key: &Key, snapshot: &Snapshot) -> Fields {
         ("oid", Value::Int(relation.key_oid(key))),
         ("conname", text(&key.name)),
         ("connamespace", Value::Int(snapshot.namespace_oid(&relation.namespace))),
-        ("contype", text(match key.kind {
-            KeyKind::Primary => "p",
-            KeyKind::Unique => "u",
-            KeyKind::Foreign { .. } => "f",
-            KeyKind::Check(_) => "c",
-        })),
+        (
+            "contype",
+            text(match key.kind {
+                KeyKind::Primary => "p",
+                KeyKind::Unique => "u",
+                KeyKind::Foreign { .. } => "f",
+                KeyKind::Check(_) => "c",
+            }),
+        ),
         ("condeferrable", NO),
         ("condeferred", NO),
         ("convalidated", YES),
@@ -431,8 +457,21 @@ fn descriptions(relation: &Relation) -> Vec<Fields> {
 
 fn type_row(row: &types::TypeRow) -> Fields {
     const COLUMNS: [&str; 15] = [
-        "typlen", "typbyval", "typtype", "typcategory", "typispreferred", "typdelim", "typelem", "typarray", "typinput",
-        "typoutput", "typreceive", "typsend", "typcollation", "typalign", "typstorage",
+        "typlen",
+        "typbyval",
+        "typtype",
+        "typcategory",
+        "typispreferred",
+        "typdelim",
+        "typelem",
+        "typarray",
+        "typinput",
+        "typoutput",
+        "typreceive",
+        "typsend",
+        "typcollation",
+        "typalign",
+        "typstorage",
     ];
     let mut fields = vec![
         ("oid", Value::Int(row.oid)),

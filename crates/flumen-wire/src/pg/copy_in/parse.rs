@@ -220,7 +220,11 @@ impl Parser {
             let column = self.columns.get_mut(count).ok_or(wrong)?;
             // Cut at ASCII only, so it is UTF-8 as it was.
             let value = String::from_utf8_lossy(&value);
-            if !was_quoted && value == null { column.append_null() } else { column.append_value(&value) }
+            if !was_quoted && value == null {
+                column.append_null()
+            } else {
+                column.append_value(&value)
+            }
             count += 1;
             if place >= bytes.len() {
                 break;
@@ -329,9 +333,8 @@ fn values(texts: &StringArray, data_type: &DataType, column: &str, lines: &[u64]
     cast_with_options(&trimmed, data_type, &strict).map_err(|error| {
         // Which one it is, is looked for only now.
         let lenient = cast_with_options(&trimmed, data_type, &CastOptions::default());
-        let bad = lenient.ok().and_then(|values| {
-            (0..texts.len()).find(|row| values.is_null(*row) && !texts.is_null(*row))
-        });
+        let bad =
+            lenient.ok().and_then(|values| (0..texts.len()).find(|row| values.is_null(*row) && !texts.is_null(*row)));
         match bad {
             Some(row) => misfit(texts.value(row), &types::pg_type(data_type), column, lines.get(row)),
             None => Error::from(error),
@@ -387,7 +390,8 @@ mod tests {
                 Ok(batch) => {
                     let table = pretty_format_batches(&[batch]).expect("shown").to_string();
                     let rows = table.lines().skip(3).filter(|line| line.starts_with('|'));
-                    let rows = rows.map(|line| line.trim_matches(['|', ' ']).split('|').map(str::trim).collect::<Vec<_>>());
+                    let rows =
+                        rows.map(|line| line.trim_matches(['|', ' ']).split('|').map(str::trim).collect::<Vec<_>>());
                     rows.map(|cells| cells.join("|")).collect::<Vec<_>>().join(";")
                 }
                 Err(error) => error.to_string(),
@@ -426,6 +430,10 @@ mod tests {
         data.extend([0, 2, 0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0]);
         check(Format::Binary, &[&data[..], &[0xff, 0xff]].concat(), "7|x;|");
         check(Format::Binary, &data, "the binary rows end too early");
-        check(Format::Binary, &[&BINARY_HEAD[..], &[0, 1, 0, 0, 0, 1, 0]].concat(), "line 1 has 1 fields, and there are 2 columns");
+        check(
+            Format::Binary,
+            &[&BINARY_HEAD[..], &[0, 1, 0, 0, 0, 1, 0]].concat(),
+            "line 1 has 1 fields, and there are 2 columns",
+        );
     }
 }
