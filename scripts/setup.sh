@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # Installs what is missing on a Debian machine that has a Rust toolchain, and says so. Can be run any number of times.
 #   setup.sh build    a C compiler, for the libraries that are built from C
-#   setup.sh test     the same, and what the tests start themselves: Debian's postgresql; azurite (from npm) and moto (from
-#                     PyPI), the emulators of Azure and S3, in ~/.cache/flumen/tools (FLUMEN_TEST_TOOLS overrides it)
+#   setup.sh test     the same, and what the tests start and connect with: Debian's postgresql; azurite (from npm) and moto
+#                     (from PyPI), the emulators of Azure and S3; Java with its Postgres driver, and Python packages (the SQL
+#                     clients). What is not Debian's goes to ~/.cache/flumen (FLUMEN_TEST_TOOLS, FLUMEN_CLIENTS override it)
 set -euo pipefail
 azurite=3.35.0
 moto=5.2.5
@@ -68,6 +69,9 @@ if [ "${1:-build}" = test ]; then
   compgen -G '/usr/lib/postgresql/*/bin/initdb' > /dev/null || want+=(postgresql)
   command -v node > /dev/null || want+=(nodejs)
   command -v npm > /dev/null || want+=(npm)
+  command -v java > /dev/null || want+=(default-jre-headless)
+  [ -e /usr/share/java/postgresql.jar ] || want+=(libpostgresql-jdbc-java)
+  command -v python3 > /dev/null || want+=(python3)
   python3 -c 'import venv, ensurepip' 2> /dev/null || want+=(python3-venv)
 fi
 install_packages "${want[@]}"
@@ -76,3 +80,12 @@ install_packages "${want[@]}"
 tools=${FLUMEN_TEST_TOOLS:-$HOME/.cache/flumen/tools}
 install_tool azurite "$azurite" make_azurite
 install_tool moto "$moto" make_moto
+# The Python clients, as requirements.txt has them.
+clients=${FLUMEN_CLIENTS:-$HOME/.cache/flumen/clients}
+requirements=$here/tests/clients/requirements.txt
+if ! cmp -s "$requirements" "$clients/requirements.txt"; then
+  echo "setup: installing the Python clients into $clients"
+  python3 -m venv --clear "$clients"
+  "$clients/bin/pip" install --quiet --disable-pip-version-check --requirement "$requirements"
+  cp "$requirements" "$clients/requirements.txt"
+fi

@@ -45,6 +45,11 @@ use listing::{Needs, Snapshot};
 
 pub(crate) use value::Value;
 
+/// The type that SQL calls `name`.
+pub(crate) fn type_named(name: &str) -> Option<Type> {
+    types::named(name)
+}
+
 /// What the server says it is.
 pub(crate) fn version() -> String {
     format!("PostgreSQL {SERVER_VERSION} (Flumen {})", env!("CARGO_PKG_VERSION"))

@@ -8,7 +8,6 @@ pub(crate) mod code {
     pub const FEATURE_NOT_SUPPORTED: &str = "0A000";
     pub const DATA_EXCEPTION: &str = "22000";
     pub const INVALID_TEXT: &str = "22P02";
-    pub const BAD_COPY_FORMAT: &str = "22P04";
     pub const INVALID_PARAMETER_VALUE: &str = "22023";
     pub const ACTIVE_TRANSACTION: &str = "25001";
     pub const READ_ONLY: &str = "25006";

@@ -30,7 +30,9 @@ use arrow_flight::{
     Ticket,
 };
 use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD as BASE64;
+use base64::alphabet;
+use base64::engine::DecodePaddingMode;
+use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
 use flumen_core::sql::{Answer, BatchStream, SqlEngine as _};
 use flumen_core::{Error, ErrorKind};
 use futures::{Stream, StreamExt as _, TryStreamExt as _};
@@ -42,6 +44,12 @@ use tonic::{Request, Response, Status, Streaming};
 
 use crate::{DATABASE, Held, Shared, statement};
 use sessions::{FlightSession, FlightSessions};
+
+/// Some clients leave the padding out.
+const BASE64: GeneralPurpose = GeneralPurpose::new(
+    &alphabet::STANDARD,
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);
 
 /// Serves whoever comes to `listener`, until `stop`.
 pub(crate) async fn serve(listener: TcpListener, shared: Arc<Shared>, stop: CancellationToken, held: Held) {

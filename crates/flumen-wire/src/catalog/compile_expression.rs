@@ -477,8 +477,11 @@ impl Compiler<'_> {
                 (list.args.as_slice(), distinct, list.clauses.as_slice())
             }
         };
+        // The functions that stop sessions are the ones that clients call with parameters.
+        let takes = if name.ends_with("_backend") { Type::INT4 } else { Type::UNKNOWN };
         let whole = matches!(list, [FunctionArg::Unnamed(FunctionArgExpr::Wildcard)]);
         let arguments = if whole { Vec::new() } else { self.arguments(list, scope)? };
+        let arguments: Vec<Ex> = arguments.into_iter().map(|ex| self.told(ex, &takes)).collect();
         if let Some(WindowType::WindowSpec(window)) = &function.over {
             let rank = match name.as_str() {
                 "row_number" => Rank::RowNumber,

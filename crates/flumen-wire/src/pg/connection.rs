@@ -51,7 +51,6 @@ impl Transaction {
 /// One session.
 pub(super) struct Connection {
     pub wire: Wire,
-    pub shared: Arc<Shared>,
     pub session: Arc<Session>,
     pub engine: Arc<Engine>,
     pub catalog: Catalog,
@@ -77,11 +76,9 @@ impl Connection {
         settings: SessionSettings,
     ) -> Self {
         let (engine, settings) = (Arc::new(engine), Arc::new(Mutex::new(settings)));
-        let catalog =
-            Catalog::new(Arc::clone(&shared), Arc::clone(&session), Arc::clone(&engine), Arc::clone(&settings));
+        let catalog = Catalog::new(shared, Arc::clone(&session), Arc::clone(&engine), Arc::clone(&settings));
         Self {
             wire,
-            shared,
             session,
             engine,
             catalog,
@@ -149,6 +146,8 @@ impl Connection {
                     if let Err(failure) = self.extended(message).await? {
                         self.fail(&failure)?;
                         skipping = true;
+                        // The client may wait for this before it says more.
+                        self.wire.flush().await?;
                     }
                 }
             }

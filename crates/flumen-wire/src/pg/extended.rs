@@ -169,6 +169,11 @@ impl Connection {
         let planned = self.engine.describe(sql).await;
         let inferred = planned.as_ref().map(|planned| planned.parameters.clone()).unwrap_or_default();
         let mut parameters = parameters::types(&prepared.declared, &inferred, prepared.count);
+        for (number, kind) in parameters::casts(sql) {
+            if let Some(parameter) = parameters.get_mut(number - 1).filter(|parameter| **parameter == Type::TEXT) {
+                *parameter = kind;
+            }
+        }
         for number in parameters::counts_of_rows(sql) {
             if let Some(kind) = parameters.get_mut(number - 1).filter(|kind| **kind == Type::TEXT) {
                 *kind = Type::INT8;

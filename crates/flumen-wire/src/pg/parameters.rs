@@ -32,6 +32,27 @@ pub(super) fn count(sql: &str) -> usize {
     numbers.max().unwrap_or_default()
 }
 
+/// The types of parameters that are cast where they stand: `$1::date`, `cast($1 as date)`.
+pub(super) fn casts(sql: &str) -> Vec<(usize, Type)> {
+    let pieces = scan::pieces(sql);
+    let word = |place: usize| pieces.get(place).map_or("", |piece| &sql[piece.at.clone()]);
+    let mut found = Vec::new();
+    for (place, piece) in pieces.iter().enumerate() {
+        let Kind::Parameter(number) = piece.kind else { continue };
+        let first = match (word(place + 1), word(place + 2)) {
+            (":", ":") => place + 3,
+            (next, _) if next.eq_ignore_ascii_case("as") => place + 2,
+            _ => continue,
+        };
+        let two = format!("{} {}", word(first), word(first + 1));
+        let kind = crate::catalog::type_named(&two).or_else(|| crate::catalog::type_named(word(first)));
+        let is_array = |from: usize| word(from) == "[" && word(from + 1) == "]";
+        let kind = kind.map(|kind| if is_array(first + 1) { types::array_of(&kind).unwrap_or(kind) } else { kind });
+        found.extend(kind.map(|kind| (number, kind)));
+    }
+    found
+}
+
 /// Which parameters stand where a number of rows is expected.
 pub(super) fn counts_of_rows(sql: &str) -> Vec<usize> {
     let pieces = scan::pieces(sql);
@@ -304,6 +325,10 @@ mod tests {
         let sql = "select $2, '$1', $1 -- $9";
         assert_eq!(substitute(sql, &literals).expect("done"), "select 2, '$1', 'a' -- $9");
         assert_eq!(count(sql), 2);
+        assert_eq!(
+            casts("select $1::int + cast($2 as double precision), $3::text[], $4"),
+            [(1, Type::INT4), (2, Type::FLOAT8), (3, Type::TEXT_ARRAY)]
+        );
         assert!(substitute("select $3", &literals).is_err());
         assert_eq!(counts_of_rows("select a from t where b = $1 limit $2 offset $3"), [2, 3]);
     }

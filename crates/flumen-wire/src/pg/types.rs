@@ -97,30 +97,6 @@ pub(crate) fn array_of(element: &Type) -> Option<Type> {
     ARRAYS.iter().find(|(scalar, _)| scalar == element).map(|(_, array)| array.clone())
 }
 
-/// The Arrow type of values that a client calls by the number `oid`; none if it leaves that to us.
-pub(crate) fn arrow_type(oid: u32) -> Option<DataType> {
-    let kind = Type::from_oid(oid)?;
-    Some(match kind {
-        Type::BOOL => DataType::Boolean,
-        Type::INT2 => DataType::Int16,
-        Type::INT4 | Type::REGCLASS | Type::REGTYPE => DataType::Int32,
-        Type::INT8 | Type::OID => DataType::Int64,
-        Type::FLOAT4 => DataType::Float32,
-        Type::FLOAT8 => DataType::Float64,
-        Type::NUMERIC => DataType::Decimal128(38, 10),
-        Type::DATE => DataType::Date32,
-        Type::TIMESTAMP => DataType::Timestamp(arrow::datatypes::TimeUnit::Microsecond, None),
-        Type::TIMESTAMPTZ => DataType::Timestamp(arrow::datatypes::TimeUnit::Microsecond, Some("+00:00".into())),
-        Type::TIME => DataType::Time64(arrow::datatypes::TimeUnit::Microsecond),
-        Type::INTERVAL => DataType::Interval(arrow::datatypes::IntervalUnit::MonthDayNano),
-        Type::BYTEA => DataType::Binary,
-        Type::TEXT | Type::VARCHAR | Type::BPCHAR | Type::NAME | Type::CHAR | Type::JSON | Type::JSONB | Type::UUID => {
-            DataType::Utf8
-        }
-        _ => return None,
-    })
-}
-
 fn modifier(data_type: &DataType) -> i32 {
     match data_type {
         DataType::Decimal32(precision, scale)

@@ -6,6 +6,7 @@
 
 mod cli;
 mod clouds;
+mod doors;
 mod faults;
 mod ingest;
 mod lake;

@@ -390,8 +390,7 @@ mod tests {
                 Ok(batch) => {
                     let table = pretty_format_batches(&[batch]).expect("shown").to_string();
                     let rows = table.lines().skip(3).filter(|line| line.starts_with('|'));
-                    let rows =
-                        rows.map(|line| line.trim_matches(['|', ' ']).split('|').map(str::trim).collect::<Vec<_>>());
+                    let rows = rows.map(|line| line[1..line.len() - 1].split('|').map(str::trim).collect::<Vec<_>>());
                     rows.map(|cells| cells.join("|")).collect::<Vec<_>>().join(";")
                 }
                 Err(error) => error.to_string(),
