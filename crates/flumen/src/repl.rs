@@ -6,7 +6,8 @@ use std::path::PathBuf;
 
 use flumen_core::contract::type_name;
 use flumen_core::{Error, ErrorKind, Result};
-use flumen_lake::engine::Engine;
+use flumen_core::sql::SqlEngine as _;
+use flumen_lake::engine::{BlockState, Engine};
 use rustyline::error::ReadlineError;
 use rustyline::history::DefaultHistory;
 use rustyline::{CompletionType, Config, Editor};
@@ -33,10 +34,19 @@ pub async fn script(mut session: Session<'_>, text: &str) -> Result<()> {
             }
             Item::Command(line) => {
                 if command(&mut session, &line).await? {
-                    return Ok(());
+                    break;
                 }
             }
         }
+    }
+    leave(&session).await
+}
+
+/// Says so if a block is left that was not committed.
+async fn leave(session: &Session<'_>) -> Result<()> {
+    if session.engine.block_state().await != BlockState::None {
+        session.engine.query("rollback").await?;
+        session.context.output.warning("the block that was begun was not committed: nothing of it is kept");
     }
     Ok(())
 }
@@ -161,14 +171,14 @@ pub async fn prompt(mut session: Session<'_>) -> Result<()> {
                     let _ = editor.append_history(history).or_else(|_| editor.save_history(history));
                 }
                 match turn(&mut session, &text).await {
-                    Ok(true) => return Ok(()),
+                    Ok(true) => return leave(&session).await,
                     Ok(false) => {}
                     Err(error) if error.kind() == ErrorKind::Cancelled => session.context.output.note("Cancelled."),
                     Err(error) => session.context.output.error(&error),
                 }
             }
             Err(ReadlineError::Interrupted) => {}
-            Err(ReadlineError::Eof) => return Ok(()),
+            Err(ReadlineError::Eof) => return leave(&session).await,
             Err(error) => return Err(failed(error)),
         }
     }

@@ -30,6 +30,7 @@ use object_store::path::Path;
 use parquet::arrow::RowNumber;
 use url::Url;
 
+use super::columns;
 use super::statistics::{self, FileStatistics};
 use crate::lake::{DataFile, Snapshot, Table};
 
@@ -66,6 +67,11 @@ impl Contents {
             partition_by: snapshot.partition_by(),
             files: snapshot.files()?,
         })
+    }
+
+    /// The same without the columns that Flumen adds.
+    pub fn without_own(self) -> Self {
+        Self { schema: columns::without_own(&self.schema), ..self }
     }
 }
 

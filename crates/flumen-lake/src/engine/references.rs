@@ -13,8 +13,9 @@ use datafusion::sql::sqlparser::ast::{
 };
 use flumen_core::{Error, Result};
 
+use super::lake_table::{Contents, LakeTable};
 use super::write::name_of;
-use super::{Engine, changes, time_travel};
+use super::{Engine, changes, columns, time_travel};
 use crate::lake::Table;
 
 /// How the names begin under which such tables stand in the query.
@@ -138,18 +139,19 @@ impl Engine {
         if let ControlFlow::Break(error) = inner.visit(&mut finder) {
             return Err(error);
         }
+        let shows_own = columns::names_own(&inner.to_string());
         let mut tables = Vec::new();
         for (number, reference) in finder.found.into_iter().enumerate() {
-            tables.push((format!("{PREFIX}{number}"), self.resolve(reference).await?));
+            tables.push((format!("{PREFIX}{number}"), self.resolve(reference, shows_own).await?));
         }
         Ok(tables)
     }
 
-    async fn resolve(&self, reference: Reference) -> Result<Arc<dyn TableProvider>> {
+    async fn resolve(&self, reference: Reference, shows_own: bool) -> Result<Arc<dyn TableProvider>> {
         match reference {
             Reference::Version(name, version) => {
                 let table = self.named_table(&name).await?;
-                self.table_at(&table, version).await
+                self.table_at(&table, version, shows_own).await
             }
             Reference::Time(name, text) => {
                 let time = time_travel::point_in_time(&text)?;
@@ -160,7 +162,7 @@ impl Engine {
                     Error::not_found(format!("{} was not there at {text}", table.address()))
                         .hint("'flumen lake history' lists its versions")
                 })?;
-                self.table_at(&table, version).await
+                self.table_at(&table, version, shows_own).await
             }
             Reference::History(name) => {
                 let table = self.text_table(&name).await?;
@@ -186,7 +188,7 @@ impl Engine {
             .ok_or_else(|| Error::not_found(format!("there is no table '{}'", table.name())))
     }
 
-    async fn table_at(&self, table: &Table, version: u64) -> Result<Arc<dyn TableProvider>> {
+    async fn table_at(&self, table: &Table, version: u64, shows_own: bool) -> Result<Arc<dyn TableProvider>> {
         let latest = self.latest(table).await?;
         if version > latest {
             return Err(Error::not_found(format!("{} has no version {version}", table.address()))
@@ -194,6 +196,7 @@ impl Engine {
         }
         let snapshot = table.snapshot_at(Some(version)).await?;
         let snapshot = snapshot.ok_or_else(|| Error::not_found(format!("there is no table '{}'", table.name())))?;
-        Ok(Arc::new(super::lake_table::LakeTable::new(super::lake_table::Contents::of(&snapshot)?)?))
+        let contents = Contents::of(&snapshot)?;
+        Ok(Arc::new(LakeTable::new(if shows_own { contents } else { contents.without_own() })?))
     }
 }

@@ -28,7 +28,7 @@ use super::files::{self, Learnt, Notes};
 use super::lake_table::{Contents, LakeTable};
 use super::session::{LAKE_CATALOG, SESSION_SCHEMA};
 use super::time_travel::version_at;
-use super::{columns, errors, external, system};
+use super::{errors, external, system};
 use crate::catalog::{Catalog, Entry, ExternalEntry, Kind, Listed, Located, State, ViewEntry, schema_of};
 use crate::lake::Table;
 
@@ -320,7 +320,7 @@ impl Tables {
             Some(Located::External(external)) => self.external(name, &external).await?,
             Some(Located::Table { table, version, .. }) => match self.contents(&table, version).await? {
                 Some(contents) if found.shows_own => Arc::new(LakeTable::new(contents)?),
-                Some(contents) => Arc::new(LakeTable::new(without_own(contents))?),
+                Some(contents) => Arc::new(LakeTable::new(contents.without_own())?),
                 None => return Err(self.not_there(name).await?),
             },
             None => return Err(self.not_there(name).await?),
@@ -392,12 +392,6 @@ impl Tables {
             (true, false) => made.hint("write the name of a file in quotes: select * from 'trips.csv'"),
         }
     }
-}
-
-/// A table without the columns that Flumen adds.
-fn without_own(contents: Contents) -> Contents {
-    let schema = columns::without_own(&contents.schema);
-    Contents { schema, ..contents }
 }
 
 fn unquoted(name: &str) -> Error {
