@@ -12,7 +12,7 @@ use datafusion::execution::session_state::SessionState;
 use datafusion::prelude::SessionConfig;
 use flumen_core::{Error, Result};
 
-use super::rules;
+use super::{functions, rules};
 
 /// The catalog that stands for the lake.
 pub(super) const LAKE_CATALOG: &str = flumen_core::dataset::LAKE;
@@ -59,10 +59,10 @@ pub(super) fn state(memory_bytes: usize, threads: Option<usize>) -> Result<Sessi
         .with_optimizer_rules(rules::logical())
         .with_physical_optimizer_rules(rules::physical())
         .build();
+    let failed = |error| Error::internal("the SQL engine did not start").caused_by(error);
     for function in rules::aggregates() {
-        state
-            .register_udaf(function)
-            .map_err(|error| Error::internal("the SQL engine did not start").caused_by(error))?;
+        state.register_udaf(function).map_err(failed)?;
     }
+    functions::register(&mut state).map_err(failed)?;
     Ok(state)
 }
