@@ -8,6 +8,7 @@
 //! - `commands.rs`: statements that do something, and who does them.
 //! - `write.rs`: those that change tables of the lake; `block.rs`: BEGIN and COMMIT.
 //! - `ddl.rs`: those about names; `external.rs`: tables that somebody else keeps.
+//! - `follow.rs`: what is known about columns, after they are renamed.
 //! - `references.rs`, `time_travel.rs`, `changes.rs`: tables as they were, and what changed.
 //! - `functions.rs`, `pivot.rs`: what other dialects have, in terms of what DataFusion has.
 //! - `show.rs`, `explain.rs`: statements that tell about tables, settings and plans.
@@ -31,6 +32,7 @@ mod errors;
 mod explain;
 mod external;
 mod files;
+mod follow;
 mod functions;
 mod labels;
 mod lake_table;

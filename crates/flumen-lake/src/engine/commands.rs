@@ -55,6 +55,12 @@ impl Engine {
             | Sql::AlterSchema(_) => return self.change_catalog(sql, inner).await,
             Sql::Copy { .. } => return self.copy_from(sql, inner).await,
             Sql::AlterTable(alter) => return self.alter_table(sql, &alter.name, &alter.operations).await.map(Some),
+            Sql::CreateIndex(_) => {
+                return refuse(
+                    "create index",
+                    "files are skipped by their statistics: sort them by cluster by, divide them by partitioned by",
+                );
+            }
             _ => return self.show(inner).await,
         };
         let name = target_name(&write)?;
@@ -203,7 +209,9 @@ impl Engine {
             return Ok(answer);
         }
         let alteration = Alteration { table: name.clone(), operations: operations.to_vec() };
-        self.write(sql, &Write::Alter(&alteration), name).await
+        let answer = self.write(sql, &Write::Alter(&alteration), name).await?;
+        self.follow_columns(name, operations).await?;
+        Ok(answer)
     }
 
     /// What a SET says to Flumen rather than to DataFusion.

@@ -262,6 +262,11 @@ mod tests {
             "SELECT date_trunc('month', d), date_trunc('month', d)",
         );
         check("SELECT date_trunc('month', day)", "SELECT date_trunc('month', day)");
+        check(
+            "SELECT datediff('day', s, d), datediff(d, s, day)",
+            "SELECT datediff('day', s, d), datediff('d', s, day)",
+        );
+        check("SELECT date_diff(d, s, day)", "SELECT date_diff('day', s, d)");
         check("SELECT dateadd(hour, 1 + 2, d)", "SELECT dateadd('hour', 1 + 2, d)");
         check("SELECT date_add(d, 3), date_sub(d, 3)", "SELECT date_add('day', 3, d), date_add('day', -(3), d)");
         check("SELECT date_add(d, INTERVAL 1 DAY)", "SELECT (d + INTERVAL 1 DAY)");
@@ -271,7 +276,7 @@ mod tests {
     #[test]
     fn calls_become_expressions() {
         check("SELECT iff(a > 1, 'x', b)", "SELECT (CASE WHEN (a > 1) THEN 'x' ELSE b END)");
-        check("SELECT zeroifnull(iff(a, 1, null))", "SELECT (coalesce((CASE WHEN a THEN 1 ELSE NULL END), 0))");
+        check("SELECT zeroifnull(iff(a, 1, null))", "SELECT coalesce((CASE WHEN a THEN 1 ELSE NULL END), 0)");
         check("SELECT year(d), len(s)", "SELECT date_part('year', d), length(s)");
         check(
             "SELECT count_if(a > 1) OVER (PARTITION BY b)",

@@ -44,6 +44,8 @@ pub(super) fn state(memory_bytes: usize, threads: Option<usize>) -> Result<Sessi
     optimizer.hash_join_single_partition_threshold_rows = optimizer.hash_join_single_partition_threshold_rows.max(rows);
     optimizer.hash_join_single_partition_threshold = optimizer.hash_join_single_partition_threshold.max(bytes);
     options.sql_parser.collect_spans = true;
+    // Without a zone, a `timestamptz` would lose its own.
+    options.execution.time_zone = Some("UTC".to_owned());
     options.execution.collect_statistics = true;
     // Old writers (Spark, Impala) have timestamps of 96 bits. The lake's unit is the microsecond.
     options.execution.parquet.coerce_int96 = Some("us".to_owned());

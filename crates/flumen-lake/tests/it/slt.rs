@@ -66,7 +66,7 @@ fn rows(batch: &RecordBatch) -> Vec<Vec<Option<String>>> {
 fn texts(column: &ArrayRef) -> Vec<Option<String>> {
     let options = FormatOptions::new()
         .with_timestamp_format(Some("%Y-%m-%d %H:%M:%S%.f"))
-        .with_timestamp_tz_format(Some("%Y-%m-%d %H:%M:%S%.f%#z"));
+        .with_timestamp_tz_format(Some("%Y-%m-%d %H:%M:%S%.f%:::z"));
     // Fractions of a second end where they are.
     let column = match column.data_type() {
         DataType::Timestamp(TimeUnit::Nanosecond, zone) => {

@@ -50,7 +50,12 @@ fn replay(page: &str, sandbox: &Sandbox) -> (String, Vec<String>) {
         } else {
             got.extend(block.iter().map(|line| (*line).to_owned()));
             let ran = sandbox.flumen(["sql", &block.join("\n")]);
-            let text = format!("{}{}", ran.stdout, ran.stderr);
+            // What is answered, else what was done; what went wrong.
+            let text = match (ran.code, ran.stdout.is_empty(), ran.stderr.find("error: ")) {
+                (0, false, _) => ran.stdout,
+                (0, true, _) | (_, _, None) => ran.stderr,
+                (_, _, Some(place)) => ran.stderr[place..].to_owned(),
+            };
             let text: Vec<&str> = text.lines().map(str::trim_end).collect();
             let mut behind = lines.clone().skip(1);
             let told = behind.next() == Some("")

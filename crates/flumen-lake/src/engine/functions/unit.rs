@@ -72,9 +72,11 @@ pub(super) fn spell(name: &str, call: &mut Function) -> Result<()> {
     let made = match (name, given.as_slice()) {
         ("datediff" | "date_diff", [end, start]) => vec![literal("day"), start.clone(), end.clone()],
         ("datediff" | "date_diff" | "timestampdiff" | "timestamp_diff", [first, second, third]) => {
+            let last = name == "date_diff" || name == "timestamp_diff";
             match (word(first), word(third)) {
-                // `date_diff(end, start, unit)`
-                (first_word, Some(unit)) if !first_word.as_deref().is_some_and(is_unit) && is_unit(&unit) => {
+                _ if is_text(first) => return Ok(()),
+                // `date_diff(end, start, unit)`, as BigQuery has it; a column may be called `d`, which is a unit as well.
+                (first_word, Some(unit)) if is_unit(&unit) && (last || !first_word.as_deref().is_some_and(is_unit)) => {
                     vec![literal(&unit), second.clone(), first.clone()]
                 }
                 (Some(unit), _) => vec![literal(&unit), second.clone(), third.clone()],
@@ -95,7 +97,12 @@ pub(super) fn spell(name: &str, call: &mut Function) -> Result<()> {
             vec![literal("day"), minus, time.clone()]
         }
         ("date_trunc" | "date_part" | "datepart", [first, second]) => match (word(first), word(second)) {
-            (Some(unit), _) if is_unit(&unit) && !is_text(second) => vec![literal(&unit), second.clone()],
+            // A column may be called `d`, which is a unit as well: the longer word is the unit.
+            (Some(unit), of)
+                if is_unit(&unit) && !is_text(second) && !of.as_deref().is_some_and(|of| longer(of, &unit)) =>
+            {
+                vec![literal(&unit), second.clone()]
+            }
             (_, Some(unit)) if is_unit(&unit) && !is_text(first) => vec![literal(&unit), first.clone()],
             _ => return Ok(()),
         },
@@ -115,6 +122,10 @@ fn word(expr: &Expr) -> Option<String> {
 
 fn is_unit(word: &str) -> bool {
     Unit::parse(word).is_ok()
+}
+
+fn longer(word: &str, than: &str) -> bool {
+    is_unit(word) && word.len() > than.len()
 }
 
 fn is_text(expr: &Expr) -> bool {
