@@ -8,7 +8,10 @@
 //! - `commands.rs`: statements that do something, and who does them.
 //! - `write.rs`: those that change tables of the lake; `block.rs`: BEGIN and COMMIT.
 //! - `ddl.rs`: those about names; `external.rs`: tables that somebody else keeps.
+//! - `follow.rs`: what is known about columns, after they are renamed.
 //! - `references.rs`, `time_travel.rs`, `changes.rs`: tables as they were, and what changed.
+//! - `functions.rs`, `pivot.rs`: what other dialects have, in terms of what DataFusion has.
+//! - `show.rs`, `explain.rs`: statements that tell about tables, settings and plans.
 //! - `tables.rs`: what a table name means.
 //! - `lake_table.rs`, `statistics.rs`: a lake table as plain Parquet files.
 //! - `files.rs`: files in place, through the seam [`FileReader`].
@@ -26,16 +29,21 @@ mod copy;
 mod ddl;
 mod dialect;
 mod errors;
+mod explain;
 mod external;
 mod files;
+mod follow;
+mod functions;
 mod labels;
 mod lake_table;
 pub mod memory;
 mod names;
+mod pivot;
 pub mod prepare;
 mod references;
 mod rules;
 mod session;
+mod show;
 mod statements;
 mod statistics;
 mod system;
@@ -295,6 +303,8 @@ impl Engine {
     ) -> Result<(SessionContext, LogicalPlan)> {
         let explained = |error| errors::explain_part(error, sql);
         let mut statement = statements::parse_any(query)?;
+        pivot::rewrite(&mut statement)?;
+        functions::rewrite(&mut statement)?;
         let mut references = self.resolve_references(&mut statement).await?;
         references.extend(given);
         let context = self.context_for(sql, &mut statement, references, path).await?;
@@ -344,18 +354,25 @@ impl Engine {
 
     /// Plans a statement and runs it up to its first rows.
     async fn attempt(&self, sql: &str) -> Result<Answer> {
-        let explained = |error| errors::explain(error, sql);
-        let mut statement = statements::parse(sql)?;
+        let statement = statements::parse(sql)?;
         self.check_block(&statement).await?;
-        if let Some(answer) = self.command(sql, &statement).await? {
-            return Ok(answer);
+        match self.command(sql, &statement).await? {
+            Some(answer) => Ok(answer),
+            None => self.answer(sql, statement).await,
         }
+    }
+
+    /// Answers a statement that is to be planned as it stands.
+    async fn answer(&self, sql: &str, mut statement: Statement) -> Result<Answer> {
+        let explained = |error| errors::explain(error, sql);
         commands::temporary_is_of_session(&mut statement);
+        pivot::rewrite(&mut statement)?;
         let references = self.resolve_references(&mut statement).await?;
         let done = commands::done_by(&statement);
         let keeps_state = changes_session(&statement);
         let labels = Labels::of(&statement);
         labels::alias(&mut statement);
+        functions::rewrite(&mut statement)?;
         let context = self.context_for(sql, &mut statement, references, &[]).await?;
         let plan = context.state().statement_to_plan(statement).await.map_err(explained)?;
         let frame = context.execute_logical_plan(plan).await.map_err(explained)?;

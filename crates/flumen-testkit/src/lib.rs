@@ -4,6 +4,7 @@
 //! - [`bucket`]: buckets in the test's own process that speak as S3 or as Google Cloud Storage do, and fail when told to.
 //! - [`azurite`], [`moto`]: Azure's blob service and a second S3, made by others; `scripts/setup.sh test` installs them.
 //! - [`postgres`]: Debian's Postgres.
+//! - [`slt`]: the files of sqllogictest.
 //!
 //! Every crate may use it for its tests, and none for anything else.
 
@@ -15,6 +16,7 @@ mod http;
 pub mod moto;
 pub mod postgres;
 mod process;
+pub mod slt;
 
 #[cfg(test)]
 mod tests;

@@ -11,6 +11,8 @@ use crate::types;
 
 /// What the columns that Flumen adds to a table begin with.
 const OWN_PREFIX: &str = "_flumen_";
+/// How names go on that begin so, and are those of tables within one query.
+const OTHER_NAMES: &[&str] = &["reference_", "target", "source", "session"];
 
 /// Whether `name` is a column that Flumen adds: shown only to who asks for it by name.
 pub(super) fn is_own(name: &str) -> bool {
@@ -19,7 +21,8 @@ pub(super) fn is_own(name: &str) -> bool {
 
 /// Whether the text of a statement names a column that Flumen adds.
 pub(super) fn names_own(sql: &str) -> bool {
-    sql.contains(OWN_PREFIX)
+    let mut named = sql.match_indices(OWN_PREFIX).map(|(at, prefix)| &sql[at + prefix.len()..]);
+    named.any(|rest| !OTHER_NAMES.iter().any(|other| rest.starts_with(other)))
 }
 
 /// The columns of `schema` that are not Flumen's own.

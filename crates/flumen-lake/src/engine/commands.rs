@@ -55,7 +55,13 @@ impl Engine {
             | Sql::AlterSchema(_) => return self.change_catalog(sql, inner).await,
             Sql::Copy { .. } => return self.copy_from(sql, inner).await,
             Sql::AlterTable(alter) => return self.alter_table(sql, &alter.name, &alter.operations).await.map(Some),
-            _ => return Ok(None),
+            Sql::CreateIndex(_) => {
+                return refuse(
+                    "create index",
+                    "files are skipped by their statistics: sort them by cluster by, divide them by partitioned by",
+                );
+            }
+            _ => return self.show(inner).await,
         };
         let name = target_name(&write)?;
         if self.is_of_session(&name, write.creates()) {
@@ -92,6 +98,7 @@ impl Engine {
                 Ok(Some(Answer::done("RESET", None)))
             }
             Statement::CopyTo(copy) => self.copy_to(sql, copy).await.map(Some),
+            Statement::Explain(explain) => self.explain_write(sql, explain).await,
             Statement::CreateExternalTable(create) => self.create_external(create).await,
             _ => Ok(None),
         }
@@ -143,7 +150,7 @@ impl Engine {
     }
 
     /// Whether `name` means a table of the session: one that is there, or that is to be made where there is no lake.
-    fn is_of_session(&self, name: &ObjectName, creates: bool) -> bool {
+    pub(super) fn is_of_session(&self, name: &ObjectName, creates: bool) -> bool {
         let [part] = name.0.as_slice() else { return false };
         let Some(ident) = part.as_ident() else { return false };
         let there = self.tables.session.table_exist(&name_of_ident(ident));
@@ -202,7 +209,9 @@ impl Engine {
             return Ok(answer);
         }
         let alteration = Alteration { table: name.clone(), operations: operations.to_vec() };
-        self.write(sql, &Write::Alter(&alteration), name).await
+        let answer = self.write(sql, &Write::Alter(&alteration), name).await?;
+        self.follow_columns(name, operations).await?;
+        Ok(answer)
     }
 
     /// What a SET says to Flumen rather than to DataFusion.
@@ -271,9 +280,9 @@ pub(super) fn counts(done: &Option<Done>) -> Option<&'static str> {
 }
 
 /// The setting that chooses the environment.
-const ENVIRONMENT: &str = "flumen.env";
+pub(super) const ENVIRONMENT: &str = "flumen.env";
 /// The setting that shows the lake as it was.
-const AS_OF: &str = "flumen.as_of";
+pub(super) const AS_OF: &str = "flumen.as_of";
 
 /// A value of SET as plain text.
 fn plain(expr: &Expr) -> String {

@@ -92,7 +92,7 @@ impl Engine {
         .await
     }
 
-    async fn edit_table(
+    pub(super) async fn edit_table(
         &self,
         name: &TableName,
         edit: impl Fn(&mut TableEntry) -> Result<()> + Send + Sync,

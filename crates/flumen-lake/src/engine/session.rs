@@ -12,7 +12,7 @@ use datafusion::execution::session_state::SessionState;
 use datafusion::prelude::SessionConfig;
 use flumen_core::{Error, Result};
 
-use super::rules;
+use super::{functions, rules};
 
 /// The catalog that stands for the lake.
 pub(super) const LAKE_CATALOG: &str = flumen_core::dataset::LAKE;
@@ -44,6 +44,8 @@ pub(super) fn state(memory_bytes: usize, threads: Option<usize>) -> Result<Sessi
     optimizer.hash_join_single_partition_threshold_rows = optimizer.hash_join_single_partition_threshold_rows.max(rows);
     optimizer.hash_join_single_partition_threshold = optimizer.hash_join_single_partition_threshold.max(bytes);
     options.sql_parser.collect_spans = true;
+    // Without a zone, a `timestamptz` would lose its own.
+    options.execution.time_zone = Some("UTC".to_owned());
     options.execution.collect_statistics = true;
     // Old writers (Spark, Impala) have timestamps of 96 bits. The lake's unit is the microsecond.
     options.execution.parquet.coerce_int96 = Some("us".to_owned());
@@ -59,10 +61,10 @@ pub(super) fn state(memory_bytes: usize, threads: Option<usize>) -> Result<Sessi
         .with_optimizer_rules(rules::logical())
         .with_physical_optimizer_rules(rules::physical())
         .build();
+    let failed = |error| Error::internal("the SQL engine did not start").caused_by(error);
     for function in rules::aggregates() {
-        state
-            .register_udaf(function)
-            .map_err(|error| Error::internal("the SQL engine did not start").caused_by(error))?;
+        state.register_udaf(function).map_err(failed)?;
     }
+    functions::register(&mut state).map_err(failed)?;
     Ok(state)
 }

@@ -2,6 +2,8 @@
 
 use datafusion::common::DataFusionError;
 use datafusion::sql::parser::{DFParserBuilder, Statement};
+use datafusion::sql::sqlparser::ast::Statement as Sql;
+use datafusion::sql::sqlparser::parser::Parser;
 use datafusion::sql::sqlparser::tokenizer::{Token, Tokenizer};
 use flumen_core::{Error, Result};
 
@@ -99,7 +101,10 @@ pub(super) fn parse_any(text: &str) -> Result<Statement> {
 
 fn parse_one(sql: &str, explained: impl Fn(DataFusionError) -> Error) -> Result<Statement> {
     let parser = DFParserBuilder::new(sql).with_dialect(&FlumenDialect).with_recursion_limit(DEPTH).build();
-    let mut statements = parser.and_then(|mut parser| parser.parse_statements()).map_err(explained)?;
+    let mut statements = match parser.and_then(|mut parser| parser.parse_statements()) {
+        Ok(statements) => statements,
+        Err(error) => return copy_from(sql).ok_or_else(|| explained(error)),
+    };
     let statement = statements.pop_front().ok_or_else(|| Error::invalid("there is no SQL to run"))?;
     if !statements.is_empty() {
         return Err(Error::invalid("there are several statements where one is expected"));
@@ -107,9 +112,38 @@ fn parse_one(sql: &str, explained: impl Fn(DataFusionError) -> Error) -> Result<
     Ok(statement)
 }
 
+/// `COPY … FROM`, which DataFusion's parser does not know; sqlparser's does.
+fn copy_from(sql: &str) -> Option<Statement> {
+    let word = sql.split_whitespace().next()?;
+    if !word.eq_ignore_ascii_case("copy") {
+        return None;
+    }
+    // Rows from standard input would follow the semicolon.
+    let text = format!("{sql};");
+    let parser = Parser::new(&FlumenDialect).with_recursion_limit(DEPTH).try_with_sql(&text);
+    let mut statements = parser.and_then(|mut parser| parser.parse_statements()).ok()?;
+    match (statements.pop()?, statements.is_empty()) {
+        (statement @ Sql::Copy { to: false, .. }, true) => Some(Statement::Statement(Box::new(statement))),
+        _ => None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn copies_from_files_are_understood() {
+        for sql in ["copy t from 'x.csv'", " copy raw.t (a, b) from 'x.csv'", "COPY t FROM STDIN"] {
+            let parsed = parse(sql).expect(sql);
+            assert!(
+                matches!(&parsed, Statement::Statement(inner) if matches!(inner.as_ref(), Sql::Copy { .. })),
+                "{sql}"
+            );
+        }
+        assert!(parse("copy t frm 'x.csv'").is_err());
+        assert!(matches!(parse("copy t to 'x.csv'"), Ok(Statement::CopyTo(_))));
+    }
 
     #[test]
     fn statements_are_cut_at_semicolons_and_keep_their_places() {

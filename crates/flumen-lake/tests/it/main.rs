@@ -8,5 +8,6 @@ mod modes;
 mod ops;
 mod quarantine;
 mod robust;
+mod slt;
 mod sql;
 mod support;

@@ -20,7 +20,7 @@ use futures::TryStreamExt;
 use tempfile::TempDir;
 
 use crate::support::{TestClock, TestIds};
-use files::MemoryFiles;
+pub use files::MemoryFiles;
 
 /// An engine over `lake` and `files`.
 fn engine(lake: Option<Lake>, files: MemoryFiles) -> Engine {

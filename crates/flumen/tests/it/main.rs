@@ -16,6 +16,7 @@ mod s3;
 mod sample;
 mod sandbox;
 mod sql;
+mod sql_docs;
 mod stores;
 mod tlc;
 mod web;
