@@ -6,6 +6,7 @@
 
 mod cli;
 mod clouds;
+mod databases;
 mod faults;
 mod ingest;
 mod postgres;
