@@ -54,11 +54,9 @@ async fn what_the_server_can_do_is_left_to_it() {
     let check = |query: &str, expect: &str| assert_eq!(sent(&sandbox, query), expect, "{query}");
     // Columns and conditions of a scan.
     check(
-        "select zone from pg.public.zones where borough = 'Queens' and locationid in (1, 3)",
-        "select t1.\"Zone\" from \"public\".\"zones\" as t1 where (t1.borough = 'Queens') and (t1.LocationID in (1, 3))\n"
-            .replace("t1.borough", "t1.\"borough\"")
-            .replace("t1.LocationID", "t1.\"LocationID\"")
-            .as_str(),
+        "select zone from pg.public.zones where borough = 'Queens' and locationid in (1, 3, 5, 7)",
+        "select t1.\"Zone\" from \"public\".\"zones\" as t1 \
+         where (t1.\"borough\" = 'Queens') and (t1.\"LocationID\" in (1, 3, 5, 7))\n",
     );
     check(
         "select id from pg.public.trips where picked >= timestamp '2019-01-03 00:00:00' and fare > 1.5 and ok limit 7",
@@ -167,9 +165,9 @@ async fn answers_are_those_of_the_same_rows_in_the_lake() {
         "select ok, count(*) as n from TRIPS group by ok having count(*) > 10 order by n, ok",
         "select 1 as one, count(*) from TRIPS where id < 0",
         "select sum(fare) from TRIPS where id < 0",
-        "select z.borough, z.zone, count(t.id), sum(t.fare) from ZONES z left join TRIPS t on t.zone = z.locationid \
-         and t.ok group by z.borough, z.zone, z.locationid order by z.locationid",
-        "select t.id, z.zone from TRIPS t join ZONES z on t.zone = z.locationid where z.borough = 'Queens' \
+        "select z.borough, z.\"Zone\", count(t.id), sum(t.fare) from ZONES z left join TRIPS t on t.zone = z.locationid \
+         and t.ok group by z.borough, z.\"Zone\", z.locationid order by z.locationid",
+        "select t.id, z.\"Zone\" from TRIPS t join ZONES z on t.zone = z.locationid where z.borough = 'Queens' \
          order by t.id limit 9",
         "select a.id, b.id from TRIPS a join TRIPS b on a.id = b.id + 1 where a.fare < b.fare order by a.id",
         "select locationid from ZONES where locationid in (select zone from TRIPS where id < 9) order by 1",
@@ -178,7 +176,7 @@ async fn answers_are_those_of_the_same_rows_in_the_lake() {
         "select borough, n from (select borough, count(*) as n from ZONES group by borough) where n = 2 order by borough",
         "select max(n) from (select zone, sum(id) / 2 as n from TRIPS group by zone)",
         "select count(*) from (select id from TRIPS order by id limit 10) where id > 5",
-        "select (select max(fare) from TRIPS) - fare from TRIPS where id < 4 order by id",
+        "select (select max(fare) from TRIPS) - fare as less from TRIPS where id < 4 order by id",
         "select borough from ZONES union all select note from TRIPS where id = 1 order by 1",
         "select id, tags from TRIPS where tags is not null order by id limit 3",
     ] {
@@ -208,7 +206,7 @@ async fn names_types_and_lists_are_those_of_the_database() {
         rows(&sandbox, "select \"a b\", \"select\", j from pg.\"Odd Name\".\"T 1\" where \"select\" = 'x'"),
         "a b,select,j\n1,x,\"{\"\"k\"\": 1}\"\n"
     );
-    assert_eq!(rows(&sandbox, "select n from pg.public.busy where zone = 3"), "n\n86\n");
+    assert_eq!(rows(&sandbox, "select n from pg.public.busy where zone = 3"), "n\n85\n");
     assert_eq!(rows(&sandbox, "select * from pg.public.moods where m = 'sad'").lines().count(), 2);
     let listed = good(&sandbox, "echo '\\dt pg' | flumen sql");
     assert!(listed.contains("Odd Name  T 1\n") && listed.contains("public    busy\n"), "{listed}");

@@ -332,9 +332,11 @@ impl Compiler {
             return None;
         };
         let mut select = self.plan(&limit.input)?;
-        if select.is_ordered() && skip > 0 {
-            // The first rows are in order here alone.
-            return None;
+        if select.is_ordered() {
+            // Which rows come first after those that are left out is decided where they are put in order: here.
+            let first = fetch.filter(|_| skip == 0)?;
+            select.limit(0, Some(select.fetch.map_or(first, |known| known.min(first))));
+            return Some(select);
         }
         if select.is_limited() {
             select = self.wrapped(&select);
