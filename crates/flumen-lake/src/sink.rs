@@ -477,10 +477,7 @@ impl LoadSession for LakeSession {
 
 impl LakeSession {
     async fn try_commit(&mut self, record: &LoadRecord) -> Result<Committed> {
-        let files = Arc::clone(&self.files);
-        let written = tokio::task::spawn_blocking(move || files.finish()).await;
-        let written =
-            written.map_err(|error| Error::internal(format!("the last files were not written: {error}")))??;
+        let written = self.files.finished().await?;
         let bytes_written = written.iter().map(|file| file.size).sum();
         self.note.at = self.clock.now();
         self.note.parameters = parameters(&self.request, &self.partition_by);

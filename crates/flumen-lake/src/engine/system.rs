@@ -59,8 +59,8 @@ pub(super) async fn quarantine(tables: &Tables) -> Result<Arc<dyn TableProvider>
     let failed = |error| Error::internal("the tables of refused rows have two shapes").caused_by(error);
     let dataset = Field::new(DATASET, DataType::Utf8, true);
     let refused = quarantine_schema();
-    let fields = std::iter::once(dataset)
-        .chain(refused.fields().iter().map(|field| field.as_ref().clone().with_nullable(true)));
+    let fields =
+        std::iter::once(dataset).chain(refused.fields().iter().map(|field| field.as_ref().clone().with_nullable(true)));
     let schema: SchemaRef = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
     let mut union: Option<LogicalPlanBuilder> = None;
     for table in tables.delta_tables().await? {

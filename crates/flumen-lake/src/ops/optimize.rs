@@ -163,7 +163,7 @@ impl Bin<'_> {
         )?;
         let target = Arc::new(target);
         let written = match self.write(&target, cluster_by).await {
-            Ok(()) => target.finish(),
+            Ok(()) => target.finished().await,
             Err(error) => Err(error),
         };
         let committed = match written {

@@ -262,6 +262,15 @@ impl LoadFiles {
         Ok(complete)
     }
 
+    /// Completes all files, for who does not block.
+    ///
+    /// Errors: as [`LoadFiles::finish`].
+    pub(crate) async fn finished(self: &Arc<Self>) -> Result<Vec<NewFile>> {
+        let files = Arc::clone(self);
+        let finishing = tokio::task::spawn_blocking(move || files.finish()).await;
+        finishing.map_err(|error| Error::internal("the last files were not written").caused_by(error))?
+    }
+
     /// Forgets all files; gives the paths of those that may exist.
     pub(crate) fn discard(&self) -> Vec<Path> {
         locked(&self.open).clear();

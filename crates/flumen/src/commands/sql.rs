@@ -221,7 +221,8 @@ impl<'a> Session<'a> {
             while let Some(batch) = answer.batches.next().await {
                 batch?;
             }
-            if let Some(done) = answer.done {
+            // A person wants to see that anything was done, a log only what was.
+            if let Some(done) = answer.done.filter(|done| self.timing || done.rows.is_some()) {
                 self.context.output.note(match done.rows {
                     Some(1) => format!("{}, 1 row", done.command),
                     Some(rows) => format!("{}, {} rows", done.command, count(rows)),

@@ -67,8 +67,7 @@ pub(super) async fn write(
     let plan = context.state().create_physical_plan(plan).await.map_err(explained)?;
     let streams = execute_stream_partitioned(plan, context.task_ctx()).map_err(explained)?;
     let rows = pump(streams, || Ok(Box::new(files.writer())), sql).await?;
-    let finishing = tokio::task::spawn_blocking(move || files.finish()).await;
-    let written = finishing.map_err(|error| Error::internal("the last files were not written").caused_by(error))??;
+    let written = files.finished().await?;
     unfinished.files = None;
     Ok(Written { files: written, rows })
 }

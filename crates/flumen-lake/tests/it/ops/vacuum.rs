@@ -3,6 +3,7 @@
 use flumen_core::load::Mode;
 use flumen_lake::catalog::{PROD, Retention};
 use flumen_lake::ops::vacuum::{VacuumOptions, vacuum};
+use object_store::ObjectStoreExt as _;
 
 use crate::catalog::names::{append, name, rows};
 use crate::support::{Load, TestLake};
@@ -100,8 +101,9 @@ async fn in_a_store_without_locks_age_tells() {
     let now = VacuumOptions { retain_s: Some(0), ..VacuumOptions::default() };
     assert!(vacuumed(&lake, 1, now).await.is_empty(), "it may be running");
     session.commit(&record).await.unwrap();
-    let (session, _) = lake.write(&Load::new("c", &["n"], &["3"])).await.unwrap();
-    std::mem::forget(session);
+    // What a process leaves that is killed between its upload and its commit.
+    let left = object_store::path::Path::from("load-0123456789abcdef0123456789abcdef/left.parquet");
+    lake.table().store().put(&left, vec![1, 2, 3].into()).await.unwrap();
     assert_eq!(vacuumed(&lake, 4_000, VacuumOptions::default()).await, [("lake.raw.t".to_owned(), "orphans", 1)]);
     assert_eq!(lake.rows().await, ["1", "2"]);
 }
