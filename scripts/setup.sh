@@ -2,7 +2,8 @@
 # Installs what is missing on a Debian machine that has a Rust toolchain, and says so. Can be run any number of times.
 #   setup.sh build    a C compiler, for the libraries that are built from C
 #   setup.sh test     the same, and what the tests start themselves: Debian's postgresql; azurite (from npm) and moto (from
-#                     PyPI), the emulators of Azure and S3, in ~/.cache/flumen/tools (FLUMEN_TEST_TOOLS overrides it)
+#                     PyPI), the emulators of Azure and S3, and the readers of Delta tables in
+#                     tests/interop/requirements.txt, in ~/.cache/flumen/tools (FLUMEN_TEST_TOOLS overrides it)
 set -euo pipefail
 azurite=3.35.0
 moto=5.2.5
@@ -62,6 +63,13 @@ make_moto() {
   rm -rf "$1/venv"
 }
 
+# The version of these is that of the list that names them all.
+make_interop() {
+  python3 -m venv "$1/venv"
+  "$1/venv/bin/pip" install --quiet --disable-pip-version-check --target "$1/packages" -r "$here/tests/interop/requirements.txt"
+  rm -rf "$1/venv"
+}
+
 want=()
 command -v cc > /dev/null || want+=(build-essential)
 if [ "${1:-build}" = test ]; then
@@ -76,3 +84,4 @@ install_packages "${want[@]}"
 tools=${FLUMEN_TEST_TOOLS:-$HOME/.cache/flumen/tools}
 install_tool azurite "$azurite" make_azurite
 install_tool moto "$moto" make_moto
+install_tool interop "$(cksum < "$here/tests/interop/requirements.txt")" make_interop

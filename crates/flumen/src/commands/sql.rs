@@ -35,8 +35,8 @@ Examples:
   flumen sql                          a prompt; \\? there tells more
 
 A file is named in single quotes. Tables of the lake are lake.NAMESPACE.TABLE, NAMESPACE.TABLE, or TABLE where that is
-enough; those of a Postgres connection are CONNECTION.SCHEMA.TABLE. Statements that write (create table … as, insert, update, delete, merge, alter, drop) are one commit each, or one
-for all between begin and commit.
+enough; those of a Postgres connection are CONNECTION.SCHEMA.TABLE. Statements that write (create table … as, insert,
+update, delete, merge, alter, drop) are one commit each, or one for all between begin and commit.
 ")]
 pub struct SqlCommand {
     /// The query; several may be separated by semicolons. Without one: standard input, or a prompt on a terminal

@@ -227,7 +227,10 @@ async fn names_types_and_lists_are_those_of_the_database() {
         "column_name,is_nullable\nLocationID,NO\nZone,YES\nborough,NO\n"
     );
     let described = good(&sandbox, "echo '\\d pg.public.trips' | flumen sql");
-    assert!(described.contains("fare    decimal(10,2)\n") && described.contains("seen    timestamptz\n"), "{described}");
+    assert!(
+        described.contains("fare    decimal(10,2)\n") && described.contains("seen    timestamptz\n"),
+        "{described}"
+    );
     // A view of the lake over a table of the database, and rows that are brought in.
     good(&sandbox, "flumen sql 'create view raw.queens as select * from pg.public.zones where borough = $$Queens$$'");
     assert_eq!(rows(&sandbox, "select count(*) from raw.queens"), "count(*)\n2\n");
@@ -248,13 +251,19 @@ async fn the_database_is_read_and_never_changed() {
         assert!(said.contains("copy (select …) to 'pg.public."), "{said}");
     }
     database.run("create sequence s; create view writes as select nextval('s') as n").await;
-    bad(&sandbox, "flumen sql 'select * from pg.public.writes'", 2, "cannot execute nextval() in a read-only transaction");
+    bad(
+        &sandbox,
+        "flumen sql 'select * from pg.public.writes'",
+        2,
+        "cannot execute nextval() in a read-only transaction",
+    );
     // What has no counterpart is no null.
     database.run("create table odd (d date); insert into odd values ('infinity')").await;
     bad(&sandbox, "flumen sql 'select * from pg.public.odd'", 6, "the value 'infinity' of column 'd'");
     assert_eq!(database.show("select count(*) from zones").await, "5");
     // One connection a session, and none that stays behind.
-    let others = "select count(*) from pg_stat_activity where application_name = 'flumen' and datname = current_database()";
+    let others =
+        "select count(*) from pg_stat_activity where application_name = 'flumen' and datname = current_database()";
     let query = "select count(*) from pg.public.zones;".repeat(3);
     assert_eq!(good(&sandbox, &format!("flumen sql --format csv '{query}'")).matches("\n5\n").count(), 3);
     while database.show(others).await != "0" {}
@@ -274,7 +283,10 @@ async fn errors_name_what_is_wrong() {
     good(&sandbox, "flumen connection add off --kind postgres --set host=127.0.0.1 --set port=1 --set user=me");
     bad(&sandbox, "flumen sql 'select * from off.public.t'", 5, "nothing listens on 127.0.0.1, port 1");
     // Whoever names no connection opens none.
-    assert_eq!(rows(&sandbox, "select count(*) from information_schema.tables where table_catalog <> 'lake'"), "count(*)\n0\n");
+    assert_eq!(
+        rows(&sandbox, "select count(*) from information_schema.tables where table_catalog <> 'lake'"),
+        "count(*)\n0\n"
+    );
 }
 
 #[tokio::test]

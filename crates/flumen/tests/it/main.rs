@@ -9,6 +9,7 @@ mod clouds;
 mod databases;
 mod faults;
 mod ingest;
+mod interop;
 mod postgres;
 mod postgres_faults;
 mod s3;

@@ -3,8 +3,8 @@
 use std::fmt;
 
 use arrow::datatypes::DataType;
-use datafusion::datasource::source_as_provider;
 use datafusion::common::{Column, DFSchema, JoinType, NullEquality};
+use datafusion::datasource::source_as_provider;
 use datafusion::logical_expr::expr::{AggregateFunction, AggregateFunctionParams};
 use datafusion::logical_expr::utils::split_conjunction;
 use datafusion::logical_expr::{
