@@ -39,7 +39,8 @@ fn rows(sandbox: &Sandbox, query: &str) -> String {
 fn sent(sandbox: &Sandbox, query: &str) -> String {
     let plan = rows(sandbox, &format!("explain format indent {query}"));
     let sent = plan.lines().filter_map(|line| line.split_once("DatabaseExec: connection=pg, sql="));
-    sent.map(|(_, sql)| format!("{}\n", sql.trim_end_matches('"').replace("\"\"", "\""))).collect()
+    // Quotes are doubled, and the last one ends the value.
+    sent.map(|(_, sql)| sql.replace("\"\"", "\0").replace('"', "").replace('\0', "\"") + "\n").collect()
 }
 
 async fn with_tables() -> (Sandbox, Database) {
