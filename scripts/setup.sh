@@ -2,8 +2,9 @@
 # Installs what is missing on a Debian machine that has a Rust toolchain, and says so. Can be run any number of times.
 #   setup.sh build    a C compiler, for the libraries that are built from C
 #   setup.sh test     the same, and what the tests start and connect with: Debian's postgresql; azurite (from npm) and moto
-#                     (from PyPI), the emulators of Azure and S3; Java with its Postgres driver, and Python packages (the SQL
-#                     clients). What is not Debian's goes to ~/.cache/flumen (FLUMEN_TEST_TOOLS, FLUMEN_CLIENTS override it)
+#                     (from PyPI), the emulators of Azure and S3; Java with its Postgres driver, and Python packages: the SQL
+#                     clients of tests/clients/requirements.txt, the readers of Delta tables of tests/interop/requirements.txt.
+#                     What is not Debian's goes to ~/.cache/flumen (FLUMEN_TEST_TOOLS, FLUMEN_CLIENTS override it)
 set -euo pipefail
 azurite=3.35.0
 moto=5.2.5
@@ -63,6 +64,13 @@ make_moto() {
   rm -rf "$1/venv"
 }
 
+# The version of these is that of the list that names them all.
+make_interop() {
+  python3 -m venv "$1/venv"
+  "$1/venv/bin/pip" install --quiet --disable-pip-version-check --target "$1/packages" -r "$here/tests/interop/requirements.txt"
+  rm -rf "$1/venv"
+}
+
 want=()
 command -v cc > /dev/null || want+=(build-essential)
 if [ "${1:-build}" = test ]; then
@@ -89,3 +97,4 @@ if ! cmp -s "$requirements" "$clients/requirements.txt"; then
   "$clients/bin/pip" install --quiet --disable-pip-version-check --requirement "$requirements"
   cp "$requirements" "$clients/requirements.txt"
 fi
+install_tool interop "$(cksum < "$here/tests/interop/requirements.txt")" make_interop

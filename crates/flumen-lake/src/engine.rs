@@ -14,6 +14,7 @@
 //! - `show.rs`, `explain.rs`: statements that tell about tables, settings and plans.
 //! - `tables.rs`: what a table name means.
 //! - `lake_table.rs`, `statistics.rs`: a lake table as plain Parquet files.
+//! - `database.rs`: tables of databases that are connections.
 //! - `files.rs`: files in place, through the seam [`FileReader`].
 //! - `system.rs`: the tables `flumen.loads` and `flumen.drift`.
 //! - `names.rs`: column names without regard to case.
@@ -26,6 +27,7 @@ mod changes;
 mod columns;
 mod commands;
 mod copy;
+mod database;
 mod ddl;
 mod dialect;
 mod errors;
@@ -65,6 +67,7 @@ use datafusion::logical_expr::LogicalPlan;
 use datafusion::sql::parser::Statement;
 use datafusion::sql::sqlparser::ast::{DataType as SqlType, ObjectName, Statement as Sql};
 use flumen_core::clock::{Clock, Ids};
+use flumen_core::database::Databases;
 use flumen_core::dataset::TableName;
 use flumen_core::read::FileReader;
 use flumen_core::sql::{Answer, Destinations, SqlEngine};
@@ -105,6 +108,8 @@ pub struct EngineSettings {
     pub files_allowed: bool,
     /// What `COPY … TO` can write to, besides.
     pub destinations: Option<Arc<dyn Destinations>>,
+    /// Databases whose tables can be read as `connection.schema.table`.
+    pub databases: Option<Arc<dyn Databases>>,
 }
 
 /// The memory for an engine where nothing else is known.
@@ -129,6 +134,7 @@ impl Engine {
         let tables = Tables {
             catalog: settings.catalog,
             files: settings.files,
+            databases: settings.databases,
             session: Arc::new(MemorySchemaProvider::new()),
             learnt: Learnt::default(),
             notes: Arc::new(Notes::default()),
@@ -161,6 +167,13 @@ impl Engine {
     /// All tables of the lake, sorted.
     pub async fn lake_tables(&self) -> Result<Vec<TableName>> {
         self.tables.list().await
+    }
+
+    /// The tables of a database, sorted.
+    ///
+    /// Errors: `NotFound` for a connection that is not there; `Unavailable` when the server does not answer.
+    pub async fn database_tables(&self, connection: &str) -> Result<Vec<TableName>> {
+        self.tables.database_tables(connection).await
     }
 
     /// The tables about the lake itself, sorted; none without a lake.
@@ -225,7 +238,8 @@ impl Engine {
         let mut lists = lists_tables(statement);
         let created = created(statement);
         for reference in state.resolve_table_references(statement).map_err(explained)? {
-            lists |= reference.schema() == Some("information_schema");
+            let of_database = reference.catalog().is_some_and(|catalog| catalog != session::LAKE_CATALOG);
+            lists |= reference.schema() == Some("information_schema") && !of_database;
             if tables::looks_like_file(reference.table()) && !found.bare.contains_key(reference.table()) {
                 self.check_file_access(reference.table())?;
             }
@@ -255,6 +269,7 @@ impl Engine {
         for provider in found.lake.values() {
             schemas.push(provider.schema());
         }
+        schemas.extend(found.remote.schemas());
         if let Some(catalog) = &self.tables.catalog {
             let store = lake_table::store_url(catalog.lake().url())?;
             state.runtime_env().register_object_store(store.as_ref(), Arc::clone(catalog.lake().store()));

@@ -2,6 +2,7 @@
 //! process of the test, however it ends.
 //!
 //! - [`bucket`]: buckets in the test's own process that speak as S3 or as Google Cloud Storage do, and fail when told to.
+//! - [`interop`]: programs that read and write Delta tables.
 //! - [`azurite`], [`moto`]: Azure's blob service and a second S3, made by others; `scripts/setup.sh test` installs them.
 //! - [`postgres`]: Debian's Postgres.
 //! - [`slt`]: the files of sqllogictest.
@@ -13,6 +14,7 @@
 pub mod azurite;
 pub mod bucket;
 mod http;
+pub mod interop;
 pub mod moto;
 pub mod postgres;
 mod process;

@@ -19,8 +19,9 @@ use complete::PromptHelper;
 const HELP: &str = "\
 Statements end with a semicolon.
   \\d           tables and views        \\d TABLE     the columns of a table or a file
-  \\dt+         quarantine tables too   \\timing      tell rows and time, or not
-  \\x           a line a value, or not  \\i FILE      run the statements in a file
+  \\dt+         quarantine tables too   \\dt NAME     the tables of a Postgres connection
+  \\x           a line a value, or not  \\timing      tell rows and time, or not
+  \\i FILE      run the statements in a file
   \\?           this help               \\q           leave (also Ctrl-D)
 Ctrl-C stops the query that runs. Tab completes keywords, tables, columns and files.";
 
@@ -101,6 +102,7 @@ async fn command(session: &mut Session<'_>, line: &str) -> Result<bool> {
             output.note(if session.style.expanded { "A line a value." } else { "A line a row." });
         }
         "\\d" if !argument.is_empty() => describe(session, argument).await?,
+        "\\dt" if !argument.is_empty() => list_database(session, argument).await?,
         "\\d" | "\\dt" => list(session, false).await?,
         "\\d+" | "\\dt+" => list(session, true).await?,
         "\\i" if !argument.is_empty() => {
@@ -114,6 +116,15 @@ async fn command(session: &mut Session<'_>, line: &str) -> Result<bool> {
         _ => return Err(Error::invalid(format!("there is no command '{name}'")).hint("\\? shows the commands")),
     }
     Ok(false)
+}
+
+/// Lists the tables of a database.
+async fn list_database(session: &Session<'_>, connection: &str) -> Result<()> {
+    let mut table = Table::new(["schema", "table"]);
+    for name in session.engine.database_tables(connection).await? {
+        table.row([name.namespace, name.table]);
+    }
+    session.context.output.table(&table)
 }
 
 /// Lists the tables. `all`: those too in which loads keep what they refused, and those about the lake itself.

@@ -177,10 +177,7 @@ impl Engine {
         let made = match parts.as_slice() {
             [table] => TableName::new(self.tables.namespace(), table.as_str())?,
             [namespace, table] => TableName::new(namespace.as_str(), table.as_str())?,
-            _ => {
-                return Err(Error::invalid(format!("'{name}' is not the name of a table of the lake"))
-                    .hint("write namespace.table"));
-            }
+            _ => return Err(self.tables.not_of_lake(&parts)),
         };
         if tables::looks_like_file(&made.to_string()) || tables::looks_like_file(&made.table) {
             return Err(Error::invalid(format!("'{name}' is a file, not a table"))

@@ -8,6 +8,7 @@ mod early_rows;
 mod estimate;
 mod first_rows;
 mod join_order;
+mod push_to_database;
 mod shared;
 
 #[cfg(test)]
@@ -28,6 +29,8 @@ pub(super) fn logical() -> Vec<Arc<dyn OptimizerRule + Send + Sync>> {
     rules.insert(place, Arc::new(join_order::JoinOrder));
     rules.insert(place, Arc::new(average::AverageFromSum));
     rules.insert(place, Arc::new(decimals::FastDecimals));
+    // Before the others make of joins and aggregates what no database knows.
+    rules.insert(place, Arc::new(push_to_database::PushToDatabase));
     rules.push(Arc::new(cheap_first::CheapFirst));
     rules
 }

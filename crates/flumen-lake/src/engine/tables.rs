@@ -1,4 +1,4 @@
-//! What a table name in a query means: a table of the session, of the lake, or files.
+//! What a table name in a query means: a table of the session, of the lake, of a database, or files.
 //!
 //! Every name is looked up before the query is planned, so that a wrong one is an error with the nearest right one, and
 //! each table is read at one version however often the query names it.
@@ -17,6 +17,7 @@ use datafusion::catalog::{
 use datafusion::common::{DataFusionError, Result as DataFusionResult, TableReference};
 use datafusion::logical_expr::{Expr, TableType};
 use datafusion::physical_plan::ExecutionPlan;
+use flumen_core::database::Databases;
 use flumen_core::dataset::{Dataset, TableName};
 use flumen_core::error::nearest;
 use flumen_core::read::FileReader;
@@ -24,6 +25,7 @@ use flumen_core::{Error, ErrorKind, Result};
 
 use super::block::Block;
 use super::commands::SessionSettings;
+use super::database::RemoteTables;
 use super::files::{self, Learnt, Notes};
 use super::lake_table::{Contents, LakeTable};
 use super::session::{LAKE_CATALOG, SESSION_SCHEMA};
@@ -38,6 +40,8 @@ pub(super) struct Tables {
     pub catalog: Option<Catalog>,
     /// What reads files.
     pub files: Arc<dyn FileReader>,
+    /// Databases that can be named.
+    pub databases: Option<Arc<dyn Databases>>,
     /// Tables and views that live as long as the session.
     pub session: Arc<MemorySchemaProvider>,
     /// What is known about the types of text files.
@@ -63,6 +67,8 @@ pub(super) struct Found {
     pub lake: HashMap<TableName, Arc<dyn TableProvider>>,
     /// Files, and tables named without their namespace, by the name in the query.
     pub bare: HashMap<String, Arc<dyn TableProvider>>,
+    /// Tables of databases.
+    pub remote: RemoteTables,
     /// Tables of the namespace that nobody loads.
     pub system: HashMap<String, Arc<dyn TableProvider>>,
     /// Whether the columns that Flumen adds to tables are shown: the query names one of them.
@@ -89,13 +95,13 @@ impl Tables {
             TableReference::Full { catalog, schema, table } if catalog.as_ref() == LAKE_CATALOG => {
                 self.find_in_lake(schema, table, found).await
             }
-            TableReference::Full { catalog, .. } => {
-                let whole = reference.to_string();
+            TableReference::Full { catalog, schema, table } => {
+                let whole = format!("{catalog}.{schema}.{table}");
                 if looks_like_file(&whole) {
                     return Err(unquoted(&whole));
                 }
-                Err(Error::not_found(format!("'{catalog}' is no catalog of tables that SQL can read"))
-                    .hint("SQL reads lake.<namespace>.<table> and files; bring other data in with 'flumen ingest'"))
+                self.find_in_database(catalog, schema, table, &mut found.remote).await?;
+                Ok(None)
             }
         }
     }
@@ -198,11 +204,7 @@ impl Tables {
                 };
             }
             [namespace, table] => TableName::new(namespace.as_str(), table.as_str())?,
-            _ => {
-                let whole = parts.join(".");
-                return Err(Error::invalid(format!("'{whole}' is not the name of a table of the lake"))
-                    .hint("write namespace.table"));
-            }
+            _ => return Err(self.not_of_lake(parts)),
         };
         if !self.exists(&name).await? {
             let all = self.list().await?;
@@ -414,8 +416,11 @@ pub(super) fn catalogs(tables: &Arc<Tables>, found: Found, listed: &[Listed]) ->
             names.entry(name.to_owned()).or_insert(TableType::View);
         }
     }
-    let catalog = LakeCatalog { tables: Arc::clone(tables), found, namespaces };
     let list = MemoryCatalogProviderList::new();
+    for (connection, catalog) in found.remote.catalogs(tables) {
+        list.register_catalog(connection, catalog);
+    }
+    let catalog = LakeCatalog { tables: Arc::clone(tables), found, namespaces };
     list.register_catalog(LAKE_CATALOG.to_owned(), Arc::new(catalog));
     Arc::new(list)
 }

@@ -40,6 +40,7 @@ fn settings(lake: Option<Lake>, files: MemoryFiles) -> EngineSettings {
         read_only: false,
         files_allowed: true,
         destinations: None,
+        databases: None,
     }
 }
 

@@ -6,6 +6,8 @@ use std::io::{self, BufWriter, IsTerminal as _, Read as _, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use flumen_connect::postgres::database::ProjectDatabases;
+use flumen_core::database::Databases;
 use flumen_core::sql::SqlEngine as _;
 use flumen_core::{Error, Result};
 use flumen_lake::engine::{DEFAULT_MEMORY_BYTES, Engine, EngineSettings};
@@ -33,8 +35,8 @@ Examples:
   flumen sql                          a prompt; \\? there tells more
 
 A file is named in single quotes. Tables of the lake are lake.NAMESPACE.TABLE, NAMESPACE.TABLE, or TABLE where that is
-enough. Statements that write (create table … as, insert, update, delete, merge, alter, drop) are one commit each, or one
-for all between begin and commit.
+enough; those of a Postgres connection are CONNECTION.SCHEMA.TABLE. Statements that write (create table … as, insert,
+update, delete, merge, alter, drop) are one commit each, or one for all between begin and commit.
 ")]
 pub struct SqlCommand {
     /// The query; several may be separated by semicolons. Without one: standard input, or a prompt on a terminal
@@ -305,6 +307,9 @@ pub fn engine(context: &Context, memory: Option<usize>, threads: Option<usize>) 
         read_only: false,
         files_allowed: true,
         destinations: Some(Arc::new(destination::Anywhere::new(context)?)),
+        databases: context
+            .maybe_project()?
+            .map(|project| Arc::new(ProjectDatabases::new(project)) as Arc<dyn Databases>),
     })
 }
 

@@ -6,9 +6,11 @@
 
 mod cli;
 mod clouds;
+mod databases;
 mod doors;
 mod faults;
 mod ingest;
+mod interop;
 mod lake;
 mod postgres;
 mod postgres_faults;

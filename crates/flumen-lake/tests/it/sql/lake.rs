@@ -288,7 +288,7 @@ async fn errors_point_at_the_place_and_name_the_nearest() {
         ("select 1 / 0", "data: divide by zero error\nhint: use nullif(x, 0) as the divisor, which gives null instead"),
         (
             "select * from pg.public.trips",
-            "not_found: line 1, column 25: 'pg' is no catalog of tables that SQL can read\n  select * from pg.public.trips\n                          ^^^^^\nhint: SQL reads lake.<namespace>.<table> and files; bring other data in with 'flumen ingest'",
+            "not_found: line 1, column 25: 'pg' is no catalog of tables that SQL can read\n  select * from pg.public.trips\n                          ^^^^^\nhint: SQL reads lake.<namespace>.<table>, tables of Postgres connections, and files; bring other data in with 'flumen ingest'",
         ),
         (
             "select * from trips.csv",
