@@ -33,10 +33,10 @@ impl Engine {
                 self.show_schemas(show_options).await.map(Some)
             }
             Sql::ShowColumns { show_options, .. } => match place(show_options) {
-                Some(name) => self.describe(name).await.map(Some),
+                Some(name) => self.describe_table(name).await.map(Some),
                 None => Err(Error::invalid("show columns of which table?").hint("write show columns from raw.trips")),
             },
-            Sql::ExplainTable { table_name, .. } => self.describe(table_name).await.map(Some),
+            Sql::ExplainTable { table_name, .. } => self.describe_table(table_name).await.map(Some),
             Sql::ShowVariable { variable } => {
                 let name: Vec<String> = variable.iter().map(|part| part.value.to_lowercase()).collect();
                 self.show_setting(&name.join("."))
@@ -94,7 +94,7 @@ impl Engine {
     }
 
     /// The columns of a table, with what people say about them.
-    async fn describe(&self, name: &ObjectName) -> Result<Answer> {
+    async fn describe_table(&self, name: &ObjectName) -> Result<Answer> {
         let (_, plan) = self.plan_part("", &format!("SELECT * FROM {name}"), Vec::new()).await?;
         let schema = super::unviewed(plan.schema().inner());
         let notes = self.notes(name).await.unwrap_or_default();
