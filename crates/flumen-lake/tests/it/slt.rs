@@ -37,6 +37,7 @@ impl Engines {
             read_only: false,
             files_allowed: false,
             destinations: None,
+            databases: None,
         };
         Engine::new(settings).unwrap()
     }

@@ -4,7 +4,9 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use flumen_connect::postgres::database::ProjectDatabases;
 use flumen_core::clock::{Clock, Ids};
+use flumen_core::database::Databases;
 use flumen_core::{Error, Result, limits};
 use flumen_lake::catalog::Catalog;
 use flumen_lake::engine::memory::Shared;
@@ -77,6 +79,7 @@ impl ServeCommand {
             environment: context.environment.clone(),
             clock: Arc::clone(&context.clock),
             ids: Arc::clone(&context.ids),
+            databases: Arc::new(ProjectDatabases::new(Arc::clone(&project))),
             files: Arc::new(DoorFiles::new(&project, crate::origin::files(context)?)?),
             shared: Shared::new(memory, self.session_memory.unwrap_or(memory / 2))?,
             threads: self.threads.map(usize::from),
@@ -151,6 +154,7 @@ struct DoorEngines {
     clock: Arc<dyn Clock>,
     ids: Arc<dyn Ids>,
     files: Arc<DoorFiles>,
+    databases: Arc<dyn Databases>,
     shared: Shared,
     threads: Option<usize>,
 }
@@ -173,6 +177,7 @@ impl Engines for DoorEngines {
             // What files a session may read is for the reader to say.
             files_allowed: true,
             destinations: None,
+            databases: Some(Arc::clone(&self.databases)),
         };
         Engine::sharing(settings, &self.shared)
     }
