@@ -5,8 +5,8 @@ mod complete;
 use std::path::PathBuf;
 
 use flumen_core::contract::type_name;
-use flumen_core::{Error, ErrorKind, Result};
 use flumen_core::sql::SqlEngine as _;
+use flumen_core::{Error, ErrorKind, Result};
 use flumen_lake::engine::{BlockState, Engine};
 use rustyline::error::ReadlineError;
 use rustyline::history::DefaultHistory;

@@ -77,6 +77,15 @@ enum Text {
     Of(fn(&[Expr]) -> Result<String>),
 }
 
+/// The names of the functions that are written in SQL, and what each takes.
+pub(super) fn written() -> impl Iterator<Item = (&'static str, &'static str)> {
+    WRITTEN.iter().flat_map(|of_file| of_file.iter()).flat_map(|written| {
+        let arguments = written.usage.split_once('(').and_then(|(_, rest)| rest.split_once(')'));
+        let arguments = arguments.map_or("", |(arguments, _)| arguments);
+        written.names.iter().map(move |name| (*name, arguments))
+    })
+}
+
 /// Replaces the calls in `statement` that DataFusion would not understand.
 ///
 /// Errors: `Invalid` for a call with too few or too many arguments.

@@ -19,7 +19,7 @@ use futures::{StreamExt as _, TryStreamExt as _};
 
 use super::columns::{self, quoted};
 use super::labels::{self, Labels};
-use super::{Engine, errors, statements, unviewed};
+use super::{Engine, errors, functions, pivot, statements, unviewed};
 use crate::catalog::{Entry, Kind, Listed, Located, State, TableEntry, schema_of};
 
 /// What a statement takes and gives.
@@ -153,7 +153,12 @@ impl Engine {
         let aggregate =
             state.aggregate_functions().iter().map(|(name, function)| made(name, "a", function.documentation()));
         let window = state.window_functions().iter().map(|(name, function)| made(name, "w", function.documentation()));
-        let mut all: Vec<FunctionInfo> = scalar.chain(aggregate).chain(window).collect();
+        let written = functions::written().map(|(name, arguments)| FunctionInfo {
+            name: name.to_owned(),
+            kind: "f",
+            arguments: arguments.to_owned(),
+        });
+        let mut all: Vec<FunctionInfo> = scalar.chain(aggregate).chain(window).chain(written).collect();
         all.sort_by(|a, b| (&a.name, a.kind).cmp(&(&b.name, b.kind)));
         all.dedup_by(|a, b| a.name == b.name);
         all
@@ -165,9 +170,14 @@ impl Engine {
     pub async fn describe(&self, sql: &str) -> Result<Description> {
         let explained = |error| errors::explain(error, sql);
         let mut statement = statements::parse(sql)?;
+        if let Some(answer) = self.tell(sql, &statement).await? {
+            return Ok(Description { parameters: Vec::new(), schema: answer.schema });
+        }
+        pivot::rewrite(&mut statement)?;
         let references = self.resolve_references(&mut statement).await?;
         let labels = Labels::of(&statement);
         labels::alias(&mut statement);
+        functions::rewrite(&mut statement)?;
         let context = self.context_for(sql, &mut statement, references, &[]).await?;
         let plan = context.state().statement_to_plan(statement).await.map_err(explained)?;
         let mut parameters = Vec::new();

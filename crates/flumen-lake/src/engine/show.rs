@@ -5,6 +5,7 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::catalog::SchemaProvider;
+use datafusion::sql::parser::Statement;
 use datafusion::sql::sqlparser::ast::{
     ObjectName, ShowCreateObject, ShowStatementFilter, ShowStatementFilterPosition, ShowStatementOptions,
     Statement as Sql,
@@ -22,6 +23,15 @@ use crate::catalog::{Kind, Located};
 const TEMPORARY: &str = "temporary";
 
 impl Engine {
+    /// Answers a statement that only tells (SHOW, DESCRIBE, EXPLAIN of a write), and nothing else.
+    pub(super) async fn tell(&self, sql: &str, statement: &Statement) -> Result<Option<Answer>> {
+        match statement {
+            Statement::Statement(inner) => self.show(inner).await,
+            Statement::Explain(explain) => self.explain_write(sql, explain).await,
+            _ => Ok(None),
+        }
+    }
+
     /// Answers a statement that tells about tables or settings; none for any other.
     ///
     /// Errors: `NotFound` for a table that is not there.
@@ -33,10 +43,10 @@ impl Engine {
                 self.show_schemas(show_options).await.map(Some)
             }
             Sql::ShowColumns { show_options, .. } => match place(show_options) {
-                Some(name) => self.describe_table(name).await.map(Some),
+                Some(name) => self.show_columns(name).await.map(Some),
                 None => Err(Error::invalid("show columns of which table?").hint("write show columns from raw.trips")),
             },
-            Sql::ExplainTable { table_name, .. } => self.describe_table(table_name).await.map(Some),
+            Sql::ExplainTable { table_name, .. } => self.show_columns(table_name).await.map(Some),
             Sql::ShowVariable { variable } => {
                 let name: Vec<String> = variable.iter().map(|part| part.value.to_lowercase()).collect();
                 self.show_setting(&name.join("."))
@@ -94,7 +104,7 @@ impl Engine {
     }
 
     /// The columns of a table, with what people say about them.
-    async fn describe_table(&self, name: &ObjectName) -> Result<Answer> {
+    async fn show_columns(&self, name: &ObjectName) -> Result<Answer> {
         let (_, plan) = self.plan_part("", &format!("SELECT * FROM {name}"), Vec::new()).await?;
         let schema = super::unviewed(plan.schema().inner());
         let notes = self.notes(name).await.unwrap_or_default();
