@@ -29,6 +29,20 @@ async def main():
         raise AssertionError("it was not refused")
     except asyncpg.UndefinedTableError:
         pass
+    # Tables of the lake.
+    await connection.execute("create table shop.numbers (n bigint, name text)")
+    await connection.executemany("insert into shop.numbers values ($1, $2)", [(n, f"number {n}") for n in range(3)])
+    await connection.copy_records_to_table("numbers", schema_name="shop", records=[(3, None)])
+    assert await connection.execute("update shop.numbers set name = $1 where n = $2", "three", 3) == "UPDATE 1"
+    try:
+        async with connection.transaction():
+            await connection.execute("delete from shop.numbers")
+            raise ZeroDivisionError
+    except ZeroDivisionError:
+        pass
+    rows = await connection.fetch("select n, name from shop.numbers order by n")
+    assert [tuple(row) for row in rows] == [(0, "number 0"), (1, "number 1"), (2, "number 2"), (3, "three")], rows
+    await connection.execute("drop table shop.numbers")
     await connection.reset()
     await connection.close()
     async with asyncpg.create_pool(os.environ["FLUMEN_PG"], min_size=1, max_size=3) as pool:

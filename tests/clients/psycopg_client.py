@@ -78,6 +78,58 @@ with psycopg.connect(dsn, autocommit=True) as connection:
         one = connection.execute("select 1")
         two = connection.execute("select 2")
         assert (one.fetchone(), two.fetchone()) == ((1,), (2,))
+    # Tables of the lake: what is written there is there for the next session.
+    connection.execute("create table shop.orders (id bigint primary key, what text, price numeric(8, 2) check (price >= 0))")
+    with connection.cursor() as cursor:
+        cursor.executemany("insert into shop.orders values (%s, %s, %s)", [(1, "tea", 2), (2, "cup", decimal.Decimal("3.5"))])
+        assert cursor.rowcount == 2, cursor.rowcount
+        with cursor.copy("copy shop.orders (id, what) from stdin") as copy:
+            copy.write_row((3, None))
+        assert cursor.rowcount == 1, cursor.rowcount
+        assert cursor.execute("update shop.orders set price = 9 where id = %s", (3,)).rowcount == 1
+        assert cursor.execute("delete from shop.orders where price > %s", (100,)).rowcount == 0
+        merge = "merge into shop.orders t using (values (2, 4.0), (4, 5.0)) as s(id, price) on t.id = s.id"
+        merge += " when matched then update set price = s.price when not matched then insert (id, price) values (s.id, s.price)"
+        assert cursor.execute(merge).rowcount == 2
+        assert cursor.statusmessage == "MERGE 2", cursor.statusmessage
+    try:
+        connection.execute("insert into shop.orders values (9, 'x', -1)")
+        raise AssertionError("it was not refused")
+    except psycopg.errors.CheckViolation:
+        pass
     connection.execute(sql.SQL("set statement_timeout = {}").format(sql.Literal("60s")))
     assert connection.execute("show statement_timeout").fetchone() == ("60000",)
+
+with psycopg.connect(dsn) as connection:
+    prices = "select id, price from shop.orders order by id"
+    before = [(1, decimal.Decimal("2.00")), (2, decimal.Decimal("4.00")), (3, decimal.Decimal("9.00")), (4, decimal.Decimal("5.00"))]
+    assert connection.execute(prices).fetchall() == before
+    # What a block wrote is seen in it, and gone when it is rolled back.
+    connection.execute("delete from shop.orders where id < 4")
+    assert connection.execute("select count(*) from shop.orders").fetchone() == (1,)
+    with psycopg.connect(dsn) as other:
+        assert other.execute("select count(*) from shop.orders").fetchone() == (4,)
+    connection.rollback()
+    assert connection.execute(prices).fetchall() == before
+    # A part of it, too; and a statement that failed need not spoil the whole.
+    connection.execute("insert into shop.orders (id) values (5)")
+    try:
+        with connection.transaction():
+            connection.execute("update shop.orders set what = 'all'")
+            connection.execute("insert into shop.orders values (9, 'x', -1)")
+        raise AssertionError("it was not refused")
+    except psycopg.errors.CheckViolation:
+        pass
+    with connection.transaction():
+        connection.execute("insert into shop.orders (id) values (6)")
+    connection.commit()
+    assert connection.execute("select count(*), count(*) filter (where what = 'all') from shop.orders").fetchone() == (6, 0)
+    # A block that only reads.
+    connection.rollback()
+    connection.read_only = True
+    try:
+        connection.execute("delete from shop.orders")
+        raise AssertionError("it was not refused")
+    except psycopg.errors.ReadOnlySqlTransaction:
+        pass
 print("ok")

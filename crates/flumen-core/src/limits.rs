@@ -72,6 +72,8 @@ pub const OPTIMIZE_MEMORY_BYTES: usize = 512 << 20;
 pub const MAINTAIN_SMALL_FILES: usize = 32;
 /// How long nobody must have written to a lake table before it is compacted in the background.
 pub const MAINTAIN_QUIET: Duration = Duration::from_secs(60);
+/// How often a server looks after its lake.
+pub const MAINTAIN_EVERY: Duration = Duration::from_secs(10 * 60);
 /// Clients that may be connected to the doors at once, unless told otherwise.
 pub const CONNECTIONS: usize = 100;
 /// How long a client may take to log in.

@@ -53,6 +53,7 @@ mod tables;
 mod time_travel;
 mod write;
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow::array::{Array, RecordBatch};
@@ -106,6 +107,8 @@ pub struct EngineSettings {
     pub read_only: bool,
     /// Whether files outside of the lake may be named.
     pub files_allowed: bool,
+    /// Whether external tables may be made: everybody reads the files that they name.
+    pub external_tables: bool,
     /// What `COPY … TO` can write to, besides.
     pub destinations: Option<Arc<dyn Destinations>>,
     /// Databases whose tables can be read as `connection.schema.table`.
@@ -124,7 +127,9 @@ pub struct Engine {
     state: Mutex<SessionState>,
     writers: Writers,
     read_only: bool,
+    reads_only: AtomicBool,
     files_allowed: bool,
+    external_tables: bool,
     destinations: Option<Arc<dyn Destinations>>,
 }
 
@@ -148,7 +153,9 @@ impl Engine {
             state: Mutex::new(state),
             writers,
             read_only: settings.read_only,
+            reads_only: AtomicBool::new(false),
             files_allowed: settings.files_allowed,
+            external_tables: settings.external_tables,
             destinations: settings.destinations,
         })
     }
@@ -162,6 +169,11 @@ impl Engine {
     /// Whether `text` ends with a semicolon (outside of quotes and comments), or has nothing to run.
     pub fn is_complete(text: &str) -> bool {
         statements::is_complete(text)
+    }
+
+    /// Whether nothing may be written from now on, as long as this is not said otherwise: `SET TRANSACTION READ ONLY`.
+    pub fn set_reads_only(&self, reads_only: bool) {
+        self.reads_only.store(reads_only, Ordering::Relaxed);
     }
 
     /// All tables of the lake, sorted.

@@ -161,7 +161,7 @@ impl Catalog {
     async fn snapshot(&self, seen: &Seen) -> Result<Snapshot, Failure> {
         let needs = Needs { columns: seen.columns && !seen.names_only, functions: seen.functions };
         let mut snapshot = Snapshot::load(&self.engine, needs).await?;
-        snapshot.database = self.session.database.clone();
+        snapshot.database.clone_from(&self.session.database);
         snapshot.accounts = self.shared.login.accounts().await?;
         if snapshot.accounts.iter().all(|account| account.name != self.session.account.name) {
             snapshot.accounts.insert(0, self.session.account.clone());
@@ -310,7 +310,7 @@ fn activity(session: &Arc<Session>, snapshot: &Snapshot) -> tables::Fields {
     let role = snapshot.role_oid(&session.account.name);
     let maybe = |at: Option<chrono::DateTime<chrono::Utc>>| at.map_or(Value::Null, time);
     vec![
-        ("datid", Value::Int(5)),
+        ("datid", Value::Int(snapshot.oid_of_database(&session.database))),
         ("datname", Value::text(&session.database)),
         ("pid", Value::Int(session.pid.into())),
         ("usesysid", role.map_or(Value::Null, Value::Int)),
@@ -335,7 +335,7 @@ fn gss(session: &Arc<Session>) -> tables::Fields {
 
 fn database(snapshot: &Snapshot, sessions: usize) -> tables::Fields {
     vec![
-        ("datid", Value::Int(5)),
+        ("datid", Value::Int(snapshot.oid_of_database(&snapshot.database))),
         ("datname", Value::text(&snapshot.database)),
         ("numbackends", Value::Int(sessions as i64)),
     ]

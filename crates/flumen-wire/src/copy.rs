@@ -82,11 +82,6 @@ impl Copy {
         words.end()?;
         Ok(Self { what, incoming, file, format: options.format()? })
     }
-
-    /// Whether it changes something.
-    pub fn writes(&self) -> bool {
-        self.incoming || self.file.is_some()
-    }
 }
 
 fn syntax(message: impl Into<String>) -> Failure {

@@ -9,6 +9,7 @@ pub(crate) mod code {
     pub const DATA_EXCEPTION: &str = "22000";
     pub const INVALID_TEXT: &str = "22P02";
     pub const INVALID_PARAMETER_VALUE: &str = "22023";
+    pub const CHECK_VIOLATION: &str = "23514";
     pub const ACTIVE_TRANSACTION: &str = "25001";
     pub const READ_ONLY: &str = "25006";
     pub const NO_ACTIVE_TRANSACTION: &str = "25P01";
@@ -17,6 +18,7 @@ pub(crate) mod code {
     pub const INVALID_PASSWORD: &str = "28P01";
     pub const UNDEFINED_CURSOR: &str = "34000";
     pub const UNDEFINED_STATEMENT: &str = "26000";
+    pub const UNDEFINED_SAVEPOINT: &str = "3B001";
     pub const UNDEFINED_DATABASE: &str = "3D000";
     pub const SERIALIZATION_FAILURE: &str = "40001";
     pub const SYNTAX_ERROR: &str = "42601";
@@ -112,9 +114,13 @@ impl From<Error> for Failure {
 fn code_of(error: &Error, message: &str) -> &'static str {
     let says = |words: &str| message.contains(words);
     match error.kind() {
+        ErrorKind::NotFound if says("savepoint") => code::UNDEFINED_SAVEPOINT,
         ErrorKind::NotFound if says("column") => code::UNDEFINED_COLUMN,
         ErrorKind::NotFound | ErrorKind::Invalid if says("no function") => code::UNDEFINED_FUNCTION,
         ErrorKind::NotFound => code::UNDEFINED_TABLE,
+        ErrorKind::Invalid if says("may only read") || says("read-only transaction") => code::READ_ONLY,
+        ErrorKind::Invalid if says("can only be used in a block") => code::NO_ACTIVE_TRANSACTION,
+        ErrorKind::Invalid if says("this block has failed") => code::IN_FAILED_TRANSACTION,
         ErrorKind::Invalid if says("no column") => code::UNDEFINED_COLUMN,
         ErrorKind::Invalid if says("no table") => code::UNDEFINED_TABLE,
         ErrorKind::Invalid if says("is not run here") => code::FEATURE_NOT_SUPPORTED,
@@ -123,6 +129,7 @@ fn code_of(error: &Error, message: &str) -> &'static str {
         ErrorKind::Conflict => code::SERIALIZATION_FAILURE,
         ErrorKind::Unavailable if says("memory") => code::OUT_OF_MEMORY,
         ErrorKind::Unavailable => code::IO_ERROR,
+        ErrorKind::Data if says("breaks the constraint") => code::CHECK_VIOLATION,
         ErrorKind::Data => code::DATA_EXCEPTION,
         ErrorKind::Cancelled => code::QUERY_CANCELED,
         ErrorKind::Internal => code::INTERNAL,

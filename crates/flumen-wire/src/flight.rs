@@ -35,6 +35,7 @@ use base64::engine::DecodePaddingMode;
 use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
 use flumen_core::sql::{Answer, BatchStream, SqlEngine as _};
 use flumen_core::{Error, ErrorKind};
+use flumen_lake::catalog::{Kind, Listed};
 use futures::{Stream, StreamExt as _, TryStreamExt as _};
 use prost::Message as _;
 use tokio::net::TcpListener;
@@ -42,7 +43,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::{DATABASE, Held, Shared, statement};
+use crate::{DATABASE, Held, Shared};
 use sessions::{FlightSession, FlightSessions};
 
 /// Some clients leave the padding out.
@@ -131,6 +132,7 @@ fn status(error: &Error) -> Status {
         None => error.to_string(),
     };
     match error.kind() {
+        ErrorKind::Invalid if error.message().contains("may only read") => Status::permission_denied(message),
         ErrorKind::Invalid | ErrorKind::Data => Status::invalid_argument(message),
         ErrorKind::NotFound => Status::not_found(message),
         ErrorKind::Conflict => Status::aborted(message),
@@ -158,15 +160,6 @@ fn internal(error: impl std::fmt::Display) -> Status {
 
 /// Runs a statement in `session`.
 async fn run(session: &FlightSession, sql: &str) -> Result<Answer, Status> {
-    if session.guard.session.account.read_only {
-        let understood = statement::understand(sql).map_err(|failure| Status::invalid_argument(failure.message))?;
-        if understood.writes {
-            return Err(Status::permission_denied(format!(
-                "user {} may only read",
-                session.guard.session.account.name
-            )));
-        }
-    }
     session.guard.session.begin(sql);
     let answer = session.engine.query(sql).await.map_err(|error| status(&error));
     session.guard.session.rest("idle");
@@ -175,18 +168,12 @@ async fn run(session: &FlightSession, sql: &str) -> Result<Answer, Status> {
 
 /// Runs a statement to its end. Tells how many rows it changed; -1 if it does not say.
 async fn run_to_end(session: &FlightSession, sql: &str) -> Result<i64, Status> {
-    use arrow::array::AsArray as _;
     let mut answer = run(session, sql).await?;
-    let mut changed = -1;
     while let Some(batch) = answer.batches.next().await {
-        let batch = batch.map_err(|error| status(&error))?;
-        let counts =
-            batch.columns().first().and_then(|column| column.as_primitive_opt::<arrow::datatypes::UInt64Type>());
-        if let Some(counts) = counts {
-            changed = changed.max(0) + counts.iter().flatten().sum::<u64>() as i64;
-        }
+        batch.map_err(|error| status(&error))?;
     }
-    Ok(changed)
+    let rows = answer.done.and_then(|done| done.rows);
+    Ok(rows.and_then(|rows| i64::try_from(rows).ok()).unwrap_or(-1))
 }
 
 #[tonic::async_trait]
@@ -354,14 +341,15 @@ impl FlightSqlService for Door {
         let session = self.session(&request).await?;
         let with_columns = query.include_schema;
         let mut builder = query.into_builder();
-        for name in session.engine.lake_tables().await.map_err(|error| status(&error))? {
+        for Listed { name, kind } in session.engine.listed().await.map_err(|error| status(&error))? {
             let known = if with_columns {
                 session.engine.table_info(&name).await.map_err(|error| status(&error))?
             } else {
                 None
             };
             let schema = known.map_or_else(|| arrow::datatypes::Schema::empty().into(), |known| known.schema);
-            builder.append(DATABASE, &name.namespace, &name.table, "TABLE", &schema).map_err(internal)?;
+            let kind = if kind == Kind::View { "VIEW" } else { "TABLE" };
+            builder.append(DATABASE, &name.namespace, &name.table, kind, &schema).map_err(internal)?;
         }
         Ok(one(builder.build().map_err(internal)?))
     }

@@ -23,6 +23,7 @@ mod tls;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use async_trait::async_trait;
 use flumen_core::clock::{Clock, Ids};
 use flumen_core::user::UserStore;
 use flumen_core::{Error, ErrorKind, Result, limits};
@@ -41,11 +42,12 @@ pub use tls::Tls;
 pub const DATABASE: &str = flumen_core::dataset::LAKE;
 
 /// Makes the engine of each session.
+#[async_trait]
 pub trait Engines: Send + Sync {
-    /// An engine for a session with `database`.
+    /// An engine for a session with `database`, which is `lake` or an environment of it.
     ///
     /// Errors: `NotFound` for a database that is not there.
-    fn open(&self, database: &str) -> Result<Engine>;
+    async fn open(&self, database: &str, read_only: bool) -> Result<Engine>;
 }
 
 /// What a server is made of.
@@ -84,16 +86,22 @@ pub(crate) struct Opened {
 
 impl Shared {
     /// Begins a session.
-    pub fn open(
+    pub async fn open(
         &self,
         database: &str,
         account: &Account,
         application: &str,
         address: SocketAddr,
     ) -> Result<Opened, Failure> {
+        let mut opened = self.engines.open(database, account.read_only).await;
+        let mut database = database;
         // Clients that are told nothing ask for a database called as the user, or for Postgres' own.
-        let database = if database == account.name || database == "postgres" { DATABASE } else { database };
-        let engine = self.engines.open(database).map_err(|error| match error.kind() {
+        let is_default = database == account.name || database == "postgres";
+        if is_default && opened.as_ref().is_err_and(|error| error.kind() == ErrorKind::NotFound) {
+            database = DATABASE;
+            opened = self.engines.open(database, account.read_only).await;
+        }
+        let engine = opened.map_err(|error| match error.kind() {
             ErrorKind::NotFound => Failure { fatal: true, code: code::UNDEFINED_DATABASE, ..Failure::from(error) },
             _ => Failure { fatal: true, ..Failure::from(error) },
         })?;

@@ -1,7 +1,7 @@
-//! What a statement is, as far as a session has to know: what is about the session itself, what the catalog answers, what
-//! is for the engine, and whether anything is written.
+//! What a statement is, as far as a session has to know: what is about the session itself, what the catalog answers, and what
+//! is for the engine. What it does to the lake is for the engine to know.
 
-use datafusion::sql::sqlparser::ast::{Query, SetExpr, Statement as Ast};
+use datafusion::sql::sqlparser::ast::{Query, Statement as Ast};
 use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
 use datafusion::sql::sqlparser::parser::Parser;
 
@@ -19,8 +19,6 @@ pub(crate) struct Statement {
     pub text: String,
     /// What it is.
     pub kind: Kind,
-    /// Whether it may change something beyond the session.
-    pub writes: bool,
 }
 
 /// What a statement is.
@@ -31,9 +29,9 @@ pub(crate) enum Kind {
     },
     Commit,
     Rollback,
-    Savepoint(String),
-    Release(String),
-    RollbackTo(String),
+    Savepoint,
+    Release,
+    RollbackTo,
     Set {
         name: String,
         value: Option<String>,
@@ -63,10 +61,10 @@ pub(crate) enum Kind {
     Unlisten,
     /// A query that may be about the catalog.
     Query(Box<Query>),
-    /// Anything else. It answers rows, or says what it did.
+    /// Anything else. It answers rows, or says what it did; `word` is what is said where it does not say so itself.
     Other {
         rows: bool,
-        tag: String,
+        word: String,
     },
 }
 
@@ -76,14 +74,8 @@ pub(crate) enum Kind {
 pub(crate) fn understand(text: &str) -> Result<Statement, Failure> {
     let pieces = scan::pieces(text);
     let words = Words { text, pieces: &pieces, place: 0 };
-    let kind = kind(words.clone())?;
-    let writes = match &kind {
-        Kind::Copy(copy) => copy.writes(),
-        Kind::Query(query) => writes_rows(query) || contains(&words, &["into"]),
-        Kind::Other { .. } => other_writes(words),
-        _ => false,
-    };
-    Ok(Statement { text: text.to_owned(), kind, writes })
+    let kind = kind(words)?;
+    Ok(Statement { text: text.to_owned(), kind })
 }
 
 /// The words of a statement, one after the other.
@@ -151,23 +143,14 @@ fn kind(mut words: Words<'_>) -> Result<Kind, Failure> {
     let first = words.peek_word();
     words.place += 1;
     let second = words.peek_word();
-    let other = |rows: bool, tag: &str| Kind::Other { rows, tag: tag.to_owned() };
+    let other = |rows: bool, word: &str| Kind::Other { rows, word: word.to_owned() };
     Ok(match (first.as_str(), second.as_str()) {
         ("begin", _) | ("start", "transaction") => Kind::Begin { read_only: is_read_only(&words) },
         ("commit" | "end", _) => Kind::Commit,
-        ("rollback", _) if contains(&words, &["to"]) => {
-            while !words.take(&["to"]) {
-                words.place += 1;
-            }
-            words.take(&["savepoint"]);
-            Kind::RollbackTo(words.name()?)
-        }
+        ("rollback", _) if contains(&words, &["to"]) => Kind::RollbackTo,
         ("rollback" | "abort", _) => Kind::Rollback,
-        ("savepoint", _) => Kind::Savepoint(words.name()?),
-        ("release", _) => {
-            words.take(&["savepoint"]);
-            Kind::Release(words.name()?)
-        }
+        ("savepoint", _) => Kind::Savepoint,
+        ("release", _) => Kind::Release,
         ("set", _) => set(words)?,
         ("show", _) => show(words),
         ("reset", "all") => Kind::ResetAll,
@@ -194,22 +177,8 @@ fn kind(mut words: Words<'_>) -> Result<Kind, Failure> {
         ("explain", _) => other(true, "EXPLAIN"),
         ("describe" | "desc", _) => other(true, "DESCRIBE"),
         ("execute", _) => other(true, "SELECT"),
-        ("insert", _) => other(false, "INSERT 0"),
-        ("update" | "delete" | "merge", _) => other(false, &first.to_uppercase()),
-        ("truncate", _) => other(false, "TRUNCATE TABLE"),
-        ("create" | "drop" | "alter", _) => other(false, &object(&first, words)),
         _ => other(false, &first.to_uppercase()),
     })
-}
-
-/// `CREATE TABLE`, out of `create or replace temporary table …`.
-fn object(first: &str, mut words: Words<'_>) -> String {
-    while words.take(&["or", "replace", "temporary", "temp", "external", "unbounded", "global", "local"]) {}
-    let object = match words.peek_word().as_str() {
-        "materialized" => "MATERIALIZED VIEW".to_owned(),
-        object => object.to_uppercase(),
-    };
-    format!("{} {object}", first.to_uppercase())
 }
 
 fn contains(words: &Words<'_>, wanted: &[&str]) -> bool {
@@ -221,38 +190,6 @@ fn contains(words: &Words<'_>, wanted: &[&str]) -> bool {
 
 fn is_read_only(words: &Words<'_>) -> bool {
     contains(words, &["read"]) && contains(words, &["only"])
-}
-
-/// A statement that is no query writes, unless it is known not to.
-fn other_writes(mut words: Words<'_>) -> bool {
-    const WRITING: &[&str] = &[
-        "insert", "update", "delete", "merge", "create", "drop", "alter", "truncate", "copy", "into", "replace",
-        "comment",
-    ];
-    let first = words.peek_word();
-    words.place += 1;
-    match first.as_str() {
-        "explain" | "select" | "with" | "values" | "table" | "(" | "prepare" => contains(&words, WRITING),
-        "describe" | "desc" | "show" | "execute" | "deallocate" | "set" | "reset" => false,
-        _ => true,
-    }
-}
-
-/// Whether a query changes rows on its way.
-fn writes_rows(query: &Query) -> bool {
-    fn body(body: &SetExpr) -> bool {
-        match body {
-            SetExpr::Insert(_) | SetExpr::Update(_) | SetExpr::Delete(_) | SetExpr::Merge(_) => true,
-            SetExpr::Query(query) => writes_rows(query),
-            SetExpr::SetOperation { left, right, .. } => body_of(left) || body_of(right),
-            _ => false,
-        }
-    }
-    fn body_of(expression: &SetExpr) -> bool {
-        body(expression)
-    }
-    let in_with = query.with.iter().flat_map(|with| &with.cte_tables).any(|table| writes_rows(&table.query));
-    in_with || body(&query.body)
 }
 
 /// The query that `sql` is, for Postgres' parser; none if it is not.
@@ -323,12 +260,12 @@ fn show(mut words: Words<'_>) -> Kind {
         "time zone" => "timezone".to_owned(),
         _ => match dotted(&mut words) {
             Ok(name) if words.peek().is_none() => name,
-            _ => return Kind::Other { rows: true, tag: "SHOW".to_owned() },
+            _ => return Kind::Other { rows: true, word: "SHOW".to_owned() },
         },
     };
     match name.as_str() {
         "tables" | "columns" | "functions" | "databases" | "schemas" | "views" | "catalogs" => {
-            Kind::Other { rows: true, tag: "SHOW".to_owned() }
+            Kind::Other { rows: true, word: "SHOW".to_owned() }
         }
         _ => Kind::Show(name),
     }
@@ -386,43 +323,6 @@ fn fetch(mut words: Words<'_>, skip: bool) -> Result<Kind, Failure> {
 mod tests {
     use super::*;
 
-    fn writes(sql: &str) -> bool {
-        understand(sql).expect(sql).writes
-    }
-
-    #[test]
-    fn what_writes_is_known() {
-        for sql in [
-            "insert into t values (1)",
-            "select 1 into t",
-            "with a as (select 1) insert into t select * from a",
-            "explain analyze insert into t values (1)",
-            "create table t (a int)",
-            "create temp view v as select 1",
-            "copy t from stdin",
-            "copy (select 1) to '/tmp/x'",
-            "prepare p as delete from t",
-            "vacuum",
-            "comment on table t is 'x'",
-            "(with a as (delete from t returning 1) select * from a)",
-        ] {
-            assert!(writes(sql), "{sql}");
-        }
-        for sql in [
-            "select 'insert into t'",
-            "with a as (select 1) select * from a",
-            "explain select 1",
-            "copy t to stdout",
-            "show tables",
-            "begin",
-            "set a.b = 1",
-            "declare c cursor for select 1",
-            "values (1)",
-        ] {
-            assert!(!writes(sql), "{sql}");
-        }
-    }
-
     #[test]
     fn statements_about_the_session() {
         let check = |sql: &str, expect: &str| assert_eq!(format!("{:?}", understand(sql).expect(sql).kind), expect);
@@ -439,7 +339,8 @@ mod tests {
             "declare \"c\" no scroll cursor with hold for select 1",
             r#"Declare { name: "c", query: "select 1", hold: true, binary: false }"#,
         );
-        check("create or replace temp table x (a int)", r#"Other { rows: false, tag: "CREATE TABLE" }"#);
+        check("create or replace temp table x (a int)", r#"Other { rows: false, word: "CREATE" }"#);
+        check("rollback work to savepoint a", "RollbackTo");
         assert!(understand("fetch prior from c").is_err());
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! A block reads every table as it was when the block began, and its own writes. It writes to one table: what it does there
 //! waits in a [`Draft`] and is committed as one, or not at all. A second table is refused, since a lake has no commit over
-//! two of them. After an error nothing but ROLLBACK is taken, as in Postgres.
+//! two of them. After an error nothing but ROLLBACK is taken, as in Postgres; ROLLBACK TO a savepoint makes the block what it
+//! was then.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -13,7 +14,7 @@ use flumen_core::{Error, ErrorKind, Result};
 use super::Engine;
 use super::lake_table::Contents;
 use super::time_travel::version_at;
-use super::write::{Draft, Refusal, Write, Writers, new_draft};
+use super::write::{Draft, Mark, Refusal, Write, Writers, new_draft};
 use crate::catalog::{Action, Catalog, State};
 use crate::lake::{Snapshot, Table};
 
@@ -24,9 +25,18 @@ pub(super) struct Block {
     draft: Option<Draft>,
     catalog: Option<Pinned>,
     failed: bool,
+    savepoints: Vec<Savepoint>,
+}
+
+/// A block as it was at one moment, to which it can be rolled back.
+struct Savepoint {
+    name: String,
+    draft: Option<Mark>,
+    catalog: Option<Pinned>,
 }
 
 /// The catalog as a block sees it.
+#[derive(Clone)]
 struct Pinned {
     /// As it was when the block first looked.
     version: u64,
@@ -38,7 +48,8 @@ struct Pinned {
 impl Block {
     /// A block that begins now.
     pub fn new(began: DateTime<Utc>) -> Self {
-        Self { began, pinned: HashMap::new(), draft: None, catalog: None, failed: false }
+        let (pinned, savepoints) = (HashMap::new(), Vec::new());
+        Self { began, pinned, draft: None, catalog: None, failed: false, savepoints }
     }
 
     /// Notes that a statement of the block failed.
@@ -125,6 +136,41 @@ impl Block {
         }
     }
 
+    /// Where the savepoint called `name` is: the latest of that name.
+    ///
+    /// Errors: `NotFound` if there is none.
+    fn savepoint(&self, name: &str) -> Result<usize> {
+        let place = self.savepoints.iter().rposition(|savepoint| savepoint.name == name);
+        place.ok_or_else(|| {
+            let known = self.savepoints.iter().map(|savepoint| savepoint.name.as_str());
+            Error::not_found(format!("savepoint '{name}' does not exist")).did_you_mean(name, known)
+        })
+    }
+
+    /// Makes the block again what it was at the savepoint called `name`, which stays.
+    ///
+    /// Errors: `NotFound` if there is none.
+    async fn return_to(&mut self, name: &str) -> Result<()> {
+        let place = self.savepoint(name)?;
+        self.savepoints.truncate(place + 1);
+        let Savepoint { draft: mark, catalog, .. } = &self.savepoints[place];
+        self.catalog = catalog.clone();
+        if mark.is_some() && self.draft.is_none() {
+            return Err(Error::invalid("a statement was broken off while it wrote, and took what was before it along")
+                .hint("roll the whole block back"));
+        }
+        self.failed = false;
+        match (self.draft.take(), mark.clone()) {
+            (Some(mut draft), Some(mark)) => {
+                let returned = draft.return_to(mark).await;
+                self.draft = Some(draft);
+                returned
+            }
+            (Some(draft), None) => draft.discard().await,
+            (None, _) => Ok(()),
+        }
+    }
+
     /// Keeps what a statement made of `draft`.
     pub fn keep(&mut self, draft: Draft) {
         self.draft = Some(draft);
@@ -198,17 +244,52 @@ impl Engine {
         }
     }
 
+    /// Remembers the block as it is now, under `name`.
+    ///
+    /// Errors: `Invalid` if there is no block.
+    pub(super) async fn set_savepoint(&self, name: &str) -> Result<()> {
+        let mut guard = self.tables.block.lock().await;
+        let block = guard.as_mut().ok_or_else(|| no_block("SAVEPOINT"))?;
+        let draft = block.draft.as_ref().map(Draft::mark);
+        block.savepoints.push(Savepoint { name: name.to_owned(), draft, catalog: block.catalog.clone() });
+        Ok(())
+    }
+
+    /// Forgets the savepoint called `name`, and those after it.
+    ///
+    /// Errors: `Invalid` if there is no block; `NotFound` if there is no such savepoint.
+    pub(super) async fn release_savepoint(&self, name: &str) -> Result<()> {
+        let mut guard = self.tables.block.lock().await;
+        let block = guard.as_mut().ok_or_else(|| no_block("RELEASE SAVEPOINT"))?;
+        let place = block.savepoint(name)?;
+        block.savepoints.truncate(place);
+        Ok(())
+    }
+
+    /// Takes back what the block did since the savepoint called `name`.
+    ///
+    /// Errors: as for [`Engine::release_savepoint`].
+    pub(super) async fn rollback_to_savepoint(&self, name: &str) -> Result<()> {
+        let mut guard = self.tables.block.lock().await;
+        guard.as_mut().ok_or_else(|| no_block("ROLLBACK TO SAVEPOINT"))?.return_to(name).await
+    }
+
     /// Stages `write` in the block that has begun; none if there is no block.
     pub(super) async fn stage_in_block(&self, sql: &str, write: &Write<'_>, table: &Table) -> Result<Option<u64>> {
         let mut guard = self.tables.block.lock().await;
         let Some(block) = guard.as_mut() else { return Ok(None) };
         let mut draft = block.draft(table, &self.writers).await?;
+        // If this is broken off, the draft is gone, and the block cannot be committed.
+        block.failed = true;
         // The statement reads tables, and those are seen as the block sees them.
         drop(guard);
         let staged = write.stage(self, sql, &mut draft).await;
         let mut guard = self.tables.block.lock().await;
         match guard.as_mut() {
-            Some(block) => block.keep(draft),
+            Some(block) => {
+                block.failed = staged.is_err();
+                block.keep(draft);
+            }
             None => draft.discard().await?,
         }
         staged.map(Some)
@@ -222,6 +303,10 @@ impl Engine {
             Some(_) => BlockState::Begun,
         }
     }
+}
+
+fn no_block(command: &str) -> Error {
+    Error::invalid(format!("{command} can only be used in a block")).hint("begin one with: begin")
 }
 
 fn mixed(draft: &Draft) -> Error {

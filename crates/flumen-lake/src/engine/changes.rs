@@ -138,6 +138,7 @@ pub(super) async fn changes(table: &Table, from: u64, to: u64, latest: u64) -> R
         version: Some(to),
         schema: Arc::clone(&schema),
         partition_by: last.partition_by().into_iter().chain(constant.iter().map(|name| (*name).to_owned())).collect(),
+        properties: last.properties(),
         files,
     };
     let whole = LakeTable::new(contents(whole, &[CHANGE_TYPE, COMMIT_VERSION, COMMIT_TIMESTAMP]))?;

@@ -1,5 +1,7 @@
 //! Statements that do something rather than answer: which ones there are, and who does them.
 
+use std::sync::atomic::Ordering;
+
 use chrono::{DateTime, Utc};
 use datafusion::catalog::SchemaProvider;
 use datafusion::sql::parser::Statement;
@@ -34,8 +36,17 @@ impl Engine {
                 self.rollback().await?;
                 return Ok(Some(Answer::done("ROLLBACK", None)));
             }
-            Sql::Rollback { .. } | Sql::Savepoint { .. } | Sql::ReleaseSavepoint { .. } => {
-                return refuse("savepoint", "a block is committed or rolled back as a whole");
+            Sql::Rollback { savepoint: Some(name), .. } => {
+                self.rollback_to_savepoint(&name_of_ident(name)).await?;
+                return Ok(Some(Answer::done("ROLLBACK", None)));
+            }
+            Sql::Savepoint { name } => {
+                self.set_savepoint(&name_of_ident(name)).await?;
+                return Ok(Some(Answer::done("SAVEPOINT", None)));
+            }
+            Sql::ReleaseSavepoint { name } => {
+                self.release_savepoint(&name_of_ident(name)).await?;
+                return Ok(Some(Answer::done("RELEASE", None)));
             }
             Sql::Set(set) => return self.set(set).await,
             Sql::Use(Use::Object(name) | Use::Schema(name)) => {
@@ -130,6 +141,10 @@ impl Engine {
     pub(super) fn check_may_write(&self) -> Result<()> {
         if self.read_only {
             return Err(Error::invalid("this session may only read").hint("ask for a user who may write"));
+        }
+        if self.reads_only.load(Ordering::Relaxed) {
+            return Err(Error::invalid("nothing can be written in a read-only transaction")
+                .hint("set transaction_read_only = off"));
         }
         if self.tables.as_of().is_some() {
             return Err(Error::invalid(format!(

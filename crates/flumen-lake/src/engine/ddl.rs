@@ -241,6 +241,10 @@ impl Engine {
                 "leave partitions and constraints out: files say what they hold",
             );
         }
+        if !self.external_tables {
+            return Err(Error::invalid("external tables cannot be made in this session")
+                .hint("whoever runs the server can make them with 'flumen sql' on the machine itself"));
+        }
         self.check_file_access(location)?;
         let name = self.name_for(&create.name)?;
         let fields = create.columns.iter().map(|column| {

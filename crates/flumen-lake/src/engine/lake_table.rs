@@ -3,6 +3,7 @@
 //! The plan holds nothing but file groups, statistics and partition values, so that any DataFusion engine can run it.
 //! Files whose statistics rule them out are not in it.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 
@@ -50,6 +51,8 @@ pub(super) struct Contents {
     pub schema: SchemaRef,
     /// The columns by which it is partitioned.
     pub partition_by: Vec<String>,
+    /// Its properties.
+    pub properties: BTreeMap<String, String>,
     /// The files with its rows.
     pub files: Vec<DataFile>,
 }
@@ -65,6 +68,7 @@ impl Contents {
             version: Some(snapshot.version()),
             schema: snapshot.schema(),
             partition_by: snapshot.partition_by(),
+            properties: snapshot.properties(),
             files: snapshot.files()?,
         })
     }

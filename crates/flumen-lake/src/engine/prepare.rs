@@ -21,6 +21,7 @@ use super::columns::{self, quoted};
 use super::labels::{self, Labels};
 use super::{Engine, errors, functions, pivot, statements, unviewed};
 use crate::catalog::{Entry, Kind, Listed, Located, State, TableEntry, schema_of};
+use crate::constraints::CONSTRAINT_PREFIX;
 
 /// What a statement takes and gives.
 #[derive(Debug, Clone)]
@@ -46,6 +47,8 @@ pub struct TableInfo {
     pub comment: Option<String>,
     /// The query of a view.
     pub sql: Option<String>,
+    /// Conditions that its rows meet, by their names.
+    pub checks: Vec<(String, String)>,
     /// What else the catalog says of a table: declared keys, owner, tags.
     pub entry: Option<TableEntry>,
 }
@@ -53,7 +56,16 @@ pub struct TableInfo {
 impl Default for TableInfo {
     fn default() -> Self {
         let schema = SchemaRef::new(Schema::empty());
-        Self { kind: Kind::Table, schema, rows: None, bytes: 0, comment: None, sql: None, entry: None }
+        Self {
+            kind: Kind::Table,
+            schema,
+            rows: None,
+            bytes: 0,
+            comment: None,
+            sql: None,
+            checks: Vec::new(),
+            entry: None,
+        }
     }
 }
 
@@ -125,7 +137,12 @@ impl Engine {
                 let rows = files.iter().map(|file| file.stats.as_ref().and_then(|stats| stats.num_records)).sum();
                 let bytes = files.iter().map(|file| file.size).sum();
                 let schema = columns::without_own(&contents.schema);
-                (entry.map(Entry::Table), TableInfo { kind: Kind::Table, schema, rows, bytes, ..TableInfo::default() })
+                let checks = contents.properties.iter().filter_map(|(property, condition)| {
+                    let name = property.strip_prefix(CONSTRAINT_PREFIX)?;
+                    Some((name.to_owned(), condition.clone()))
+                });
+                let checks = checks.collect();
+                (entry.map(Entry::Table), TableInfo { schema, rows, bytes, checks, ..TableInfo::default() })
             }
         };
         if let Some(entry) = entry {
@@ -207,10 +224,9 @@ impl Engine {
         let table = StreamingTable::try_new(schema, vec![Arc::new(once)]).map_err(explained)?;
         let table: Arc<dyn TableProvider> = Arc::new(table);
         self.tables.session.register_table(name.to_owned(), table).map_err(explained)?;
-        let answered = self.query(sql).await;
-        // The plan holds the rows by now.
-        self.tables.session.deregister_table(name).map_err(explained)?;
-        answered
+        // The plan holds the rows when the query is begun.
+        let _named = Named { engine: self, name };
+        self.query(sql).await
     }
 
     /// Adds functions to this session.
@@ -225,6 +241,19 @@ impl Engine {
                 .map_err(|error| Error::internal("a function could not be added").caused_by(error))?;
         }
         Ok(())
+    }
+}
+
+/// A table of the session that is there as long as this, even if what it is for is broken off.
+struct Named<'a> {
+    engine: &'a Engine,
+    name: &'a str,
+}
+
+impl Drop for Named<'_> {
+    fn drop(&mut self) {
+        // One that is gone already is gone.
+        let _ = self.engine.tables.session.deregister_table(self.name);
     }
 }
 

@@ -31,7 +31,7 @@ use flumen_core::load::LoadId;
 use flumen_core::{Error, Result};
 use futures::TryStreamExt;
 
-pub(super) use draft::{Draft, Refusal};
+pub(super) use draft::{Draft, Mark, Refusal};
 use merge::Merge;
 pub(super) use rows::pump;
 use rows::{Place, Written};

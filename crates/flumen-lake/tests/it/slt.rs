@@ -38,6 +38,7 @@ impl Engines {
             files_allowed: false,
             destinations: None,
             databases: None,
+            external_tables: true,
         };
         Engine::new(settings).unwrap()
     }

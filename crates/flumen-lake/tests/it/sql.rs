@@ -39,6 +39,7 @@ fn settings(lake: Option<Lake>, files: MemoryFiles) -> EngineSettings {
         ids,
         read_only: false,
         files_allowed: true,
+        external_tables: true,
         destinations: None,
         databases: None,
     }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use arrow::datatypes::DataType;
 use flumen_core::dataset::TableName;
 use flumen_core::{Result, limits};
+use flumen_lake::catalog::{Kind, TableEntry};
 use flumen_lake::engine::Engine;
 use futures::{StreamExt as _, TryStreamExt as _};
 
@@ -59,7 +60,6 @@ pub(crate) struct Column {
 
 /// What holds for the rows of a table, or is said to.
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[allow(dead_code, reason = "the engine tells of no keys yet; `fill` is where they come in")]
 pub(crate) enum KeyKind {
     Primary,
     Unique,
@@ -76,6 +76,22 @@ pub(crate) struct Key {
 }
 
 impl Relation {
+    /// A table of which nothing but the name is known.
+    fn named(namespace: &str, name: &str) -> Self {
+        Self {
+            oid: 0,
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+            kind: RelationKind::Table,
+            columns: Vec::new(),
+            comment: None,
+            definition: None,
+            keys: Vec::new(),
+            rows: None,
+            bytes: None,
+        }
+    }
+
     /// Its name with its namespace, quoted where that is needed.
     pub fn qualified(&self) -> String {
         format!("{}.{}", quoted(&self.namespace), quoted(&self.name))
@@ -105,12 +121,19 @@ impl Key {
         match &self.kind {
             KeyKind::Primary => format!("PRIMARY KEY ({columns})"),
             KeyKind::Unique => format!("UNIQUE ({columns})"),
-            KeyKind::Check(condition) => format!("CHECK ({condition})"),
+            KeyKind::Check(condition) => format!("CHECK (({condition}))"),
             KeyKind::Foreign { namespace, table, columns: others } => {
                 let others = list(others);
                 format!("FOREIGN KEY ({columns}) REFERENCES {}.{}({others})", quoted(namespace), quoted(table))
             }
         }
+    }
+
+    /// Its index, as SQL has it.
+    pub fn index_definition(&self, relation: &Relation) -> String {
+        let columns: Vec<String> = self.columns.iter().map(|column| quoted(column)).collect();
+        let (name, table) = (quoted(&self.name), relation.qualified());
+        format!("CREATE UNIQUE INDEX {name} ON {table} USING btree ({})", columns.join(", "))
     }
 
     /// Whether it has an index, as Postgres sees it.
@@ -147,6 +170,10 @@ pub(crate) struct Snapshot {
     pub functions: Vec<FunctionInfo>,
     pub accounts: Vec<Account>,
     pub database: String,
+    /// The environments of the lake: each is a database.
+    pub databases: Vec<(i64, String)>,
+    /// What is said about namespaces.
+    comments: HashMap<i64, String>,
     /// Rows of the catalog's tables that come from elsewhere: sessions, settings.
     pub given: HashMap<&'static str, Vec<Vec<(&'static str, super::Value)>>>,
     rows: RefCell<HashMap<(String, String), Arc<Vec<Row>>>>,
@@ -155,30 +182,23 @@ pub(crate) struct Snapshot {
 impl Snapshot {
     /// Asks the engine.
     pub(super) async fn load(engine: &Engine, needs: Needs) -> Result<Self> {
-        let tables = engine.lake_tables().await?;
+        let tables = engine.listed().await?;
+        let state = engine.catalog_state().await?;
         let system = engine.system_tables();
         let session = engine.session_tables();
-        let mut names: BTreeSet<String> = tables.iter().chain(&system).map(|name| name.namespace.clone()).collect();
+        let mut names: BTreeSet<String> = tables.iter().map(|listed| listed.name.namespace.clone()).collect();
+        names.extend(system.iter().map(|name| name.namespace.clone()));
         names.extend(engine.namespaces().await?);
         if !session.is_empty() {
             names.insert(SESSION_NAMESPACE.to_owned());
         }
-        let mut all: Vec<(String, String)> =
-            tables.iter().chain(&system).map(|name| (name.namespace.clone(), name.table.clone())).collect();
-        all.extend(session.into_iter().map(|name| (SESSION_NAMESPACE.to_owned(), name)));
-        let named = |(namespace, name)| Relation {
-            oid: 0,
-            namespace,
-            name,
-            kind: RelationKind::Table,
-            columns: Vec::new(),
-            comment: None,
-            definition: None,
-            keys: Vec::new(),
-            rows: None,
-            bytes: None,
-        };
-        let mut relations: Vec<Relation> = all.into_iter().map(named).collect();
+        let of_lake = tables.into_iter().map(|listed| Relation {
+            kind: if listed.kind == Kind::View { RelationKind::View } else { RelationKind::Table },
+            ..Relation::named(&listed.name.namespace, &listed.name.table)
+        });
+        let mut relations: Vec<Relation> = of_lake.collect();
+        relations.extend(system.iter().map(|name| Relation::named(&name.namespace, &name.table)));
+        relations.extend(session.iter().map(|name| Relation::named(SESSION_NAMESPACE, name)));
         if needs.columns {
             let filled = futures::stream::iter(relations).map(|relation| fill(relation, engine));
             relations = filled.buffered(limits::CATALOG_TABLES_AT_ONCE).try_collect().await?;
@@ -193,6 +213,17 @@ impl Snapshot {
             let oid = if name == "public" { 2200 } else { numbered(&format!("namespace {name}"), &mut taken) };
             namespaces.push((oid, name));
         }
+        let known = |name: &str| namespaces.iter().find(|(_, known)| known == name).map(|(oid, _)| *oid);
+        let mut comments = HashMap::new();
+        let mut databases = vec![(tables::DATABASE_OID, crate::DATABASE.to_owned())];
+        if let Some(state) = state {
+            for (name, namespace) in &state.namespaces {
+                comments.extend(known(name).zip(namespace.about.description.clone()));
+            }
+            for name in state.environments.keys() {
+                databases.push((numbered(&format!("database {name}"), &mut taken), name.clone()));
+            }
+        }
         let functions = if needs.functions { functions(engine) } else { Vec::new() };
         Ok(Self {
             relations,
@@ -200,6 +231,8 @@ impl Snapshot {
             functions,
             accounts: Vec::new(),
             database: String::new(),
+            databases,
+            comments,
             given: HashMap::new(),
             rows: RefCell::default(),
         })
@@ -252,11 +285,17 @@ impl Snapshot {
     }
 
     /// What a namespace is about, if that is said.
-    pub fn namespace_comment(&self, oid: i64) -> Option<&'static str> {
+    pub fn namespace_comment(&self, oid: i64) -> Option<&str> {
         match oid {
             11 => Some("system catalog schema"),
-            _ => None,
+            _ => self.comments.get(&oid).map(String::as_str),
         }
+    }
+
+    /// The number of a database.
+    pub fn oid_of_database(&self, name: &str) -> i64 {
+        let found = self.databases.iter().find(|(_, known)| known == name);
+        found.map_or(tables::DATABASE_OID, |(oid, _)| *oid)
     }
 
     /// Whether a query finds a table by its name alone.
@@ -363,6 +402,13 @@ async fn fill(mut relation: Relation, engine: &Engine) -> Result<Relation> {
         relation.columns = known.schema.fields().iter().map(column).collect();
         relation.rows = known.rows.and_then(|rows| i64::try_from(rows).ok());
         relation.bytes = i64::try_from(known.bytes).ok();
+        relation.comment = known.comment;
+        relation.definition = known.sql;
+        relation.keys = known.entry.as_ref().map(declared).unwrap_or_default();
+        for (name, condition) in known.checks {
+            let columns = named_columns(&condition, &relation.columns);
+            relation.keys.push(Key { name, kind: KeyKind::Check(condition), columns });
+        }
         return Ok(relation);
     }
     let name = match relation.namespace.as_str() {
@@ -374,6 +420,31 @@ async fn fill(mut relation: Relation, engine: &Engine) -> Result<Relation> {
         relation.columns = schema.fields().iter().map(column).collect();
     }
     Ok(relation)
+}
+
+/// The keys that are declared for a table.
+fn declared(entry: &TableEntry) -> Vec<Key> {
+    let key =
+        |key: &flumen_lake::catalog::Key, kind| Key { name: key.name.clone(), kind, columns: key.columns.clone() };
+    let primary = entry.primary_key.iter().map(|primary| key(primary, KeyKind::Primary));
+    let unique = entry.unique.iter().map(|unique| key(unique, KeyKind::Unique));
+    let foreign = entry.foreign_keys.iter().map(|foreign| Key {
+        name: foreign.name.clone(),
+        kind: KeyKind::Foreign {
+            namespace: foreign.table.namespace.clone(),
+            table: foreign.table.table.clone(),
+            columns: foreign.references.clone(),
+        },
+        columns: foreign.columns.clone(),
+    });
+    primary.chain(unique).chain(foreign).collect()
+}
+
+/// The columns that a condition names.
+fn named_columns(condition: &str, columns: &[Column]) -> Vec<String> {
+    let pieces = crate::scan::pieces(condition);
+    let names: BTreeSet<String> = pieces.iter().filter_map(|piece| crate::scan::name(condition, piece)).collect();
+    columns.iter().map(|column| column.name.clone()).filter(|name| names.contains(name)).collect()
 }
 
 fn functions(engine: &Engine) -> Vec<FunctionInfo> {

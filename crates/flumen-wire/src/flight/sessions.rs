@@ -95,7 +95,7 @@ impl FlightSessions {
             self.shared.login.check(name, password).await.map_err(|failure| refused(&failure))?
         };
         let token = self.shared.login.token();
-        self.begin(token.clone(), &account, address)?;
+        self.begin(token.clone(), &account, address).await?;
         Ok(token)
     }
 
@@ -119,18 +119,24 @@ impl FlightSessions {
         if token.is_some() || !loopback || !self.is_open().await? {
             return Err(Status::unauthenticated("log in with a name and a password"));
         }
-        self.begin(key, &Account { name: "anonymous".to_owned(), read_only: false }, address)
+        self.begin(key, &Account { name: "anonymous".to_owned(), read_only: false }, address).await
     }
 
     async fn is_open(&self) -> Result<bool, Status> {
         self.shared.login.is_open().await.map_err(|error| super::status(&error))
     }
 
-    fn begin(&self, key: String, account: &Account, address: Option<SocketAddr>) -> Result<Arc<FlightSession>, Status> {
+    async fn begin(
+        &self,
+        key: String,
+        account: &Account,
+        address: Option<SocketAddr>,
+    ) -> Result<Arc<FlightSession>, Status> {
         let now = self.shared.sessions.now();
         self.sweep(now);
         let address = address.unwrap_or_else(|| SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)));
-        let opened = self.shared.open(DATABASE, account, "Flight SQL", address).map_err(|failure| refused(&failure))?;
+        let opened = self.shared.open(DATABASE, account, "Flight SQL", address).await;
+        let opened = opened.map_err(|failure| refused(&failure))?;
         let Opened { engine, guard } = opened;
         let session = Arc::new(FlightSession {
             engine,

@@ -58,10 +58,6 @@ pub(super) struct Connection {
     /// The settings as they were when the block began, and the names of those that are set for the block only.
     pub saved: Option<(SessionSettings, Vec<String>)>,
     pub transaction: Transaction,
-    /// The savepoints of the block, and whether something was written since each.
-    pub savepoints: Vec<(String, bool)>,
-    /// Whether the engine has a block open, too.
-    pub engine_block: bool,
     pub statements: HashMap<String, Prepared>,
     pub portals: HashMap<String, Portal>,
 }
@@ -85,8 +81,6 @@ impl Connection {
             settings,
             saved: None,
             transaction: Transaction::None,
-            savepoints: Vec::new(),
-            engine_block: false,
             statements: HashMap::new(),
             portals: HashMap::new(),
         }

@@ -81,7 +81,7 @@ async fn session(
             return Err((wire, failure));
         }
     }
-    let opened = match shared.open(&startup.database, &account, &startup.application(), address) {
+    let opened = match shared.open(&startup.database, &account, &startup.application(), address).await {
         Ok(opened) => opened,
         Err(failure) => return Err((wire, failure)),
     };

@@ -1,8 +1,6 @@
 //! What a statement comes to.
 
-use arrow::array::AsArray as _;
-use arrow::datatypes::UInt64Type;
-use flumen_core::sql::{Answer, SqlEngine as _};
+use flumen_core::sql::{Answer, Done, SqlEngine as _};
 use futures::StreamExt as _;
 use postgres_types::Type;
 
@@ -39,7 +37,7 @@ impl Tag {
     /// With the number of rows, where that is told.
     pub fn with_rows(&self, rows: u64) -> String {
         match self.0.as_str() {
-            "SELECT" | "FETCH" | "COPY" | "INSERT 0" | "UPDATE" | "DELETE" | "MERGE" | "MOVE" => {
+            "SELECT" | "FETCH" => {
                 format!("{} {rows}", self.0)
             }
             other => other.to_owned(),
@@ -51,41 +49,20 @@ impl Connection {
     /// Begins to run `statement`.
     pub(super) async fn start(&mut self, statement: &Statement, running: &mut Running) -> Result<Started, Failure> {
         self.check(statement)?;
-        if let Some((_, written)) = self.savepoints.last_mut().filter(|_| statement.writes) {
-            *written = true;
-        }
+        self.tell_whether_reads_only();
         let done = |tag: &str| Ok(Started::Done(tag.to_owned()));
         match &statement.kind {
             Kind::Begin { read_only } => self.begin_block(*read_only).await,
             Kind::Commit => self.end_block(true, running).await,
             Kind::Rollback => self.end_block(false, running).await,
-            Kind::Savepoint(name) => {
-                if self.transaction == Transaction::None {
-                    return Err(Failure::new(
-                        code::NO_ACTIVE_TRANSACTION,
-                        "SAVEPOINT can only be used in transaction blocks",
-                    ));
+            // A block that only the door knows to have failed has savepoints, too.
+            Kind::Savepoint | Kind::Release => self.run_by_engine(&statement.text, running, "").await,
+            Kind::RollbackTo => {
+                let started = self.run_by_engine(&statement.text, running, "").await?;
+                if self.transaction == Transaction::Failed {
+                    self.transaction = Transaction::Open;
                 }
-                self.savepoints.push((name.clone(), false));
-                done("SAVEPOINT")
-            }
-            Kind::Release(name) => {
-                let place = self.savepoint(name)?;
-                self.release(place);
-                done("RELEASE")
-            }
-            Kind::RollbackTo(name) => {
-                let place = self.savepoint(name)?;
-                if self.savepoints[place..].iter().any(|(_, written)| *written) {
-                    return Err(Failure::new(
-                        code::FEATURE_NOT_SUPPORTED,
-                        format!("what was written since savepoint \"{name}\" cannot be taken back by itself"),
-                    )
-                    .hint("roll the whole transaction back"));
-                }
-                self.savepoints.truncate(place + 1);
-                self.transaction = Transaction::Open;
-                done("ROLLBACK")
+                Ok(started)
             }
             Kind::SetTransaction { read_only } => {
                 self.set("transaction_read_only", Some(if *read_only { "on" } else { "off" }), true)?;
@@ -139,49 +116,43 @@ impl Connection {
                     let answered = running.run(self.catalog.query(query)).await??;
                     return Ok(Started::Rows { rows: answered, tag });
                 }
-                let answer = self.ask(&statement.text, running).await?;
-                let mut rows = Rows::new(answer);
-                names::rename(query, &mut rows.columns);
-                Ok(Started::Rows { rows, tag })
-            }
-            Kind::Other { rows: true, tag } => {
-                let answer = self.ask(&statement.text, running).await?;
-                if answer.schema.fields().is_empty() {
-                    let rows = drain(answer, running, &statement.text).await?;
-                    return Ok(Started::Done(Tag(tag.clone()).with_rows(rows.unwrap_or_default())));
+                let mut started = self.run_by_engine(&statement.text, running, "SELECT").await?;
+                if let Started::Rows { rows, .. } = &mut started {
+                    names::rename(query, &mut rows.columns);
                 }
-                Ok(Started::Rows { rows: Rows::new(answer), tag: Tag(tag.clone()) })
+                Ok(started)
             }
-            Kind::Other { rows: false, tag } => {
-                let rows = self.drained(&statement.text, running).await?;
-                Ok(Started::Done(Tag(tag.clone()).with_rows(rows.unwrap_or_default())))
-            }
+            Kind::Other { word, .. } => self.run_by_engine(&statement.text, running, word).await,
         }
+    }
+
+    /// What the engine does with `sql`. `word` is what is said of rows.
+    async fn run_by_engine(&self, sql: &str, running: &mut Running, word: &str) -> Result<Started, Failure> {
+        let answer = self.ask(sql, running).await?;
+        if answer.done.is_none() && !answer.schema.fields().is_empty() {
+            return Ok(Started::Rows { rows: Rows::new(answer), tag: Tag(word.to_owned()) });
+        }
+        let done = drain(answer, running, sql).await?;
+        Ok(Started::Done(done.map_or_else(|| word.to_owned(), |done| tag_of(&done))))
     }
 
     /// Whether the statement may run now.
     pub(super) fn check(&self, statement: &Statement) -> Result<(), Failure> {
-        let ends = matches!(statement.kind, Kind::Commit | Kind::Rollback | Kind::RollbackTo(_));
+        let ends = matches!(statement.kind, Kind::Commit | Kind::Rollback | Kind::RollbackTo);
         if self.transaction == Transaction::Failed && !ends {
             return Err(Failure::new(
                 code::IN_FAILED_TRANSACTION,
                 "current transaction is aborted, commands ignored until end of transaction block",
             ));
         }
-        if !statement.writes {
-            return Ok(());
-        }
-        let what = statement.text.split_whitespace().next().unwrap_or_default().to_uppercase();
-        if self.session.account.read_only {
-            let name = &self.session.account.name;
-            return Err(Failure::new(code::READ_ONLY, format!("user {name} may only read; {what} writes")));
-        }
-        let on = |name: &str| self.settings().get(name).as_deref() == Some("on");
-        if on("transaction_read_only") || (self.transaction == Transaction::None && on("default_transaction_read_only"))
-        {
-            return Err(Failure::new(code::READ_ONLY, format!("cannot execute {what} in a read-only transaction")));
-        }
         Ok(())
+    }
+
+    /// Tells the engine whether it may write now.
+    fn tell_whether_reads_only(&self) {
+        let on = |name: &str| self.settings().get(name).as_deref() == Some("on");
+        let outside = self.transaction == Transaction::None;
+        self.engine.set_reads_only(on("transaction_read_only") || (outside && on("default_transaction_read_only")));
     }
 
     /// Asks the engine.
@@ -189,8 +160,8 @@ impl Connection {
         running.run(self.engine.query(sql)).await?.map_err(|error| Failure::about(&error, sql))
     }
 
-    /// Runs a statement of the engine to its end. Tells how many rows it changed, if it says so.
-    async fn drained(&self, sql: &str, running: &mut Running) -> Result<Option<u64>, Failure> {
+    /// Runs a statement of the engine to its end.
+    async fn drained(&self, sql: &str, running: &mut Running) -> Result<Option<Done>, Failure> {
         let answer = self.ask(sql, running).await?;
         drain(answer, running, sql).await
     }
@@ -200,18 +171,12 @@ impl Connection {
             self.wire.out.notice("WARNING", code::ACTIVE_TRANSACTION, "there is already a transaction in progress");
             return Ok(Started::Done("BEGIN".to_owned()));
         }
-        // An engine that has no transactions still reads; a block of it cannot write.
-        let reads_only = match self.engine.query("BEGIN").await {
-            Ok(_) => false,
-            Err(error) if error.message().contains("is not run here") => true,
-            Err(error) => return Err(error.into()),
-        };
-        self.engine_block = !reads_only;
+        self.engine.query("BEGIN").await?;
         self.transaction = Transaction::Open;
         let settings = self.settings().clone();
         self.saved = Some((settings, Vec::new()));
         let default = self.settings().get("default_transaction_read_only");
-        if read_only || reads_only || default.as_deref() == Some("on") {
+        if read_only || default.as_deref() == Some("on") {
             self.set("transaction_read_only", Some("on"), true)?;
         }
         Ok(Started::Done("BEGIN".to_owned()))
@@ -225,7 +190,6 @@ impl Connection {
         running.check()?;
         let commit = commit && self.transaction == Transaction::Open;
         self.transaction = Transaction::None;
-        self.savepoints.clear();
         self.portals.retain(|_, portal| portal.hold && commit);
         if let Some((saved, local)) = self.saved.take() {
             let mut settings = self.settings();
@@ -239,25 +203,9 @@ impl Connection {
             }
         }
         // A commit that has begun is not broken off: one would not know what came of it.
-        if self.engine_block {
-            let ended = self.engine.query(if commit { "COMMIT" } else { "ROLLBACK" }).await;
-            ended.map_err(|error| Failure::about(&error, ""))?;
-        }
-        Ok(Started::Done(if commit { "COMMIT" } else { "ROLLBACK" }.to_owned()))
-    }
-
-    /// Where the savepoint called `name` is.
-    fn savepoint(&self, name: &str) -> Result<usize, Failure> {
-        let place = self.savepoints.iter().rposition(|(known, _)| known == name);
-        place.ok_or_else(|| Failure::new("3B001", format!("savepoint \"{name}\" does not exist")))
-    }
-
-    /// Forgets a savepoint and those after it; what was written since then was written since the one before, too.
-    fn release(&mut self, place: usize) {
-        let written = self.savepoints.drain(place..).any(|(_, written)| written);
-        if let Some((_, before)) = self.savepoints.last_mut() {
-            *before |= written;
-        }
+        let ended = self.engine.query(if commit { "COMMIT" } else { "ROLLBACK" }).await;
+        let done = ended.map_err(|error| Failure::about(&error, ""))?.done;
+        Ok(Started::Done(done.map_or_else(|| "ROLLBACK".to_owned(), |done| tag_of(&done))))
     }
 
     fn set(&mut self, name: &str, value: Option<&str>, local: bool) -> Result<(), Failure> {
@@ -329,14 +277,20 @@ impl Connection {
     }
 }
 
-/// Waits for the end of an answer. Tells the number of rows that it counts, if it counts some.
-async fn drain(mut answer: Answer, running: &mut Running, sql: &str) -> Result<Option<u64>, Failure> {
-    let mut rows = None;
+/// Waits for the end of an answer. Tells what was done, if something was.
+async fn drain(mut answer: Answer, running: &mut Running, sql: &str) -> Result<Option<Done>, Failure> {
     while let Some(batch) = running.run(answer.batches.next()).await? {
-        let batch = batch.map_err(|error| Failure::about(&error, sql))?;
-        if let Some(counts) = batch.columns().first().and_then(|column| column.as_primitive_opt::<UInt64Type>()) {
-            *rows.get_or_insert(0) += counts.iter().flatten().sum::<u64>();
-        }
+        batch.map_err(|error| Failure::about(&error, sql))?;
     }
-    Ok(rows)
+    Ok(answer.done)
+}
+
+/// What Postgres says when this is done.
+fn tag_of(done: &Done) -> String {
+    match (done.command, done.rows) {
+        ("INSERT", rows) => format!("INSERT 0 {}", rows.unwrap_or_default()),
+        ("CREATE TABLE AS", rows) => format!("SELECT {}", rows.unwrap_or_default()),
+        (command, Some(rows)) => format!("{command} {rows}"),
+        (command, None) => command.to_owned(),
+    }
 }

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use async_trait::async_trait;
 use flumen_connect::postgres::database::ProjectDatabases;
 use flumen_core::clock::{Clock, Ids};
 use flumen_core::database::Databases;
@@ -11,6 +12,7 @@ use flumen_core::{Error, Result, limits};
 use flumen_lake::catalog::Catalog;
 use flumen_lake::engine::memory::Shared;
 use flumen_lake::engine::{Engine, EngineSettings};
+use flumen_lake::ops::maintain::maintain;
 use flumen_wire::{DATABASE, Engines, Server, ServerSettings, Tls};
 use serde_json::json;
 
@@ -56,6 +58,9 @@ pub struct ServeCommand {
     /// Cores that one query uses [default: all]
     #[arg(long, value_name = "N")]
     threads: Option<std::num::NonZeroUsize>,
+    /// Leave the lake as it is: no retention of rows, no compaction in the background
+    #[arg(long)]
+    no_maintenance: bool,
     /// Write the addresses to this file as soon as they can be reached; removed at the end
     #[arg(long, value_name = "FILE")]
     ready_file: Option<PathBuf>,
@@ -73,9 +78,10 @@ impl ServeCommand {
             (Some(certificate), Some(key)) => Some(Tls::load(certificate, key)?),
             _ => None,
         };
+        let catalog = destination::catalog(context)?;
         let memory = self.memory.unwrap_or_else(sql::default_memory);
         let engines = DoorEngines {
-            catalog: destination::catalog(context)?,
+            catalog: catalog.clone(),
             environment: context.environment.clone(),
             clock: Arc::clone(&context.clock),
             ids: Arc::clone(&context.ids),
@@ -107,11 +113,38 @@ impl ServeCommand {
         if server.is_open_to_all() {
             context.output.note("there are no users: nobody has to log in, and only this computer is listened to");
         }
-        server.serve(context.cancel.clone()).await;
+        let maintained = async {
+            if self.no_maintenance {
+                std::future::pending::<()>().await;
+            }
+            keep_up(context, &catalog).await;
+        };
+        tokio::select! {
+            () = server.serve(context.cancel.clone()) => {}
+            () = maintained => {}
+        }
         if let Some(path) = &self.ready_file {
             std::fs::remove_file(path).map_err(|error| Error::io(path.display(), error))?;
         }
         Ok(())
+    }
+}
+
+/// Looks after the lake now and then, for ever.
+async fn keep_up(context: &Context, catalog: &Catalog) {
+    let mut rounds = tokio::time::interval(limits::MAINTAIN_EVERY);
+    rounds.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        rounds.tick().await;
+        // What goes wrong now may go well next time, and clients are served all the same.
+        match maintain(catalog, limits::MAINTAIN_BYTES).await {
+            Ok(done) => {
+                for (table, problem) in done.iter().filter_map(|one| Some((&one.table, one.problem.as_ref()?))) {
+                    context.output.warning(format_args!("maintenance of {table}: {problem}"));
+                }
+            }
+            Err(error) => context.output.warning(format_args!("maintenance: {error}")),
+        }
     }
 }
 
@@ -159,23 +192,26 @@ struct DoorEngines {
     threads: Option<usize>,
 }
 
+#[async_trait]
 impl Engines for DoorEngines {
-    fn open(&self, database: &str) -> Result<Engine> {
-        if database != DATABASE {
-            return Err(Error::not_found(format!("database \"{database}\" does not exist"))
-                .hint(format!("the database is called {DATABASE}")));
+    async fn open(&self, database: &str, read_only: bool) -> Result<Engine> {
+        let environment = if database == DATABASE { self.environment.as_str() } else { database };
+        if self.catalog.read().await?.environment(environment).is_err() {
+            return Err(Error::not_found(format!("database \"{environment}\" does not exist"))
+                .hint(format!("it is {DATABASE}, or an environment: 'flumen env list' shows those there are")));
         }
         let settings = EngineSettings {
             catalog: Some(self.catalog.clone()),
-            environment: self.environment.clone(),
+            environment: environment.to_owned(),
             files: Arc::clone(&self.files) as _,
             memory_bytes: flumen_lake::engine::DEFAULT_MEMORY_BYTES,
             threads: self.threads,
             clock: Arc::clone(&self.clock),
             ids: Arc::clone(&self.ids),
-            read_only: false,
+            read_only,
             // What files a session may read is for the reader to say.
             files_allowed: true,
+            external_tables: false,
             destinations: None,
             databases: Some(Arc::clone(&self.databases)),
         };

@@ -306,6 +306,7 @@ pub fn engine(context: &Context, memory: Option<usize>, threads: Option<usize>) 
         ids: Arc::clone(&context.ids),
         read_only: false,
         files_allowed: true,
+        external_tables: true,
         destinations: Some(Arc::new(destination::Anywhere::new(context)?)),
         databases: context
             .maybe_project()?

@@ -48,6 +48,19 @@ pub(in crate::engine) struct Draft {
     settled: bool,
 }
 
+/// A draft as it was at one moment.
+#[derive(Clone)]
+pub(in crate::engine) struct Mark {
+    schema: SchemaRef,
+    partition_by: Vec<String>,
+    properties: BTreeMap<String, String>,
+    redefined: bool,
+    removed: BTreeMap<String, DataFile>,
+    added: Vec<NewFile>,
+    changes: Vec<NewFile>,
+    operation: &'static str,
+}
+
 /// Why a draft was not committed.
 pub(in crate::engine) enum Refusal {
     /// The table has changed since the draft began: what was decided must be decided anew.
@@ -135,6 +148,7 @@ impl Draft {
             version: self.base.as_ref().map(Snapshot::version),
             schema: Arc::clone(&self.schema),
             partition_by: self.partition_by.clone(),
+            properties: self.properties.clone(),
             files: self.files()?,
         })
     }
@@ -193,6 +207,32 @@ impl Draft {
     /// Adds files of the change feed.
     pub fn add_changes(&mut self, files: Vec<NewFile>) {
         self.changes.extend(files);
+    }
+
+    /// How it is now.
+    pub fn mark(&self) -> Mark {
+        Mark {
+            schema: Arc::clone(&self.schema),
+            partition_by: self.partition_by.clone(),
+            properties: self.properties.clone(),
+            redefined: self.redefined,
+            removed: self.removed.clone(),
+            added: self.added.clone(),
+            changes: self.changes.clone(),
+            operation: self.operation,
+        }
+    }
+
+    /// Makes it again what it was at `mark`, and removes the files that were written since. What was looked at since then
+    /// was looked at all the same.
+    pub async fn return_to(&mut self, mark: Mark) -> Result<()> {
+        let kept: Vec<&str> = mark.added.iter().chain(&mark.changes).map(|file| file.path.as_str()).collect();
+        let gone: Vec<Path> = self.written().into_iter().filter(|path| !kept.contains(&path.as_ref())).collect();
+        let Mark { schema, partition_by, properties, redefined, removed, added, changes, operation } = mark;
+        (self.schema, self.partition_by, self.properties) = (schema, partition_by, properties);
+        (self.redefined, self.removed, self.operation) = (redefined, removed, operation);
+        (self.added, self.changes) = (added, changes);
+        delete_files(&self.table, gone).await
     }
 
     /// The constraints that rows must meet.

@@ -246,6 +246,48 @@ async fn blocks_are_committed_as_one_or_not_at_all() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_block_returns_to_a_savepoint() {
+    let (_folder, lake) = lake_in_folder();
+    let writer = engine(Some(lake.clone()), MemoryFiles::default());
+    let other = engine(Some(lake), MemoryFiles::default());
+    done(&writer, "create table raw.t as select 1 as id, 'one' as name").await;
+    let error = done(&writer, "savepoint a").await;
+    assert!(error.starts_with("invalid: SAVEPOINT can only be used in a block"), "{error}");
+    done(&writer, "begin").await;
+    done(&writer, "insert into raw.t values (2, 'two')").await;
+    does(&writer, "savepoint a", "SAVEPOINT").await;
+    done(&writer, "update raw.t set name = upper(name)").await;
+    done(&writer, "savepoint b").await;
+    done(&writer, "delete from raw.t").await;
+    check(&writer, ALL, "").await;
+    // A statement that failed is taken back with the others.
+    let error = done(&writer, "insert into raw.t values (3)").await;
+    assert!(error.starts_with("invalid: "), "{error}");
+    does(&writer, "rollback to savepoint b", "ROLLBACK").await;
+    check(&writer, ALL, "1|ONE\n2|TWO").await;
+    does(&writer, "rollback to a", "ROLLBACK").await;
+    check(&writer, ALL, "1|one\n2|two").await;
+    does(&writer, "release savepoint a", "RELEASE").await;
+    does(&writer, "commit", "COMMIT").await;
+    check(&other, ALL, "1|one\n2|two").await;
+
+    done(&writer, "begin").await;
+    done(&writer, "savepoint nothing").await;
+    done(&writer, "delete from raw.t").await;
+    done(&writer, "rollback to nothing").await;
+    done(&writer, "create view raw.v as select 1 as one").await;
+    done(&writer, "rollback to nothing").await;
+    done(&writer, "commit").await;
+    check(&other, ALL, "1|one\n2|two").await;
+    let error = text(&other, "select * from raw.v").await;
+    assert!(error.starts_with("not_found: "), "{error}");
+
+    done(&writer, "begin").await;
+    let error = done(&writer, "release b").await;
+    assert!(error.starts_with("not_found: savepoint 'b' does not exist"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn tables_are_seen_as_they_were() {
     let (_folder, engine) = with_table().await;
     done(&engine, "delete from raw.t where id = 1").await;

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use postgres_types::Type;
 
 use super::{Context, Spec, Value, int, ours, ours_null, text};
-use crate::catalog::listing::{Key, KeyKind};
 use crate::catalog::types;
 use crate::catalog::value::Reg;
 use crate::failure::{Failure, code};
@@ -93,7 +92,7 @@ pub(super) const FUNCTIONS: &[Spec] = &[
         Ok(Value::text(match usize::try_from(column - 1).ok().and_then(|place| key.columns.get(place)) {
             Some(column) => crate::catalog::listing::quoted(column),
             None if column > 0 => String::new(),
-            None => index_definition(relation, key),
+            None => key.index_definition(relation),
         }))
     }),
     ours("pg_get_viewdef", Type::TEXT, |a, c| {
@@ -182,12 +181,6 @@ pub(super) const FUNCTIONS: &[Spec] = &[
 
 fn time(at: chrono::DateTime<chrono::Utc>) -> Value {
     Value::Time(at.timestamp_micros())
-}
-
-fn index_definition(relation: &crate::catalog::listing::Relation, key: &Key) -> String {
-    let columns: Vec<String> = key.columns.iter().map(|column| crate::catalog::listing::quoted(column)).collect();
-    let unique = if matches!(key.kind, KeyKind::Primary | KeyKind::Unique) { "UNIQUE " } else { "" };
-    format!("CREATE {unique}INDEX {} ON {} USING btree ({})", key.name, relation.qualified(), columns.join(", "))
 }
 
 fn size(arguments: &[Value], context: &Context) -> Result<Value, Failure> {

@@ -9,8 +9,9 @@ use crate::catalog::types::{self, TYPES};
 use crate::catalog::value::Reg;
 use crate::pg::types as wire;
 
-/// The number of the one database.
-const DATABASE_OID: i64 = 5;
+/// The numbers of the tables of relations and of namespaces.
+const RELATIONS_OID: i64 = 1259;
+const NAMESPACES_OID: i64 = 2615;
 /// The number of the tablespace that all is in.
 const TABLESPACE_OID: i64 = 1663;
 /// The language of functions that are built in.
@@ -60,7 +61,13 @@ pub(super) fn rows(name: &str, snapshot: &Snapshot) -> Vec<Fields> {
         "pg_index" => {
             snapshot.keys().filter(|(_, key)| key.is_index()).map(|(relation, key)| index(relation, key)).collect()
         }
-        "pg_description" => relations().flat_map(descriptions).collect(),
+        "pg_description" => {
+            let namespaces = snapshot.namespaces.iter().filter_map(|(oid, _)| {
+                let comment = snapshot.namespace_comment(*oid)?;
+                Some(description(*oid, NAMESPACES_OID, 0, comment))
+            });
+            relations().flat_map(descriptions).chain(namespaces).collect()
+        }
         "pg_type" => TYPES.iter().map(type_row).collect(),
         "pg_proc" => snapshot
             .functions
@@ -91,7 +98,7 @@ pub(super) fn rows(name: &str, snapshot: &Snapshot) -> Vec<Fields> {
                 ]
             })
             .collect(),
-        "pg_database" => vec![database(snapshot)],
+        "pg_database" => snapshot.databases.iter().map(database).collect(),
         "pg_roles" | "pg_authid" => roles(snapshot),
         "pg_user" | "pg_shadow" => snapshot
             .accounts
@@ -141,7 +148,7 @@ pub(super) fn rows(name: &str, snapshot: &Snapshot) -> Vec<Fields> {
                     ("schemaname", text(&relation.namespace)),
                     ("tablename", text(&relation.name)),
                     ("indexname", text(&key.name)),
-                    ("indexdef", text(key.definition())),
+                    ("indexdef", text(key.index_definition(relation))),
                 ]
             })
             .collect(),
@@ -440,15 +447,17 @@ fn index(relation: &Relation, key: &Key) -> Fields {
     ]
 }
 
+fn description(oid: i64, class: i64, column: i64, comment: &str) -> Fields {
+    vec![
+        ("objoid", Value::Int(oid)),
+        ("classoid", Value::Int(class)),
+        ("objsubid", Value::Int(column)),
+        ("description", text(comment)),
+    ]
+}
+
 fn descriptions(relation: &Relation) -> Vec<Fields> {
-    let of = |number: i64, comment: &String| {
-        vec![
-            ("objoid", Value::Int(relation.oid)),
-            ("classoid", Value::Int(1259)),
-            ("objsubid", Value::Int(number)),
-            ("description", text(comment)),
-        ]
-    };
+    let of = |number: i64, comment: &String| description(relation.oid, RELATIONS_OID, number, comment);
     let table = relation.comment.iter().map(|comment| of(0, comment));
     let columns = relation.columns.iter().zip(1..);
     let columns = columns.filter_map(|(column, number)| column.comment.as_ref().map(|comment| of(number, comment)));
@@ -501,10 +510,10 @@ fn type_row(row: &types::TypeRow) -> Fields {
     fields
 }
 
-fn database(snapshot: &Snapshot) -> Fields {
+fn database((oid, name): &(i64, String)) -> Fields {
     vec![
-        ("oid", Value::Int(DATABASE_OID)),
-        ("datname", text(&snapshot.database)),
+        ("oid", Value::Int(*oid)),
+        ("datname", text(name)),
         ("datdba", Value::Int(OWNER)),
         ("encoding", Value::Int(6)),
         ("datlocprovider", text("c")),
