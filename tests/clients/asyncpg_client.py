@@ -21,7 +21,7 @@ async def main():
     out = io.BytesIO()
     await connection.copy_from_query("select id, name from raw.people order by id", output=out, format="csv")
     assert out.getvalue() == b"1,ann\n2,bob\n3,\n", out.getvalue()
-    await connection.execute("create table t as select cast(null as bigint) as a, cast(null as varchar) as b limit 0")
+    await connection.execute("create temporary table t as select cast(null as bigint) as a, cast(null as varchar) as b limit 0")
     await connection.copy_records_to_table("t", records=[(1, "one"), (2, None)], columns=["a", "b"])
     assert [tuple(row) for row in await connection.fetch("select a, b from t order by a")] == [(1, "one"), (2, None)]
     try:

@@ -51,7 +51,7 @@ with psycopg.connect(dsn) as connection:
     assert connection.execute("select 1").fetchone() == (1,)
 
 with psycopg.connect(dsn, autocommit=True) as connection:
-    connection.execute("create table t as select cast(null as bigint) as a, cast(null as varchar) as b, cast(null as date) as c limit 0")
+    connection.execute("create temporary table t as select cast(null as bigint) as a, cast(null as varchar) as b, cast(null as date) as c limit 0")
     with connection.cursor().copy("copy t (a, b, c) from stdin") as copy:
         for row in [(1, "one\ttab", datetime.date(2019, 1, 1)), (2, None, None)]:
             copy.write_row(row)

@@ -36,6 +36,7 @@ const SETTINGS: &[Setting] = &[
     Setting("client_min_messages", "notice", "Which messages are sent", Free),
     Setting("datestyle", "ISO, MDY", "How dates are written", OneOf(&["iso", "iso, mdy", "iso, dmy", "iso, ymd"])),
     Setting("default_table_access_method", "delta", "How tables are kept", Fixed),
+    Setting("default_tablespace", "", "There is only one", Free),
     Setting("default_transaction_deferrable", "off", "Has no effect", OneOf(ON_OFF)),
     Setting("default_transaction_isolation", "repeatable read", "What a transaction sees", Free),
     Setting("default_transaction_read_only", "off", "Whether transactions only read", OneOf(ON_OFF)),

@@ -458,6 +458,17 @@ impl Compiler<'_> {
         arguments.iter().map(argument).collect()
     }
 
+    /// A row of `table` as a JSON object.
+    fn row_as_json(&self, table: &Ident, columns: &[String], scope: &Scope<'_>) -> Result<Ex, Failure> {
+        let mut members = Vec::new();
+        for column in columns {
+            let name = Expr::Value(Literal::SingleQuotedString(column.clone()).into());
+            let value = Expr::CompoundIdentifier(vec![table.clone(), Ident::with_quote('"', column)]);
+            members.extend([self.expression(&name, scope)?, self.expression(&value, scope)?]);
+        }
+        called("json_build_object", members)
+    }
+
     fn function(&self, function: &AstFunction, scope: &Scope<'_>) -> Result<Ex, Failure> {
         let name = parts(&function.name).pop().unwrap_or_default();
         let (list, distinct, clauses) = match &function.args {
@@ -477,6 +488,12 @@ impl Compiler<'_> {
                 (list.args.as_slice(), distinct, list.clauses.as_slice())
             }
         };
+        if let ("row_to_json", [FunctionArg::Unnamed(FunctionArgExpr::Expr(Expr::Identifier(table)))]) =
+            (name.as_str(), list)
+            && let Some(columns) = scope.columns_of(&folded(table))
+        {
+            return self.row_as_json(table, &columns, scope);
+        }
         // The functions that stop sessions are the ones that clients call with parameters.
         let takes = if name.ends_with("_backend") { Type::INT4 } else { Type::UNKNOWN };
         let whole = matches!(list, [FunctionArg::Unnamed(FunctionArgExpr::Wildcard)]);

@@ -138,9 +138,10 @@ pub(super) fn row_of(call: &Ex) -> Option<&'static [(&'static str, Type)]> {
 
 /// The field called `name` of a row of `kind`.
 pub(super) fn field_of(_kind: &Type, name: &str) -> Option<(usize, Type)> {
-    // The one row that is a column in practice: what `_pg_expandarray` gives.
-    let fields = sets::fields("_pg_expandarray")?;
-    fields.iter().position(|(known, _)| *known == name).map(|place| (place, fields[place].1.clone()))
+    // The rows that are columns in practice are what these give; no two of them share a field.
+    ["_pg_expandarray", "aclexplode", "pg_options_to_table"].into_iter().filter_map(sets::fields).find_map(|fields| {
+        fields.iter().position(|(known, _)| *known == name).map(|place| (place, fields[place].1.clone()))
+    })
 }
 
 /// The names of all functions that are ours, for `pg_proc`.

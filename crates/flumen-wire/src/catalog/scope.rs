@@ -63,6 +63,20 @@ impl<'a> Scope<'a> {
         None
     }
 
+    /// The names of the columns of a table.
+    pub fn columns_of(&self, name: &str) -> Option<Vec<String>> {
+        let mut place = Some(self);
+        while let Some(scope) = place {
+            let found = scope.columns.iter().filter(|column| column.table == name);
+            let found: Vec<String> = found.map(|column| column.name.clone()).collect();
+            if !found.is_empty() {
+                return Some(found);
+            }
+            place = scope.parent;
+        }
+        None
+    }
+
     /// The columns of a table as a whole: how far out, and which.
     pub fn table(&self, name: &str) -> Option<(usize, Vec<usize>)> {
         let mut place = Some(self);

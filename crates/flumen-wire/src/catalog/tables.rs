@@ -13,7 +13,7 @@ use super::types;
 use super::value::{Row, Value};
 
 /// The number of the database that is always there.
-pub(super) const DATABASE_OID: i64 = 5;
+pub(super) const DATABASE_OID: i64 = 16_384;
 
 /// The namespaces that are always there.
 pub(super) const NAMESPACES: &[(i64, &str)] = &[(11, "pg_catalog"), (13_000, "information_schema")];

@@ -140,10 +140,8 @@ fn psql() {
     let server = server();
     let said =
         server.psql("me", "\\dn\n\\dt\n\\d raw.people\n\\dv\n\\l\nselect id, name from raw.people order by id;\n");
-    let expected = " Schema |  Name  | Type  | Owner \n";
-    assert!(said.contains(expected), "{said}");
     for line in [
-        " raw    | people | table | me\n",
+        " raw    | people     | table | me\n",
         " id     | bigint                      |           |          | \n",
         " at     | timestamp without time zone |           |          | \n",
         "  1 | ann\n  2 | bob\n  3 | \n(3 rows)\n",
@@ -257,8 +255,9 @@ fn psql_shows_keys_checks_comments_and_views() {
     let said = server.psql("me", "\\d+ shop.sales\n\\dv shop.*\n\\d+ shop.large\n\\di shop.*\n\\dt+ shop.*\n");
     for part in [
         "PRIMARY KEY, btree (id)",
-        "CHECK (amount > 0",
+        "\"check_1\" CHECK ((amount > 0))",
         "FOREIGN KEY (customer) REFERENCES shop.customers(id)",
+        "REFERENCES shop.customers(id)",
         " | in euros",
         " shop   | large | view | me",
         "View \"shop.large\"",
@@ -335,14 +334,12 @@ async fn users_log_in_with_their_passwords_and_readers_only_read() {
         let error = reader.batch_execute(sql).await.unwrap_err();
         assert_eq!(error.code().map(|code| code.code()), Some("25006"), "{sql}: {error:?}");
     }
-    for sql in [
-        "explain analyze delete from raw.people",
-        "with d as (delete from raw.people) select 1",
-        "copy raw.people from stdin",
-    ] {
+    for sql in ["explain analyze delete from raw.people", "with d as (delete from raw.people) select 1"] {
         assert!(reader.batch_execute(sql).await.is_err(), "{sql}");
     }
     assert_eq!(reader.query_one("select count(*) from raw.people", &[]).await.unwrap().get::<_, i64>(0), 3);
+    let said = server.psql("reader:p4ss", "copy raw.people (id) from stdin;\n9\n\\.\n");
+    assert!(said.contains("may only read"), "{said}");
     writer.batch_execute("create temporary table own as select 1 as a").await.unwrap();
     // Sessions do not see each other's tables of the session.
     assert_eq!(reader.batch_execute("select * from own").await.unwrap_err().code().unwrap().code(), "42P01");

@@ -105,6 +105,7 @@ pub(super) const FUNCTIONS: &[Spec] = &[
         Ok(definition
             .map_or(Value::Null, |definition| Value::text(format!(" {};", definition.trim_end_matches([';', ' '])))))
     }),
+    ours("oidvectortypes", Type::TEXT, |_, _| Ok(Value::text(""))),
     ours("pg_get_functiondef", Type::TEXT, |_, _| Ok(Value::Null)),
     ours("pg_get_function_arguments", Type::TEXT, |a, c| {
         Ok(c.snapshot.function(int(a, 0)).map_or(Value::Null, |function| Value::text(&function.arguments)))

@@ -23,6 +23,8 @@ pub(super) const FUNCTIONS: &[Spec] = &[
     plain_null("least", Gives::Argument(0), |a, _| {
         Ok(a.iter().filter(|v| !v.is_null()).min_by(|a, b| sorted(a, b)).cloned().unwrap_or(Value::Null))
     }),
+    plain("bpchar", Type::TEXT, |a, c| Ok(Value::text(text(a, 0, c)))),
+    plain("to_char", Type::TEXT, to_char),
     plain("lower", Type::TEXT, |a, c| Ok(Value::text(text(a, 0, c).to_lowercase()))),
     plain("upper", Type::TEXT, |a, c| Ok(Value::text(text(a, 0, c).to_uppercase()))),
     plain("length", Type::INT4, |a, c| Ok(Value::Int(text(a, 0, c).chars().count() as i64))),
@@ -159,6 +161,19 @@ pub(super) const FUNCTIONS: &[Spec] = &[
         }
     }),
 ];
+
+/// A time in one of the forms in which it is asked for here.
+fn to_char(arguments: &[Value], context: &Context) -> Result<Value, Failure> {
+    const PATTERNS: [(&str, &str); 7] =
+        [("YYYY", "%Y"), ("HH24", "%H"), ("MM", "%m"), ("DD", "%d"), ("MI", "%M"), ("SS", "%S"), ("TZ", "UTC")];
+    let Value::Time(micros) = &arguments[0] else { return Ok(Value::text(text(arguments, 0, context))) };
+    let mut pattern = text(arguments, 1, context).replace('%', "%%");
+    for (postgres, ours) in PATTERNS {
+        pattern = pattern.replace(postgres, ours);
+    }
+    let time = chrono::DateTime::from_timestamp_micros(*micros).unwrap_or_default();
+    Ok(Value::text(time.format(&pattern).to_string()))
+}
 
 fn json(value: &Value, context: &Context) -> serde_json::Value {
     match value {

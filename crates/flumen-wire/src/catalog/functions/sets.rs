@@ -39,10 +39,14 @@ pub(super) const FUNCTIONS: &[Spec] = &[
         Ok(Value::array(RESERVED.iter().map(row).collect()))
     }),
     ours_null("aclexplode", Type::RECORD_ARRAY, |_, _| Ok(Value::array(Vec::new()))),
+    // Nothing is partitioned as Postgres does it, and nothing can be added.
+    ours_null("pg_partition_ancestors", Type::REGCLASS_ARRAY, |_, _| Ok(Value::array(Vec::new()))),
+    ours_null("pg_available_extensions", Type::RECORD_ARRAY, |_, _| Ok(Value::array(Vec::new()))),
     ours_null("pg_options_to_table", Type::RECORD_ARRAY, |_, _| Ok(Value::array(Vec::new()))),
     ours_null("pg_show_all_settings", Type::RECORD_ARRAY, |_, c| {
         let row = |(name, value, about): (&str, String, &str)| {
-            Value::Row(Arc::new(vec![Value::text(name), Value::text(value), Value::text(about)]))
+            let texts = [name, &value, about, "Session"].map(Value::text);
+            Value::Row(Arc::new(texts.into_iter().chain([Value::Null]).collect()))
         };
         Ok(Value::array(c.settings().list().into_iter().map(row).collect()))
     }),
@@ -73,9 +77,20 @@ pub(super) fn fields(name: &str) -> Option<&'static [(&'static str, Type)]> {
                 ]
             }
         }
+        "pg_available_extensions" => {
+            const { &[("name", Type::NAME), ("default_version", Type::TEXT), ("comment", Type::TEXT)] }
+        }
         "pg_options_to_table" => const { &[("option_name", Type::TEXT), ("option_value", Type::TEXT)] },
         "pg_show_all_settings" => {
-            const { &[("name", Type::TEXT), ("setting", Type::TEXT), ("short_desc", Type::TEXT)] }
+            const {
+                &[
+                    ("name", Type::TEXT),
+                    ("setting", Type::TEXT),
+                    ("short_desc", Type::TEXT),
+                    ("category", Type::TEXT),
+                    ("unit", Type::TEXT),
+                ]
+            }
         }
         _ => return None,
     })

@@ -228,7 +228,6 @@ fn class_of(oid: i64, name: &str, namespace: i64, kind: &str, columns: usize) ->
         ("relkind", text(kind)),
         ("relnatts", Value::Int(columns as i64)),
         ("relhasrules", Value::Bool(kind == "v")),
-        ("relhastriggers", NO),
         ("relhassubclass", NO),
         ("relrowsecurity", NO),
         ("relforcerowsecurity", NO),
@@ -249,11 +248,19 @@ fn class(relation: &Relation, snapshot: &Snapshot) -> Fields {
     let namespace = snapshot.namespace_oid(&relation.namespace);
     let mut fields = class_of(relation.oid, &relation.name, namespace, kind, relation.columns.len());
     let checks = relation.keys.iter().filter(|key| matches!(key.kind, KeyKind::Check(_))).count();
+    // Postgres has triggers behind foreign keys, at both ends; psql asks for the keys only where there are some.
+    let is_here = |kind: &KeyKind| match kind {
+        KeyKind::Foreign { namespace, table, .. } => *namespace == relation.namespace && *table == relation.name,
+        _ => false,
+    };
+    let refers = relation.keys.iter().any(|key| matches!(key.kind, KeyKind::Foreign { .. }))
+        || snapshot.keys().any(|(_, key)| is_here(&key.kind));
     let temporary = relation.namespace == crate::catalog::listing::SESSION_NAMESPACE;
     fields.extend([
         ("relpages", Value::Int(relation.bytes.unwrap_or_default() / 8192)),
         ("reltuples", Value::Float(relation.rows.map_or(-1.0, |rows| rows as f64))),
         ("relhasindex", Value::Bool(relation.keys.iter().any(Key::is_index))),
+        ("relhastriggers", Value::Bool(refers)),
         ("relpersistence", text(if temporary { "t" } else { "p" })),
         ("relchecks", Value::Int(checks as i64)),
     ]);
@@ -306,6 +313,7 @@ fn plain_class() -> Fields {
         ("relpages", Value::Int(0)),
         ("reltuples", Value::Float(-1.0)),
         ("relhasindex", NO),
+        ("relhastriggers", NO),
         ("relpersistence", text("p")),
         ("relchecks", Value::Int(0)),
     ]
