@@ -265,10 +265,11 @@ impl Tables {
             return Ok(());
         }
         let key = (connection.to_owned(), TableName { namespace: schema.to_owned(), table: table.to_owned() });
-        if !found.found.contains_key(&key) {
-            let table = self.remote_table(connection, &key.1).await?;
-            found.found.insert(key, table);
+        if found.found.contains_key(&key) {
+            return Ok(());
         }
+        let table = self.remote_table(connection, &key.1).await?;
+        found.found.insert(key, table);
         Ok(())
     }
 

@@ -13,7 +13,7 @@ use super::aggregates::{self, Aggregate};
 use super::compile::{Compiler, direction, folded, parts, unsupported};
 use super::expression::{Arithmetic, Comparison, Ex, Node, Quantified};
 use super::functions::{self, Function};
-use super::plan::{Rank, Window};
+use super::plan::{Numbering, Window};
 use super::scope::Scope;
 use super::{Value, patterns, types};
 use crate::failure::{Failure, code};
@@ -501,9 +501,9 @@ impl Compiler<'_> {
         let arguments: Vec<Ex> = arguments.into_iter().map(|ex| self.told(ex, &takes)).collect();
         if let Some(WindowType::WindowSpec(window)) = &function.over {
             let rank = match name.as_str() {
-                "row_number" => Rank::RowNumber,
-                "rank" => Rank::Rank,
-                "dense_rank" => Rank::DenseRank,
+                "row_number" => Numbering::RowNumber,
+                "rank" => Numbering::Rank,
+                "dense_rank" => Numbering::DenseRank,
                 other => return Err(unsupported(format!("{other} over a window"))),
             };
             let partition = window.partition_by.iter().map(|expr| self.expression(expr, scope));

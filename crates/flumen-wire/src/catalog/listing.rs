@@ -153,6 +153,9 @@ pub(crate) struct FunctionInfo {
     pub result: String,
 }
 
+/// A row of a table of the catalog: its columns by name; the others are null.
+pub(crate) type Given = Vec<(&'static str, super::Value)>;
+
 /// What a query wants to know.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Needs {
@@ -175,7 +178,7 @@ pub(crate) struct Snapshot {
     /// What is said about namespaces.
     comments: HashMap<i64, String>,
     /// Rows of the catalog's tables that come from elsewhere: sessions, settings.
-    pub given: HashMap<&'static str, Vec<Vec<(&'static str, super::Value)>>>,
+    pub given: HashMap<&'static str, Vec<Given>>,
     rows: RefCell<HashMap<(String, String), Arc<Vec<Row>>>>,
 }
 

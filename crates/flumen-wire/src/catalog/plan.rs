@@ -87,13 +87,13 @@ pub(super) enum Distinct {
 /// A number for each row of a partition.
 #[derive(Debug)]
 pub(super) struct Window {
-    pub rank: Rank,
+    pub rank: Numbering,
     pub partition: Vec<Ex>,
     pub order: Vec<(Ex, Direction)>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Rank {
+pub(super) enum Numbering {
     RowNumber,
     Rank,
     DenseRank,
@@ -411,9 +411,9 @@ impl Window {
                     (rank, dense) = (index as i64 + 1, dense + 1);
                 }
                 numbers[partition[index].0] = match self.rank {
-                    Rank::RowNumber => index as i64 + 1,
-                    Rank::Rank => rank,
-                    Rank::DenseRank => dense,
+                    Numbering::RowNumber => index as i64 + 1,
+                    Numbering::Rank => rank,
+                    Numbering::DenseRank => dense,
                 };
             }
         }

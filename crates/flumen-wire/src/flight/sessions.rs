@@ -74,10 +74,13 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// A session, and when it was used last.
+type Used = (Arc<FlightSession>, DateTime<Utc>);
+
 /// All sessions, by token or by connection.
 pub(super) struct FlightSessions {
     shared: Arc<Shared>,
-    open: Mutex<HashMap<String, (Arc<FlightSession>, DateTime<Utc>)>>,
+    open: Mutex<HashMap<String, Used>>,
 }
 
 impl FlightSessions {

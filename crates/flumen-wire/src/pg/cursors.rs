@@ -90,7 +90,7 @@ impl Connection {
     /// Closes a cursor, or all of them.
     pub(super) fn close_cursor(&mut self, cursor: Option<&str>) -> Result<Started, Failure> {
         match cursor {
-            Some(name) if self.portals.remove(name).is_none() => return Err(no_cursor(name)),
+            Some(name) if self.portals.remove(name).is_none() => Err(no_cursor(name)),
             Some(_) => Ok(Started::Done("CLOSE CURSOR".to_owned())),
             None => {
                 self.portals.retain(|_, portal| !portal.cursor);
