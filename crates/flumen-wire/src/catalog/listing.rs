@@ -156,6 +156,9 @@ pub(crate) struct FunctionInfo {
 /// A row of a table of the catalog: its columns by name; the others are null.
 pub(crate) type Given = Vec<(&'static str, super::Value)>;
 
+/// Rows that were made, by the namespace and the name of their table.
+type Kept = HashMap<(String, String), Arc<Vec<Row>>>;
+
 /// What a query wants to know.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Needs {
@@ -179,7 +182,7 @@ pub(crate) struct Snapshot {
     comments: HashMap<i64, String>,
     /// Rows of the catalog's tables that come from elsewhere: sessions, settings.
     pub given: HashMap<&'static str, Vec<Given>>,
-    rows: RefCell<HashMap<(String, String), Arc<Vec<Row>>>>,
+    rows: RefCell<Kept>,
 }
 
 impl Snapshot {
