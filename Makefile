@@ -19,7 +19,7 @@ build: ## build the binary (PROFILE=release by default, or dev, or dist)
 	@echo "building flumen ($(PROFILE)): a first build takes some minutes"
 	cargo build --locked --profile $(PROFILE) --package flumen
 
-setup: ## install what the tests need: Debian's postgresql
+setup: ## install what the tests start and connect with: postgresql, azurite (Azure), moto (S3), SQL clients
 	@scripts/setup.sh test
 
 lint: setup ## formatting, clippy, layering, one version of everything that matters

@@ -6,4 +6,7 @@ make build
 DIR=${BENCH_DIR:-$HOME/.cache/flumen/bench}
 bench/setup.sh "$DIR"
 source "$DIR/env.sh"
-FLUMEN=${CARGO_TARGET_DIR:-$HOME/.cache/flumen/target}/release/flumen exec python3 bench/compare.py "$@"
+export FLUMEN=${CARGO_TARGET_DIR:-$HOME/.cache/flumen/target}/release/flumen
+# Each script takes the cases that are its own.
+python3 bench/compare.py "$@"
+python3 bench/sql.py "$@"

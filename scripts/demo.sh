@@ -57,4 +57,6 @@ cat <<END
   $FLUMEN sql "select * from 'your.csv' limit 5"   any file, in place
   $FLUMEN ingest your.csv --to lake.raw.yours      … or into the lake
   $FLUMEN load undo ID                             takes one load back
+  $FLUMEN serve                                    … and then, in another window, with any client of Postgres:
+  psql -h 127.0.0.1 -p 5439 lake
 END

@@ -156,6 +156,10 @@ impl Blob for Entry {
         let entry = self.address.strip_prefix(self.archive.address()).unwrap_or_default();
         Ok(FileIdentity { address: format!("{}{entry}", archive.address), validator: archive.validator })
     }
+
+    fn check_unchanged(&self) -> Result<()> {
+        self.archive.check_unchanged()
+    }
 }
 
 /// An entry's bytes, held against its checksum at the end.

@@ -34,6 +34,11 @@ pub trait Blob: Send + Sync {
     /// How this file is told from another version of itself: the server's checksum or strong ETag, else a hash of the
     /// content.
     fn identity(&self) -> Result<FileIdentity>;
+
+    /// That it has not changed since it was opened: what was read of it is of one version then.
+    ///
+    /// Errors: `Conflict` if it has.
+    fn check_unchanged(&self) -> Result<()>;
 }
 
 /// The first `bytes` bytes of `reader`, or all of them if there are fewer.
@@ -89,6 +94,10 @@ impl Blob for Memory {
     fn identity(&self) -> Result<FileIdentity> {
         Ok(FileIdentity { address: self.address.clone(), validator: Some(content_hash(&blake3::hash(&self.content))) })
     }
+
+    fn check_unchanged(&self) -> Result<()> {
+        Ok(())
+    }
 }
 
 /// A file whose bytes are counted as they are read: for progress.
@@ -127,6 +136,10 @@ impl Blob for Counted {
 
     fn identity(&self) -> Result<FileIdentity> {
         self.blob.identity()
+    }
+
+    fn check_unchanged(&self) -> Result<()> {
+        self.blob.check_unchanged()
     }
 }
 

@@ -19,6 +19,7 @@ pub mod avro;
 pub mod csv;
 mod empty;
 pub mod excel;
+mod input;
 pub mod ipc;
 pub mod json;
 pub mod parquet;
@@ -92,7 +93,7 @@ pub fn open(blob: Arc<dyn Blob>, options: &ReadOptions, spool: &Arc<Spool>) -> R
     let packed = is_packed(blob.as_ref(), options)?;
     let name = if packed { codec::split_name(blob.name()).0 } else { blob.name() };
     if head.is_empty() {
-        return Ok(vec![Arc::new(empty::Empty::new(blob))]);
+        return Ok(input::FileInput::only(empty::Empty::new(blob)));
     }
     match find(blob.address(), name, &head, options)? {
         Kind::Archive => archive::open(&blob, options, spool),
@@ -203,5 +204,9 @@ impl Blob for Unpacked {
 
     fn identity(&self) -> Result<FileIdentity> {
         self.packed.identity()
+    }
+
+    fn check_unchanged(&self) -> Result<()> {
+        self.packed.check_unchanged()
     }
 }

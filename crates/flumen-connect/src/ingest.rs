@@ -24,6 +24,8 @@ use flumen_core::text::{TextOptions, join};
 use flumen_core::write::{LoadSession, Sink, TableState};
 use tokio_util::sync::CancellationToken;
 
+use crate::spool::Spool;
+
 mod dry_run;
 mod lineage;
 mod quarantine;
@@ -65,6 +67,8 @@ pub struct Ingest {
     pub indexes: Vec<Vec<String>>,
     /// Primary key of a table that is made now (Postgres).
     pub primary_key: Vec<String>,
+    /// Where refused rows wait that are more than fit in memory.
+    pub spool: Arc<Spool>,
     /// The fencing number of the attempt.
     pub fence: Fence,
     /// When the command began: inputs may have been on their way since.
@@ -250,7 +254,7 @@ async fn finish(
         return Err(Error::cancelled());
     }
     if !done.quarantine.is_empty() {
-        session.quarantine(done.quarantine).await?;
+        quarantine(session.as_ref(), done.quarantine).await?;
     }
     receipt.committed = Some(session.commit(&receipt.record).await?);
     Ok(())
@@ -261,7 +265,7 @@ async fn fail(session: Box<dyn LoadSession>, failed: workers::Failed, around: &A
     let mut error = failed.error;
     if !failed.quarantine.is_empty()
         && !around.cancel.is_cancelled()
-        && let Err(also) = session.quarantine(failed.quarantine).await
+        && let Err(also) = quarantine(session.as_ref(), failed.quarantine).await
     {
         error = error.hint(format!("the bad rows could not be put into quarantine either: {also}"));
     }
@@ -269,6 +273,10 @@ async fn fail(session: Box<dyn LoadSession>, failed: workers::Failed, around: &A
         around.observer.observe(Event::Warning(format!("what was written could not be removed: {also}")));
     }
     error
+}
+
+async fn quarantine(session: &dyn LoadSession, refused: quarantine::Refused) -> Result<()> {
+    session.quarantine(refused.into_rows()?).await
 }
 
 fn crashed(error: tokio::task::JoinError) -> Error {
@@ -386,22 +394,8 @@ fn nothing_to_do(
     state: Option<TableState>,
     around: &Around<'_>,
 ) -> Receipt {
-    let record = LoadRecord {
-        load: LoadId::derive(["nothing"]),
-        dataset: ingest.sink.address(),
-        mode: ingest.mode.clone(),
-        started,
-        files: Vec::new(),
-        rows_read: 0,
-        rows_written: 0,
-        rows_quarantined: 0,
-        rows_skipped: 0,
-        bytes_read: 0,
-        drift: Vec::new(),
-        cursor: None,
-        options: BTreeMap::new(),
-        undoes: None,
-    };
+    let nothing = LoadId::derive(["nothing"]);
+    let record = LoadRecord::new(nothing, ingest.sink.address(), ingest.mode.clone(), started);
     let schema = state.map_or_else(|| Arc::new(Schema::empty()), |state| state.schema);
     Receipt {
         record,

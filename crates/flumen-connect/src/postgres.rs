@@ -5,6 +5,7 @@
 
 pub mod catalog;
 pub mod connect;
+pub mod database;
 pub mod decode;
 pub mod encode;
 pub mod error;

@@ -1,10 +1,12 @@
 //! The nouns of Flumen as data, and the seams between its parts.
 //!
 //! This crate knows no runtime, no SQL, no network and no files. Read [`read`] and [`write`] for the two seams that rows
-//! pass, [`contract`] for the one place where drift is decided, [`load`] for what makes a load idempotent.
+//! pass, [`database`] for databases that are read where they are, [`contract`] for the one place where drift is decided,
+//! [`load`] for what makes a load idempotent.
 
 pub mod clock;
 pub mod contract;
+pub mod database;
 pub mod dataset;
 pub mod error;
 pub mod limits;
@@ -13,7 +15,10 @@ pub mod observe;
 pub mod read;
 pub mod secret;
 pub mod sql;
+#[cfg(feature = "testkit")]
+pub mod testkit;
 pub mod text;
+pub mod user;
 pub mod write;
 
 pub use error::{Error, ErrorKind, Result};

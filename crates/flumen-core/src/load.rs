@@ -213,6 +213,28 @@ pub struct LoadRecord {
     pub undoes: Option<LoadId>,
 }
 
+impl LoadRecord {
+    /// A load of nothing into `dataset`: no files, no rows.
+    pub fn new(load: LoadId, dataset: impl Into<String>, mode: Mode, started: DateTime<Utc>) -> Self {
+        Self {
+            load,
+            dataset: dataset.into(),
+            mode,
+            started,
+            files: Vec::new(),
+            rows_read: 0,
+            rows_written: 0,
+            rows_quarantined: 0,
+            rows_skipped: 0,
+            bytes_read: 0,
+            drift: Vec::new(),
+            cursor: None,
+            options: BTreeMap::new(),
+            undoes: None,
+        }
+    }
+}
+
 /// What was read of one file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct FileRecord {

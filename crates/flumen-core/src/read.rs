@@ -38,6 +38,14 @@ pub trait Input: Send + Sync {
     /// How it is told from another version of itself. Blocking: may read the whole file to hash it.
     fn identity(&self) -> Result<FileIdentity>;
 
+    /// That the rows which were read are those of one version of it, the one that was opened and identified. Asked when
+    /// everything was read. Blocking.
+    ///
+    /// Errors: `Conflict` if it has changed since it was opened.
+    fn check_unchanged(&self) -> Result<()> {
+        Ok(())
+    }
+
     /// Its size in bytes as stored, if known: for progress.
     fn bytes(&self) -> Option<u64>;
 

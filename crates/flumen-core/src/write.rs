@@ -93,8 +93,9 @@ pub trait LoadSession: Send + Sync {
     }
 
     /// Writes rows of [`quarantine_schema`] to the destination's quarantine, durably, once: a second call for the same
-    /// load replaces what the first one wrote. Called before commit, and also before a load fails.
-    async fn quarantine(&self, rows: Vec<RecordBatch>) -> Result<()>;
+    /// load replaces what the first one wrote. Called before commit, and also before a load fails. They may be more than
+    /// fit in memory: each batch is taken when there is room for it.
+    async fn quarantine(&self, rows: RefusedRows) -> Result<()>;
 
     /// Makes everything that the writers finished visible, in one step, together with `record` and the fencing number.
     async fn commit(self: Box<Self>, record: &LoadRecord) -> Result<Committed>;
@@ -102,6 +103,9 @@ pub trait LoadSession: Send + Sync {
     /// Removes what was written.
     async fn abort(self: Box<Self>) -> Result<()>;
 }
+
+/// Rows for a quarantine, a batch at a time. Taking one may read the local disk.
+pub type RefusedRows = Box<dyn Iterator<Item = Result<RecordBatch>> + Send>;
 
 /// Writes the batches of one worker. Everything blocks.
 pub trait BatchWriter: Send {

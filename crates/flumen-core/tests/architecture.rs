@@ -29,7 +29,15 @@ const LAYERS: &[(&str, &[&str], &[&str])] = &[
     ("flumen-project", &["flumen-core"], &["datafusion", "deltalake-core", "axum", "sqlx"]),
     ("flumen-connect", &["flumen-core", "flumen-project"], &["datafusion", "deltalake-core", "sqlx"]),
     ("flumen-lake", &["flumen-core", "flumen-project"], &["reqwest", "axum", "sqlx", "tokio-postgres"]),
-    ("flumen", &["flumen-core", "flumen-project", "flumen-connect", "flumen-lake"], &["sqlx"]),
+    ("flumen-store", &["flumen-core"], &["datafusion", "deltalake-core", "axum", "reqwest"]),
+    ("flumen-wire", &["flumen-core", "flumen-lake"], &["reqwest", "axum", "sqlx", "deltalake-core"]),
+    (
+        "flumen",
+        &["flumen-core", "flumen-project", "flumen-connect", "flumen-lake", "flumen-store", "flumen-wire"],
+        &["sqlx"],
+    ),
+    // For the tests of all others, and part of nothing else.
+    ("flumen-testkit", &[], &["datafusion", "deltalake-core", "sqlx"]),
 ];
 
 /// Two of these in one binary would be two incompatible worlds, or minutes of build time.

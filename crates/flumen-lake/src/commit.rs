@@ -71,7 +71,8 @@ pub(crate) fn line(action: impl Into<Action>) -> Result<Value> {
 
 /// Commits `change`; gives the version.
 ///
-/// Errors: those of the change; `Conflict` if others were faster [`COMMIT_TRIES`] times; those of the store.
+/// Errors: those of the change; `Conflict` if others were faster [`COMMIT_TRIES`] times; those of the store. After an
+/// `Unavailable` of a store that is not the local disk it is not known whether the version is there, or still comes.
 pub(crate) async fn commit(table: &Table, change: &mut dyn Change, note: &Note) -> Result<u64> {
     for _ in 0..COMMIT_TRIES {
         let current = Current::read(table).await?;
@@ -87,6 +88,8 @@ pub(crate) async fn commit(table: &Table, change: &mut dyn Change, note: &Note) 
                 return Ok(version);
             }
             Err(TransactionError::VersionAlreadyExists(_)) => tokio::task::yield_now().await,
+            // It may have been written all the same, and only the answer was lost.
+            Err(_) if is_ours(table, version, note).await.unwrap_or(false) => return Ok(version),
             Err(error) => return Err(table.error(error.into())),
         }
     }

@@ -1,60 +1,118 @@
 //! The SQL engine: DataFusion over the lake's tables and over files in place.
 //!
 //! A query is parsed, its tables are looked up, its column names are given their spelling, and only then it is planned:
-//! so what is wrong with it is said in our words, with its place. A session reads the lake and never writes it; tables
-//! that a query creates live as long as the [`Engine`].
+//! so what is wrong with it is said in our words, with its place. Statements that change the lake are not DataFusion's:
+//! they are made of queries here, and committed to the Delta log.
 //!
-//! - `statements.rs`: cutting and parsing text; what is refused.
+//! - `statements.rs`, `dialect.rs`: cutting and parsing text.
+//! - `commands.rs`: statements that do something, and who does them.
+//! - `write.rs`: those that change tables of the lake; `block.rs`: BEGIN and COMMIT.
+//! - `ddl.rs`: those about names; `external.rs`: tables that somebody else keeps.
+//! - `follow.rs`: what is known about columns, after they are renamed.
+//! - `references.rs`, `time_travel.rs`, `changes.rs`: tables as they were, and what changed.
+//! - `functions.rs`, `pivot.rs`: what other dialects have, in terms of what DataFusion has.
+//! - `show.rs`, `explain.rs`: statements that tell about tables, settings and plans.
 //! - `tables.rs`: what a table name means.
 //! - `lake_table.rs`, `statistics.rs`: a lake table as plain Parquet files.
+//! - `database.rs`: tables of databases that are connections.
 //! - `files.rs`: files in place, through the seam [`FileReader`].
 //! - `system.rs`: the tables `flumen.loads` and `flumen.drift`.
 //! - `names.rs`: column names without regard to case.
 //! - `labels.rs`: what the columns of an answer are called.
+//! - `rules.rs`: what is added to DataFusion's planning.
 //! - `errors.rs`: DataFusion's errors in our words.
 
+mod block;
+mod changes;
+mod columns;
+mod commands;
+mod copy;
+mod database;
+mod ddl;
+mod dialect;
 mod errors;
+mod explain;
+mod external;
 mod files;
+mod follow;
+mod functions;
 mod labels;
 mod lake_table;
+pub mod memory;
 mod names;
+mod pivot;
+pub mod prepare;
+mod references;
+mod rules;
 mod session;
+mod show;
 mod statements;
 mod statistics;
 mod system;
 mod tables;
+mod time_travel;
+mod write;
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use arrow::array::RecordBatch;
+use arrow::array::{Array, RecordBatch};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use async_trait::async_trait;
-use datafusion::catalog::{MemorySchemaProvider, SchemaProvider};
+use datafusion::catalog::{MemorySchemaProvider, SchemaProvider, TableProvider};
+use datafusion::common::TableReference;
+use datafusion::datasource::ViewTable;
 use datafusion::execution::context::SessionContext;
 use datafusion::execution::session_state::SessionState;
+use datafusion::logical_expr::LogicalPlan;
 use datafusion::sql::parser::Statement;
-use datafusion::sql::sqlparser::ast::{ObjectName, Statement as Sql};
+use datafusion::sql::sqlparser::ast::{DataType as SqlType, ObjectName, Statement as Sql};
+use flumen_core::clock::{Clock, Ids};
+use flumen_core::database::Databases;
 use flumen_core::dataset::TableName;
 use flumen_core::read::FileReader;
-use flumen_core::sql::{Answer, SqlEngine};
+use flumen_core::sql::{Answer, Destinations, SqlEngine};
 use flumen_core::{Error, ErrorKind, Result};
 use futures::StreamExt;
 
-use crate::lake::Lake;
+use crate::catalog::{Catalog, ViewEntry};
+use commands::SessionSettings;
 use files::{Learnt, Notes, TooNarrow};
 use labels::Labels;
 use tables::{Found, Tables};
+use write::Writers;
+
+pub use block::BlockState;
+
+/// Tables that have a name in one query only.
+type Given = Vec<(String, Arc<dyn TableProvider>)>;
 
 /// What an engine needs.
 pub struct EngineSettings {
-    /// The lake. None outside a project: only files can be read then.
-    pub lake: Option<Lake>,
+    /// The catalog of the lake. None outside a project: only files can be read then.
+    pub catalog: Option<Catalog>,
+    /// The environment that is seen at first.
+    pub environment: String,
     /// What reads files in place.
     pub files: Arc<dyn FileReader>,
     /// Bytes that sorting, joining and grouping may use before they go to disk.
     pub memory_bytes: usize,
     /// Threads to use; as many as there are cores, if none.
     pub threads: Option<usize>,
+    /// Where the present comes from.
+    pub clock: Arc<dyn Clock>,
+    /// Where ids come from.
+    pub ids: Arc<dyn Ids>,
+    /// Whether nothing may be changed.
+    pub read_only: bool,
+    /// Whether files outside of the lake may be named.
+    pub files_allowed: bool,
+    /// Whether external tables may be made: everybody reads the files that they name.
+    pub external_tables: bool,
+    /// What `COPY … TO` can write to, besides.
+    pub destinations: Option<Arc<dyn Destinations>>,
+    /// Databases whose tables can be read as `connection.schema.table`.
+    pub databases: Option<Arc<dyn Databases>>,
 }
 
 /// The memory for an engine where nothing else is known.
@@ -67,20 +125,39 @@ const FRESH_STARTS: usize = 8;
 pub struct Engine {
     tables: Arc<Tables>,
     state: Mutex<SessionState>,
+    writers: Writers,
+    read_only: bool,
+    reads_only: AtomicBool,
+    files_allowed: bool,
+    external_tables: bool,
+    destinations: Option<Arc<dyn Destinations>>,
 }
 
 impl Engine {
     /// An engine. Nothing is read or listed yet.
     pub fn new(settings: EngineSettings) -> Result<Self> {
         let tables = Tables {
-            lake: settings.lake,
+            catalog: settings.catalog,
             files: settings.files,
+            databases: settings.databases,
             session: Arc::new(MemorySchemaProvider::new()),
             learnt: Learnt::default(),
             notes: Arc::new(Notes::default()),
+            settings: Mutex::new(SessionSettings { environment: settings.environment, ..SessionSettings::default() }),
+            block: tokio::sync::Mutex::default(),
         };
         let state = session::state(settings.memory_bytes, settings.threads)?;
-        Ok(Self { tables: Arc::new(tables), state: Mutex::new(state) })
+        let writers = Writers { clock: settings.clock, ids: settings.ids };
+        Ok(Self {
+            tables: Arc::new(tables),
+            state: Mutex::new(state),
+            writers,
+            read_only: settings.read_only,
+            reads_only: AtomicBool::new(false),
+            files_allowed: settings.files_allowed,
+            external_tables: settings.external_tables,
+            destinations: settings.destinations,
+        })
     }
 
     /// Cuts `text` into its statements. Each keeps its lines and columns (what was before it is left as blank space), so
@@ -94,15 +171,27 @@ impl Engine {
         statements::is_complete(text)
     }
 
+    /// Whether nothing may be written from now on, as long as this is not said otherwise: `SET TRANSACTION READ ONLY`.
+    pub fn set_reads_only(&self, reads_only: bool) {
+        self.reads_only.store(reads_only, Ordering::Relaxed);
+    }
+
     /// All tables of the lake, sorted.
     pub async fn lake_tables(&self) -> Result<Vec<TableName>> {
         self.tables.list().await
     }
 
+    /// The tables of a database, sorted.
+    ///
+    /// Errors: `NotFound` for a connection that is not there; `Unavailable` when the server does not answer.
+    pub async fn database_tables(&self, connection: &str) -> Result<Vec<TableName>> {
+        self.tables.database_tables(connection).await
+    }
+
     /// The tables about the lake itself, sorted; none without a lake.
     pub fn system_tables(&self) -> Vec<TableName> {
         let named = |table| TableName::new(system::NAMESPACE, table).ok();
-        if self.tables.lake.is_some() { system::TABLES.into_iter().filter_map(named).collect() } else { Vec::new() }
+        if self.tables.catalog.is_some() { system::TABLES.into_iter().filter_map(named).collect() } else { Vec::new() }
     }
 
     /// The tables and views that live in this session, sorted.
@@ -143,18 +232,38 @@ impl Engine {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// The context of one query, with every table that `statement` names.
-    async fn context_for(&self, sql: &str, statement: &mut Statement) -> Result<SessionContext> {
+    /// The context of one query, with every table that `statement` names, and those of `given`, that have their names
+    /// in this query only.
+    /// `path` has the views that are being planned.
+    async fn context_for(
+        &self,
+        sql: &str,
+        statement: &mut Statement,
+        given: Given,
+        path: &[TableName],
+    ) -> Result<SessionContext> {
         let mut state = self.base();
         let explained = |error| errors::explain(error, sql);
-        let mut found = Found::default();
+        let shows_own = columns::names_own(&statement.to_string());
+        let mut found = Found { shows_own, bare: given.into_iter().collect(), ..Found::default() };
         let mut schemas = Vec::new();
         let mut lists = lists_tables(statement);
         let created = created(statement);
         for reference in state.resolve_table_references(statement).map_err(explained)? {
-            lists |= reference.schema() == Some("information_schema");
+            let of_database = reference.catalog().is_some_and(|catalog| catalog != session::LAKE_CATALOG);
+            lists |= reference.schema() == Some("information_schema") && !of_database;
+            if tables::looks_like_file(reference.table()) && !found.bare.contains_key(reference.table()) {
+                self.check_file_access(reference.table())?;
+            }
             match self.tables.find(&reference, &mut found).await {
-                Ok(()) => {}
+                Ok(None) => {}
+                Ok(Some((name, view))) => {
+                    let provider = Box::pin(self.plan_view(&name, &view, path)).await?;
+                    if let TableReference::Bare { table } = &reference {
+                        found.bare.insert(table.to_string(), Arc::clone(&provider));
+                    }
+                    found.lake.insert(name, provider);
+                }
                 // Who creates or drops a table names one that need not be there.
                 Err(error)
                     if error.kind() == ErrorKind::NotFound
@@ -170,20 +279,90 @@ impl Engine {
             }
         }
         for provider in found.lake.values() {
-            schemas.push(datafusion::catalog::TableProvider::schema(provider.as_ref()));
-            let store = provider.store();
-            if let Some(lake) = &self.tables.lake {
-                state.runtime_env().register_object_store(store.as_ref(), Arc::clone(lake.store()));
-            }
+            schemas.push(provider.schema());
+        }
+        schemas.extend(found.remote.schemas());
+        if let Some(catalog) = &self.tables.catalog {
+            let store = lake_table::store_url(catalog.lake().url())?;
+            state.runtime_env().register_object_store(store.as_ref(), Arc::clone(catalog.lake().store()));
         }
         schemas.extend(found.bare.values().map(|provider| provider.schema()));
         names::respell(statement, &schemas);
-        let listed = if lists { self.tables.list().await? } else { Vec::new() };
+        let listed = if lists { self.tables.listed().await? } else { Vec::new() };
         state.register_catalog_list(tables::catalogs(&self.tables, found, &listed));
         Ok(SessionContext::new_with_state(state))
     }
 
+    /// Plans `query`, which was made from the statement `sql`.
+    async fn plan_part(&self, sql: &str, query: &str, given: Given) -> Result<(SessionContext, LogicalPlan)> {
+        self.plan_within(sql, query, given, &[]).await
+    }
+
+    /// The view `name` as a table of the query.
+    ///
+    /// Errors: `Invalid` for a view that reads itself, or that is broken by a change of what it reads.
+    async fn plan_view(
+        &self,
+        name: &TableName,
+        view: &ViewEntry,
+        path: &[TableName],
+    ) -> Result<Arc<dyn TableProvider>> {
+        if path.contains(name) {
+            return Err(Error::invalid(format!("the view '{name}' reads itself")).hint("create it anew from tables"));
+        }
+        let path: Vec<TableName> = path.iter().chain([name]).cloned().collect();
+        let planned = self.plan_within("", &view.sql, Vec::new(), &path).await;
+        let (_, plan) = planned.map_err(|error| {
+            let broken = Error::new(error.kind(), format!("the view '{name}' is broken: {error}"));
+            broken.hint(format!(
+                "what it reads has changed; write it anew (create or replace view {name} as …), or drop it"
+            ))
+        })?;
+        Ok(Arc::new(ViewTable::new(plan, Some(view.sql.clone()))))
+    }
+
+    async fn plan_within(
+        &self,
+        sql: &str,
+        query: &str,
+        given: Given,
+        path: &[TableName],
+    ) -> Result<(SessionContext, LogicalPlan)> {
+        let explained = |error| errors::explain_part(error, sql);
+        let mut statement = statements::parse_any(query)?;
+        pivot::rewrite(&mut statement)?;
+        functions::rewrite(&mut statement)?;
+        let mut references = self.resolve_references(&mut statement).await?;
+        references.extend(given);
+        let context = self.context_for(sql, &mut statement, references, path).await?;
+        let plan = context.state().statement_to_plan(statement).await.map_err(explained)?;
+        let plan = context.state().optimize(&plan).map_err(explained)?;
+        Ok((context, plan))
+    }
+
+    /// The Arrow type of a type as SQL writes it.
+    fn sql_type(&self, sql: &str, data_type: &SqlType) -> Result<DataType> {
+        let text = format!("SELECT CAST(NULL AS {data_type})");
+        let state = self.base();
+        let explained = |error| errors::explain_part(error, sql);
+        let parsed = statements::parse_any(&text)?;
+        let plan = futures::executor::block_on(SessionContext::new_with_state(state).state().statement_to_plan(parsed));
+        Ok(plan.map_err(explained)?.schema().field(0).data_type().clone())
+    }
+
     async fn run(&self, sql: &str) -> Result<Answer> {
+        match self.run_statement(sql).await {
+            Ok(answer) => Ok(answer),
+            Err(error) => {
+                if let Some(block) = self.tables.block.lock().await.as_mut() {
+                    block.fail();
+                }
+                Err(error)
+            }
+        }
+    }
+
+    async fn run_statement(&self, sql: &str) -> Result<Answer> {
         for _ in 0..FRESH_STARTS {
             match self.attempt(sql).await {
                 Err(error) if self.learn_types(&error).await? => self.tables.notes.clear(),
@@ -193,22 +372,46 @@ impl Engine {
         self.attempt(sql).await
     }
 
+    /// Runs a statement that was made from `sql`.
+    async fn run_made(&self, sql: &str, statement: &str) -> Result<Answer> {
+        let statement = statements::parse_any(statement)?;
+        let answer = self.command(sql, &statement).await?;
+        answer.ok_or_else(|| Error::internal("a statement that was made of another does nothing"))
+    }
+
     /// Plans a statement and runs it up to its first rows.
     async fn attempt(&self, sql: &str) -> Result<Answer> {
+        let statement = statements::parse(sql)?;
+        self.check_block(&statement).await?;
+        match self.command(sql, &statement).await? {
+            Some(answer) => Ok(answer),
+            None => self.answer(sql, statement).await,
+        }
+    }
+
+    /// Answers a statement that is to be planned as it stands.
+    async fn answer(&self, sql: &str, mut statement: Statement) -> Result<Answer> {
         let explained = |error| errors::explain(error, sql);
-        let mut statement = statements::parse(sql)?;
+        commands::temporary_is_of_session(&mut statement);
+        pivot::rewrite(&mut statement)?;
+        let references = self.resolve_references(&mut statement).await?;
+        let done = commands::done_by(&statement);
         let keeps_state = changes_session(&statement);
         let labels = Labels::of(&statement);
         labels::alias(&mut statement);
-        let context = self.context_for(sql, &mut statement).await?;
+        functions::rewrite(&mut statement)?;
+        let context = self.context_for(sql, &mut statement, references, &[]).await?;
         let plan = context.state().statement_to_plan(statement).await.map_err(explained)?;
         let frame = context.execute_logical_plan(plan).await.map_err(explained)?;
         if keeps_state {
             *self.state.lock().unwrap_or_else(PoisonError::into_inner) = context.state();
         }
         let mut stream = frame.execute_stream().await.map_err(explained)?;
-        let schema = labels.apply(&unviewed(&stream.schema()));
         let first = stream.next().await.transpose().map_err(explained)?;
+        if let Some(command) = commands::counts(&done) {
+            return Ok(Answer::done(command, first.as_ref().and_then(counted)));
+        }
+        let schema = labels.apply(&unviewed(&stream.schema()));
         let sql = sql.to_owned();
         let wanted = Arc::clone(&schema);
         let batches = futures::stream::iter(first.map(Ok)).chain(stream).map(move |batch| {
@@ -216,7 +419,7 @@ impl Engine {
             let _tables = &context;
             batch.map_err(|error| errors::explain(error, &sql)).and_then(|batch| copied_out(&batch, &wanted))
         });
-        Ok(Answer { schema, batches: Box::pin(batches) })
+        Ok(Answer { schema, batches: Box::pin(batches), done })
     }
 }
 
@@ -257,6 +460,13 @@ fn created(statement: &Statement) -> Vec<String> {
         Sql::Drop { names, .. } => names.iter().filter_map(last).collect(),
         _ => Vec::new(),
     }
+}
+
+/// The number that DataFusion answers to a statement that writes rows.
+fn counted(batch: &RecordBatch) -> Option<u64> {
+    let count = arrow::compute::cast(batch.columns().first()?, &DataType::UInt64).ok()?;
+    let count = arrow::array::AsArray::as_primitive_opt::<arrow::datatypes::UInt64Type>(&count)?;
+    (!count.is_empty()).then(|| count.value(0))
 }
 
 /// Views of text are for the inside of a query; what comes out is plain.

@@ -7,17 +7,20 @@ use std::path::{Path as FsPath, PathBuf};
 use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
-use deltalake_core::kernel::{DeletionVectorDescriptor, EagerSnapshot, Version};
+use deltalake_core::kernel::{Add, DeletionVectorDescriptor, EagerSnapshot, Version};
 use deltalake_core::logstore::{LogStoreRef, StorageConfig, default_logstore};
 use deltalake_core::{DeltaTableError, kernel::transaction::TransactionError};
 use flumen_core::dataset::{LAKE, TableName};
+use flumen_core::limits::LAKE_LISTINGS;
 use flumen_core::{Error, ErrorKind, Result};
-use futures::TryStreamExt;
-use object_store::local::LocalFileSystem;
+use flumen_project::durable::DurableFileSystem;
+use futures::{StreamExt, TryStreamExt};
 use object_store::path::Path;
 use object_store::prefix::PrefixStore;
 use object_store::{ObjectStore, ObjectStoreExt};
 use url::Url;
+
+use crate::ledger::version_in;
 
 /// A storage root that holds namespaces, which hold Delta tables. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -45,7 +48,7 @@ impl Lake {
             Error::invalid(format!("{}: cannot be the root of a lake: {error}", folder.display()))
                 .hint("choose a folder whose name has letters, digits, spaces, dashes and dots only")
         })?;
-        Ok(Self { url, store: Arc::new(LocalFileSystem::new()), prefix, folder: Some(folder) })
+        Ok(Self { url, store: Arc::new(DurableFileSystem::default()), prefix, folder: Some(folder) })
     }
 
     /// The lake at `url` in an object store. `store` is that of the whole bucket (container, account): the path of `url`
@@ -59,6 +62,12 @@ impl Lake {
         let prefix = Path::from_url_path(url.path())
             .map_err(|error| Error::invalid(format!("{url}: cannot be the root of a lake: {error}")))?;
         Ok(Self { url, store, prefix, folder: None })
+    }
+
+    /// The same lake through another store: one that counts, limits or breaks what goes through it.
+    pub fn wrapped(mut self, wrap: impl FnOnce(Arc<dyn ObjectStore>) -> Arc<dyn ObjectStore>) -> Self {
+        self.store = wrap(self.store);
+        self
     }
 
     /// The URL of the root, with a slash at its end.
@@ -81,22 +90,40 @@ impl Lake {
         self.folders_in(&self.prefix).await
     }
 
-    /// The tables of a namespace, sorted. A folder without a Delta log is not a table.
+    /// The folders of a namespace that are Delta tables, sorted, whatever the catalog says about them.
     pub async fn tables(&self, namespace: &str) -> Result<Vec<TableName>> {
-        let mut tables = Vec::new();
-        let root = self.prefix.clone().join(namespace);
-        for table in self.folders_in(&root).await? {
-            let Ok(name) = TableName::new(namespace, &table) else { continue };
-            let log = root.clone().join(table).join("_delta_log");
-            let mut entries = self.store.list(Some(&log));
-            if entries.try_next().await.map_err(|error| store_error(&log, error))?.is_some() {
-                tables.push(name);
-            }
-        }
-        Ok(tables)
+        self.tables_in(namespace, |_| false).await
     }
 
-    async fn folders_in(&self, path: &Path) -> Result<Vec<String>> {
+    /// The folders of a namespace that are Delta tables, sorted; those for which `skip` holds are not looked into. What a
+    /// table is called is for the catalog to say.
+    pub(crate) async fn tables_in(&self, namespace: &str, skip: impl Fn(&str) -> bool) -> Result<Vec<TableName>> {
+        let root = self.prefix.clone().join(namespace);
+        let folders = self.folders_in(&root).await?.into_iter().filter(|folder| !skip(folder));
+        let names: Vec<TableName> = folders.filter_map(|folder| TableName::new(namespace, folder).ok()).collect();
+        let looks = names.into_iter().map(|name| {
+            let (lake, folder) = (self.clone(), root.clone().join(name.table.as_str()));
+            async move { Ok::<_, Error>(lake.is_table(folder).await?.then_some(name)) }
+        });
+        let tables = futures::stream::iter(looks).buffered(LAKE_LISTINGS).try_collect::<Vec<_>>().await?;
+        Ok(tables.into_iter().flatten().collect())
+    }
+
+    /// Whether the folder has a Delta log.
+    async fn is_table(&self, folder: Path) -> Result<bool> {
+        let log = folder.join("_delta_log");
+        if let (Some(root), Some(within)) = (&self.folder, log.prefix_match(&self.prefix)) {
+            // A listing would ask for the size of every file of the log.
+            let mut place = root.clone();
+            place.extend(within.map(|part| part.as_ref().to_owned()));
+            return Ok(std::fs::read_dir(place).is_ok_and(|mut entries| entries.next().is_some()));
+        }
+        let mut entries = self.store.list(Some(&log));
+        Ok(entries.try_next().await.map_err(|error| store_error(&log, error))?.is_some())
+    }
+
+    /// The names of the folders directly within `path`, sorted, but for those that are kept for other uses.
+    pub(crate) async fn folders_in(&self, path: &Path) -> Result<Vec<String>> {
         let listed = match self.store.list_with_delimiter(Some(path)).await {
             Ok(listed) => listed,
             Err(object_store::Error::NotFound { .. }) => return Ok(Vec::new()),
@@ -116,20 +143,83 @@ impl Lake {
     ///
     /// Errors: `Invalid` if the name has characters that cannot be kept in an object store as they are.
     pub fn table(&self, name: &TableName) -> Result<Table> {
-        let prefix = self.prefix.clone().join(name.namespace.as_str()).join(name.table.as_str());
-        if !prefix.as_ref().ends_with(&format!("{}/{}", name.namespace, name.table)) {
-            return Err(Error::invalid(format!("the name '{name}' has a character that an object store cannot keep"))
-                .hint("use letters, digits and underscores"));
-        }
+        self.table_at(&location_of(name), name)
+    }
+
+    /// The table in the folder `location` of the lake, called `name`, whether it is there or not.
+    ///
+    /// Errors: `Invalid` if the location is not a path within the lake that an object store can keep.
+    pub fn table_at(&self, location: &str, name: &TableName) -> Result<Table> {
+        let prefix = self.path(location)?;
         let mut url = self.url.clone();
         if let Ok(mut segments) = url.path_segments_mut() {
-            segments.pop_if_empty().push(&name.namespace).push(&name.table).push("");
+            segments.pop_if_empty().extend(location.split('/')).push("");
         }
         let store: Arc<dyn ObjectStore> = Arc::new(PrefixStore::new(Arc::clone(&self.store), prefix.clone()));
         let log = default_logstore(Arc::clone(&store), Arc::clone(&self.store), &url, &StorageConfig::default());
-        let folder = self.folder.as_ref().map(|root| root.join(&name.namespace).join(&name.table));
-        Ok(Table { lake: self.clone(), name: name.clone(), url, store, log, folder })
+        let mut folder = self.folder.clone();
+        if let Some(folder) = &mut folder {
+            folder.extend(location.split('/'));
+        }
+        Ok(Table { lake: self.clone(), name: name.clone(), location: location.to_owned(), url, store, log, folder })
     }
+
+    /// The root within the store.
+    pub(crate) fn prefix(&self) -> &Path {
+        &self.prefix
+    }
+
+    /// The folder `location` of the lake, as a path of the store.
+    ///
+    /// Errors: `Invalid` if it is not a path within the lake that an object store can keep.
+    pub(crate) fn path(&self, location: &str) -> Result<Path> {
+        check_location(location)?;
+        let path = location.split('/').fold(self.prefix.clone(), |path, part| path.join(part));
+        if !path.as_ref().ends_with(location) {
+            return Err(Error::invalid(format!("'{location}' has a character that an object store cannot keep"))
+                .hint("use letters, digits and underscores"));
+        }
+        Ok(path)
+    }
+}
+
+/// The file of a commit.
+fn commit_name(version: u64) -> String {
+    format!("{version:020}.json")
+}
+
+/// The newest version, where they have no gaps: `known` was there once.
+fn newest(known: Option<u64>, exists: impl Fn(u64) -> bool) -> Option<u64> {
+    let mut there = known.unwrap_or(0);
+    if known.is_none() && !exists(there) {
+        return None;
+    }
+    let mut step = 1;
+    while exists(there + step) {
+        there += step;
+        step *= 2;
+    }
+    while step > 1 {
+        step /= 2;
+        if exists(there + step) {
+            there += step;
+        }
+    }
+    Some(there)
+}
+
+/// Where a table is that nothing else is known of.
+pub(crate) fn location_of(name: &TableName) -> String {
+    format!("{}/{}", name.namespace, name.table)
+}
+
+/// That `location` is a path within a lake: relative, and without steps upwards.
+pub(crate) fn check_location(location: &str) -> Result<()> {
+    let odd = |part: &str| part.is_empty() || part.starts_with('.') || part.contains(['\\', ':', '%', '\0']);
+    if location.split('/').any(odd) {
+        return Err(Error::invalid(format!("'{location}' is no folder within a lake")));
+    }
+    Ok(())
 }
 
 /// A place for a Delta table: it may hold one, or not yet. Cheap to clone.
@@ -137,6 +227,7 @@ impl Lake {
 pub struct Table {
     lake: Lake,
     name: TableName,
+    location: String,
     url: Url,
     store: Arc<dyn ObjectStore>,
     pub(crate) log: LogStoreRef,
@@ -149,9 +240,20 @@ impl Table {
         &self.name
     }
 
-    /// The table in which the rows are that loads into this one refused.
+    /// The lake that it is in.
+    pub fn lake(&self) -> &Lake {
+        &self.lake
+    }
+
+    /// Its folder within the root of the lake.
+    pub fn location(&self) -> &str {
+        &self.location
+    }
+
+    /// The table in which the rows are that loads into this one refused. It is beside the table's folder, whatever the
+    /// table is called.
     pub fn quarantine(&self) -> Result<Self> {
-        self.lake.table(&self.name.quarantine())
+        self.lake.table_at(&format!("{}{QUARANTINE}", self.location), &self.name.quarantine())
     }
 
     /// Its address, as users write it: `lake.raw.trips`.
@@ -174,6 +276,61 @@ impl Table {
         self.folder.as_deref()
     }
 
+    /// The file `path` of the table, as a path of the lake's store.
+    pub(crate) fn path_in_lake(&self, path: &Path) -> Result<Path> {
+        Ok(self.lake.path(&self.location)?.parts().chain(path.parts()).collect())
+    }
+
+    /// The file `path` of the table on the local disk, if it is there.
+    pub(crate) fn local_path(&self, path: &Path) -> Option<PathBuf> {
+        let mut file = self.folder.clone()?;
+        file.extend(path.parts().map(|part| part.as_ref().to_owned()));
+        Some(file)
+    }
+
+    /// The number of the latest version, if there is a table here. Far cheaper than a snapshot: no commit is read.
+    ///
+    /// Errors: those of the store.
+    pub async fn latest_version(&self) -> Result<Option<u64>> {
+        let log = Path::from("_delta_log");
+        let hint =
+            match self.store.get(&log.clone().join("_last_checkpoint")).await {
+                Ok(found) => found.bytes().await.ok().and_then(|bytes| {
+                    serde_json::from_slice::<serde_json::Value>(&bytes).ok()?.get("version")?.as_u64()
+                }),
+                Err(object_store::Error::NotFound { .. }) => None,
+                Err(error) => return Err(self.store_error(error)),
+            };
+        if let Some(folder) = &self.folder {
+            // The listing of a folder would ask for the size of every file.
+            let newest = newest(hint, |version| folder.join("_delta_log").join(commit_name(version)).exists());
+            if newest.is_some() {
+                return Ok(newest);
+            }
+        }
+        self.newest_listed(hint).await
+    }
+
+    /// The newest commit in the listing of the log; `after` is one that is known to have been there.
+    async fn newest_listed(&self, after: Option<u64>) -> Result<Option<u64>> {
+        let log = Path::from("_delta_log");
+        let from = log.clone().join(format!("{:020}", after.unwrap_or(0)));
+        let mut newest = after;
+        let mut files = self.store.list_with_offset(Some(&log), &from);
+        loop {
+            match files.try_next().await {
+                Ok(None) | Err(object_store::Error::NotFound { .. }) => return Ok(newest),
+                Err(error) => return Err(self.store_error(error)),
+                Ok(Some(file)) => {
+                    let name = file.location.filename().unwrap_or_default();
+                    if let Some(version) = version_in(name).filter(|version| name == commit_name(*version)) {
+                        newest = newest.max(Some(version));
+                    }
+                }
+            }
+        }
+    }
+
     /// The latest version, or `None` if there is no table here yet.
     ///
     /// Errors: `Invalid` if the folder holds files but no Delta table; `Data` if the log cannot be understood.
@@ -190,14 +347,14 @@ impl Table {
             self.refuse_foreign_folder().await?;
             return Ok(None);
         }
-        let state = EagerSnapshot::try_new(self.log.as_ref(), version.map(|version| version as Version)).await;
-        let state = state.map_err(|error| match (version, error) {
-            (Some(version), DeltaTableError::InvalidVersion(_)) => {
-                Error::not_found(format!("{} has no version {version}", self.address()))
+        let wanted = version.map(|version| version as Version);
+        match (EagerSnapshot::try_new(self.log.as_ref(), wanted).await, version) {
+            (Ok(state), _) => Ok(Some(Snapshot { table: self.clone(), state })),
+            (Err(_), Some(version)) if self.latest_version().await?.is_some_and(|latest| version > latest) => {
+                Err(Error::not_found(format!("{} has no version {version}", self.address())))
             }
-            (_, error) => self.error(error),
-        })?;
-        Ok(Some(Snapshot { table: self.clone(), state }))
+            (Err(error), _) => Err(self.error(error)),
+        }
     }
 
     /// A folder with files that no load of ours left, and without a Delta log, is somebody else's.
@@ -244,6 +401,9 @@ impl Table {
         store_error(self.address(), error)
     }
 }
+
+/// The folder of a quarantine is called like that of its table, with this at its end.
+pub(crate) const QUARANTINE: &str = "__quarantine";
 
 /// The folders that loads write into begin so.
 pub(crate) const LOAD_FOLDER: &str = "load-";
@@ -319,6 +479,21 @@ impl Snapshot {
     /// The value of a table property such as `delta.appendOnly`.
     pub fn property(&self, name: &str) -> Option<&str> {
         self.state.metadata().configuration().get(name).map(String::as_str)
+    }
+
+    /// The actions that made the files visible, as the log has them.
+    pub(crate) fn adds(&self) -> Result<Vec<Add>> {
+        let files = self.state.try_log_data().map_err(|error| self.table.error(error))?;
+        let add = |file: deltalake_core::kernel::LogicalFileView| Add {
+            path: file.path().into_owned(),
+            partition_values: file.partition_values_map(),
+            size: file.size(),
+            modification_time: file.modification_time(),
+            stats: file.stats(),
+            deletion_vector: file.deletion_vector_descriptor(),
+            ..Add::default()
+        };
+        Ok(files.iter().map(add).collect())
     }
 
     /// The files whose rows are the table's.

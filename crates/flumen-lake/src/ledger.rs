@@ -34,6 +34,9 @@ pub(crate) const RECORD_KEY: &str = "flumen.load";
 /// Where the `commitInfo` of an undo has the version that it takes back.
 pub(crate) const UNDOES_KEY: &str = "flumen.undoes_version";
 
+/// Where the `commitInfo` of a restore has the version that the table is as from then on.
+pub(crate) const RESTORES_KEY: &str = "flumen.restores_version";
+
 /// The application id under which a file is known.
 pub(crate) fn file_key(file: &LoadId) -> String {
     format!("flumen-file-{file}")
@@ -114,6 +117,13 @@ impl Ledger {
         self.versions.get(key).copied().unwrap_or(0)
     }
 
+    /// The application ids whose parity tells whether something is loaded, with their versions.
+    pub(crate) fn marks(&self) -> impl Iterator<Item = (&str, i64)> {
+        let marks =
+            self.versions.iter().filter(|(key, _)| key.starts_with("flumen-file-") || key.starts_with("flumen-done-"));
+        marks.map(|(key, version)| (key.as_str(), *version))
+    }
+
     /// Whether a file is loaded (and was not taken back).
     pub fn has_file(&self, file: &LoadId) -> bool {
         self.version_of(&file_key(file)) % 2 == 1
@@ -170,6 +180,11 @@ impl Checkpoint {
     }
 }
 
+/// The version that a file of a log is of, by its name.
+pub(crate) fn version_in(name: &str) -> Option<u64> {
+    name.split('.').next().filter(|digits| digits.len() == 20)?.parse().ok()
+}
+
 /// The version of a checkpoint file, and of how many files the checkpoint consists.
 fn checkpoint_name(name: &str) -> Option<(u64, usize)> {
     let parts: Vec<&str> = name.split('.').collect();
@@ -200,7 +215,7 @@ pub(crate) struct LoadCommit {
 /// The loads in the log of `table` up to `latest`, the latest first, no more than `limit`.
 pub(crate) async fn loads(table: &Table, latest: u64, limit: usize) -> Result<Vec<LoadCommit>> {
     let mut found = Vec::new();
-    let mut undone = std::collections::HashSet::new();
+    let mut undone = Undone::default();
     let mut commits = futures::stream::iter((0..=latest).rev())
         .map(|version| async move { Ok::<_, Error>((version, read_commit(table, version).await?)) })
         .buffered(COMMITS_AT_ONCE);
@@ -216,12 +231,21 @@ pub(crate) async fn loads(table: &Table, latest: u64, limit: usize) -> Result<Ve
     Ok(found)
 }
 
-fn load_commit(
-    table: &Table,
-    version: u64,
-    actions: Vec<Action>,
-    undone: &mut std::collections::HashSet<u64>,
-) -> Result<Option<LoadCommit>> {
+/// Which versions were taken back, as far as later ones tell.
+#[derive(Default)]
+struct Undone {
+    one: std::collections::HashSet<u64>,
+    /// All after this one, up to the restore that said so.
+    after: Option<u64>,
+}
+
+impl Undone {
+    fn has(&self, version: u64) -> bool {
+        self.one.contains(&version) || self.after.is_some_and(|after| version > after)
+    }
+}
+
+fn load_commit(table: &Table, version: u64, actions: Vec<Action>, undone: &mut Undone) -> Result<Option<LoadCommit>> {
     let (mut record, mut committed) = (None, DateTime::<Utc>::default());
     let (mut adds, mut removes) = (Vec::new(), Vec::new());
     for action in actions {
@@ -230,8 +254,11 @@ fn load_commit(
             Action::Remove(remove) => removes.push(remove),
             Action::CommitInfo(info) => {
                 committed = info.timestamp.and_then(DateTime::from_timestamp_millis).unwrap_or_default();
-                if let Some(of) = info.info.get(UNDOES_KEY).and_then(serde_json::Value::as_u64) {
-                    undone.insert(of);
+                let number = |key| info.info.get(key).and_then(serde_json::Value::as_u64);
+                // What was itself taken back, takes nothing back.
+                if !undone.has(version) {
+                    undone.one.extend(number(UNDOES_KEY));
+                    undone.after = number(RESTORES_KEY).or(undone.after);
                 }
                 if let Some(found) = info.info.get(RECORD_KEY) {
                     let parsed: LoadRecord = serde_json::from_value(found.clone()).map_err(|error| {
@@ -248,7 +275,7 @@ fn load_commit(
         }
     }
     let Some(record) = record else { return Ok(None) };
-    let entry = LedgerEntry { record, committed, version: Some(version), undone: undone.contains(&version) };
+    let entry = LedgerEntry { record, committed, version: Some(version), undone: undone.has(version) };
     Ok(Some(LoadCommit { entry, version, adds, removes }))
 }
 

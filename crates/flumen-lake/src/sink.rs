@@ -24,27 +24,30 @@ use std::collections::{HashMap, HashSet};
 use std::path::Path as FsPath;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use arrow::array::RecordBatch;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use async_trait::async_trait;
 use deltalake_core::kernel::{Add, Remove, Transaction};
 use flumen_core::clock::{Clock, Ids};
+use flumen_core::dataset::TableName;
 use flumen_core::load::{Committed, Fence, LoadId, LoadRecord, LoadRequest, Mode};
-use flumen_core::write::{BatchWriter, LedgerEntry, LoadSession, Sink, TableState};
-use flumen_core::{Error, Result};
+use flumen_core::write::{BatchWriter, LedgerEntry, LoadSession, RefusedRows, Sink, TableState};
+use flumen_core::{Error, ErrorKind, Result};
 use futures::TryStreamExt;
 use object_store::path::Path;
 use serde_json::{Map, Value, json};
 use tokio::runtime::Handle;
 
-use convert::Conversion;
-use files::load_folder;
+pub(crate) use convert::Conversion;
+pub(crate) use files::load_folder;
 pub(crate) use files::{LoadFiles, NewFile};
-use lock::LoadLock;
+pub(crate) use lock::LoadLock;
 use schema::Evolution;
+pub(crate) use schema::{protocol_for, table_metadata};
 pub(crate) use stats::delta_stats;
 
+use crate::catalog::{self, Catalog, Copied};
 use crate::commit::{Change, Current, Note, commit, line};
+use crate::constraints::Constraints;
 use crate::lake::{DataFile, Snapshot, Table, delete_files};
 use crate::ledger::{self, Ledger, RECORD_KEY, UNDOES_KEY, claim_key, done_key, file_key};
 use crate::ops::merge::Merge;
@@ -57,22 +60,79 @@ use crate::types;
 
 /// A lake table as the destination of loads.
 pub struct LakeSink {
-    table: Table,
+    /// Where the table is; in a catalog, as it was found when somebody asked last.
+    table: Mutex<Located>,
+    named: Option<Named>,
     clock: Arc<dyn Clock>,
     ids: Arc<dyn Ids>,
     /// What [`Sink::known`] answered: a load commits only if that is still so.
     seen: Mutex<HashMap<String, i64>>,
 }
 
+/// A place, and the version that is to be read there.
+#[derive(Debug, Clone)]
+struct Located {
+    table: Table,
+    version: Option<u64>,
+}
+
+/// A table by its name: where it is may change until a load begins, and what is written may need a place of its own.
+#[derive(Clone)]
+struct Named {
+    catalog: Catalog,
+    environment: String,
+    name: TableName,
+    on_copy: Arc<dyn Fn(&Copied) + Send + Sync>,
+}
+
 impl LakeSink {
     /// The sink for `table`.
     pub fn new(table: Table, clock: Arc<dyn Clock>, ids: Arc<dyn Ids>) -> Self {
-        Self { table, clock, ids, seen: Mutex::default() }
+        Self { table: Mutex::new(Located { table, version: None }), named: None, clock, ids, seen: Mutex::default() }
+    }
+
+    /// The sink for what `name` means in `environment`. Before it writes to a table that is pinned there, the table is
+    /// copied, and `on_copy` is told.
+    ///
+    /// Errors: `Invalid` if `name` is a view or an external table; those of the catalog.
+    pub async fn named(
+        catalog: Catalog,
+        environment: &str,
+        name: &TableName,
+        on_copy: Arc<dyn Fn(&Copied) + Send + Sync>,
+    ) -> Result<Self> {
+        let state = catalog.read().await?;
+        let located = match catalog.locate(&state, environment, name)? {
+            Some(catalog::Located::Table { table, version, .. }) => Located { table, version },
+            Some(catalog::Located::View(_)) => return Err(catalog::not_writable(name, "a view")),
+            Some(catalog::Located::External(_)) => return Err(catalog::not_writable(name, "an external table")),
+            // A folder that nobody has, or will have: there is nothing to be read until a load makes the table.
+            None => Located { table: catalog.lake().table_at(&catalog.made_place(name), name)?, version: None },
+        };
+        let (clock, ids) = (Arc::clone(catalog.clock()), Arc::clone(catalog.ids()));
+        let named = Named { catalog, environment: environment.to_owned(), name: name.clone(), on_copy };
+        Ok(Self { table: Mutex::new(located), named: Some(named), clock, ids, seen: Mutex::default() })
     }
 
     /// The table.
-    pub fn table(&self) -> &Table {
-        &self.table
+    pub fn table(&self) -> Table {
+        self.located().table
+    }
+
+    fn located(&self) -> Located {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The table, such that it may be written to.
+    async fn writable(&self) -> Result<Table> {
+        let Some(named) = &self.named else { return Ok(self.table()) };
+        let writable = named.catalog.writable(&named.environment, &named.name).await?;
+        if let Some(copied) = &writable.copied {
+            (named.on_copy)(copied);
+        }
+        let located = Located { table: writable.table.clone(), version: None };
+        *self.table.lock().unwrap_or_else(PoisonError::into_inner) = located;
+        Ok(writable.table)
     }
 
     /// Takes a load over from a holder whose lease lapsed: an empty commit with the new holder's number. From then on no
@@ -81,32 +141,33 @@ impl LakeSink {
     ///
     /// Errors: `Conflict` if the load was claimed with a higher number already, or is done.
     pub async fn claim(&self, load: &LoadId, fence: Fence) -> Result<()> {
-        if self.table.snapshot().await?.is_none() {
+        let table = self.writable().await?;
+        if table.snapshot().await?.is_none() {
             return Ok(());
         }
-        let mut change = Claim { table: &self.table, load, fence };
+        let mut change = Claim { table: &table, load, fence };
         let note = self.note("FLUMEN CLAIM", json!({ "load": load }), Map::new());
-        commit(&self.table, &mut change, &note).await.map(|_| ())
+        commit(&table, &mut change, &note).await.map(|_| ())
     }
 
     fn note(&self, operation: &'static str, parameters: Value, entries: Map<String, Value>) -> Note {
         Note { operation, parameters, entries, at: self.clock.now(), id: self.ids.next() }
     }
 
-    fn target(&self, load: &LoadId, columns: SchemaRef, partition_by: Vec<String>) -> RewriteTarget {
-        let ids = Arc::clone(&self.ids);
-        RewriteTarget {
-            table: self.table.clone(),
-            load: load.clone(),
-            ids,
-            columns,
-            partition_by,
-            runtime: Handle::current(),
-        }
+    fn target(&self, table: &Table, load: &LoadId, columns: SchemaRef, partition_by: Vec<String>) -> RewriteTarget {
+        RewriteTarget::new(table, load, Arc::clone(&self.ids), columns, partition_by)
+    }
+
+    async fn snapshot(&self) -> Result<Option<Snapshot>> {
+        let located = self.located();
+        located.table.snapshot_at(located.version).await
     }
 
     async fn ledger(&self) -> Result<Ledger> {
-        Ok(Current::read(&self.table).await?.ledger)
+        match self.snapshot().await? {
+            Some(snapshot) => Ledger::read(snapshot.table(), snapshot.version()).await,
+            None => Ok(Ledger::default()),
+        }
     }
 
     /// What the ledger said when this load looked: at [`Sink::known`], or now.
@@ -154,11 +215,11 @@ fn claimed(table: &Table, load: &LoadId, by: Fence) -> Error {
 #[async_trait]
 impl Sink for LakeSink {
     fn address(&self) -> String {
-        self.table.address()
+        self.table().address()
     }
 
     async fn state(&self) -> Result<Option<TableState>> {
-        let snapshot = self.table.snapshot().await?;
+        let snapshot = self.snapshot().await?;
         Ok(snapshot.map(|snapshot| TableState {
             schema: snapshot.schema(),
             version: Some(snapshot.version()),
@@ -178,14 +239,15 @@ impl Sink for LakeSink {
     }
 
     async fn loads(&self, limit: usize) -> Result<Vec<LedgerEntry>> {
-        let Some(snapshot) = self.table.snapshot().await? else { return Ok(Vec::new()) };
-        let loads = ledger::loads(&self.table, snapshot.version(), limit).await?;
+        let Some(snapshot) = self.snapshot().await? else { return Ok(Vec::new()) };
+        let loads = ledger::loads(snapshot.table(), snapshot.version(), limit).await?;
         Ok(loads.into_iter().map(|load| load.entry).collect())
     }
 
     async fn undo(&self, load: &LoadId, record: &LoadRecord) -> Result<Committed> {
-        let snapshot = self.table.snapshot().await?;
-        let (commit_of_load, _) = undo::find(&self.table, snapshot.as_ref(), load).await?;
+        let table = self.writable().await?;
+        let snapshot = table.snapshot().await?;
+        let (commit_of_load, _) = undo::find(&table, snapshot.as_ref(), load).await?;
         let mut entries = entries(record, &[])?;
         entries.insert(UNDOES_KEY.to_owned(), json!(commit_of_load.version));
         let note =
@@ -193,21 +255,22 @@ impl Sink for LakeSink {
         let columns = snapshot.as_ref().map(Snapshot::schema).unwrap_or_else(|| Arc::new(Schema::empty()));
         let partition_by = snapshot.as_ref().map(Snapshot::partition_by).unwrap_or_default();
         let mut change = Undo {
-            table: &self.table,
+            table: &table,
             load,
             version: commit_of_load.version,
-            target: self.target(&record.load, columns, partition_by),
+            target: self.target(&table, &record.load, columns, partition_by),
             rewriting: Undo::rewriting(load),
             now_ms: note.at.timestamp_millis(),
         };
-        let version = commit(&self.table, &mut change, &note).await?;
+        let version = commit(&table, &mut change, &note).await?;
         Ok(Committed { version: Some(version), bytes_written: 0 })
     }
 
     async fn begin(&self, request: LoadRequest) -> Result<Box<dyn LoadSession>> {
-        let current = Current::read(&self.table).await?;
+        let table = self.writable().await?;
+        let current = Current::read(&table).await?;
         let expected = self.expectations(&request, &current.ledger);
-        check_fence(&self.table, &request, &current.ledger)?;
+        check_fence(&table, &request, &current.ledger)?;
         let rewrites = request.mode != Mode::Append;
         if let Some(snapshot) = &current.snapshot {
             snapshot.check_writable(rewrites)?;
@@ -217,38 +280,40 @@ impl Sink for LakeSink {
             (_, true) => Evolution::AddColumns,
             (_, false) => Evolution::Frozen,
         };
-        let conversion = schema::conversion(&self.table, current.snapshot.as_ref(), &request.schema, evolution)?;
+        let conversion = schema::conversion(&table, current.snapshot.as_ref(), &request.schema, evolution)?;
         let partition_by = match &current.snapshot {
             Some(snapshot) => snapshot.partition_by(),
             None => spelled(&request.partition_by, &conversion.schema),
         };
-        let lock = match self.table.folder() {
+        let lock = match table.folder() {
             Some(folder) => {
                 let folder = folder.join(load_folder(&request.load));
-                Some(LoadLock::take(&folder, request.load.as_str(), &self.table.address())?)
+                Some(LoadLock::take(&folder, request.load.as_str(), &table.address())?)
             }
             None => None,
         };
         // Another attempt that could still commit would name files that are gone.
         let claimed = request.fence.0 > 0 && current.ledger.claim(&request.load) == Some(request.fence);
         if lock.is_some() || claimed {
-            sweep(&self.table, &request.load, &HashSet::new()).await?;
+            sweep(&table, &request.load, &HashSet::new()).await?;
         }
         let columns = with_validity(&conversion.schema, &request.mode);
-        let operation = operation(&self.table, &request, &columns, current.snapshot.as_ref())?;
-        let target = self.target(&request.load, Arc::clone(&columns), partition_by.clone());
+        let operation = operation(&table, &request, &columns, current.snapshot.as_ref())?;
+        let target = self.target(&table, &request.load, Arc::clone(&columns), partition_by.clone());
         let files = LoadFiles::new(
-            self.table.clone(),
+            table.clone(),
             folder_of(&request),
             self.ids.next(),
             conversion,
             &partition_by,
             Handle::current(),
-        )?;
+        )?
+        .with_constraints(constraints(current.snapshot.as_ref(), &columns)?);
         let note = self.note("WRITE", Value::Null, Map::new());
         let table_id = self.ids.next();
         Ok(Box::new(LakeSession {
-            table: self.table.clone(),
+            table,
+            named: self.named.clone(),
             clock: Arc::clone(&self.clock),
             request,
             files: Arc::new(files),
@@ -335,6 +400,7 @@ async fn known_files(snapshot: &Snapshot) -> Result<HashSet<String>> {
 /// One load on its way into a lake table.
 struct LakeSession {
     table: Table,
+    named: Option<Named>,
     clock: Arc<dyn Clock>,
     request: LoadRequest,
     files: Arc<LoadFiles>,
@@ -361,14 +427,17 @@ impl LoadSession for LakeSession {
 
     fn takes_over(&self, schema: &SchemaRef) -> bool {
         let whole = matches!(self.request.mode, Mode::Append | Mode::Replace | Mode::ReplaceLoad { .. });
-        whole && !self.files.is_partitioned() && takeover::fits(schema, self.files.columns())
+        whole
+            && !self.files.is_partitioned()
+            && !self.files.has_constraints()
+            && takeover::fits(schema, self.files.columns())
     }
 
     fn take_over(&self, path: &FsPath) -> Result<u64> {
         takeover::take_over(&self.files, path)
     }
 
-    async fn quarantine(&self, rows: Vec<RecordBatch>) -> Result<()> {
+    async fn quarantine(&self, rows: RefusedRows) -> Result<()> {
         let table = self.table.quarantine()?;
         let note = Note {
             operation: "WRITE",
@@ -384,8 +453,10 @@ impl LoadSession for LakeSession {
         match self.try_commit(record).await {
             Ok(committed) => Ok(committed),
             Err(error) => {
-                // Why it failed counts; what cannot be removed now, the next attempt at this load sweeps away.
-                let _ = self.remove_files().await;
+                if !self.settled {
+                    // Why it failed counts; what cannot be removed now, the next attempt at this load sweeps away.
+                    let _ = self.remove_files().await;
+                }
                 Err(error)
             }
         }
@@ -398,10 +469,7 @@ impl LoadSession for LakeSession {
 
 impl LakeSession {
     async fn try_commit(&mut self, record: &LoadRecord) -> Result<Committed> {
-        let files = Arc::clone(&self.files);
-        let written = tokio::task::spawn_blocking(move || files.finish()).await;
-        let written =
-            written.map_err(|error| Error::internal(format!("the last files were not written: {error}")))??;
+        let written = self.files.finished().await?;
         let bytes_written = written.iter().map(|file| file.size).sum();
         self.note.at = self.clock.now();
         self.note.parameters = parameters(&self.request, &self.partition_by);
@@ -419,8 +487,15 @@ impl LakeSession {
             table_id: self.table_id,
             now_ms: self.note.at.timestamp_millis(),
         };
-        let version = commit(&self.table, &mut change, &self.note).await?;
-        self.settled = true;
+        if let Some(named) = &self.named {
+            named.catalog.check_live(&self.table).await?;
+        }
+        let committed = commit(&self.table, &mut change, &self.note).await;
+        let is_open = |error: &Error| error.kind() == ErrorKind::Unavailable && self.table.folder().is_none();
+        // A store that stopped answering may have taken the commit, or may take it yet: then the files are the table's. If
+        // it does not, nobody sees them, and the next attempt at this load sweeps them away.
+        self.settled = committed.as_ref().err().is_none_or(is_open);
+        let version = committed?;
         let superseded: HashSet<Path> =
             self.rewriting.take().map(|of| of.superseded.into_iter().collect()).unwrap_or_default();
         let ours = written.into_iter().filter(|file| !superseded.contains(&Path::from(file.path.as_str())));
@@ -656,11 +731,16 @@ pub(crate) fn remove(file: &DataFile, now_ms: i64) -> Remove {
 }
 
 /// The names of files that hold rows of several loads begin so.
-const MIXED: &str = "mixed";
+pub(crate) const MIXED: &str = "mixed";
 
 /// Whether the file at `path` may hold rows of several loads.
 pub(crate) fn is_mixed(path: &str) -> bool {
     path.split('/').any(|part| part == MIXED)
+}
+
+/// The folder of the files that a SQL statement writes; `mixed` if they may hold rows of several loads.
+pub(crate) fn statement_folder(id: &LoadId, mixed: bool) -> String {
+    if mixed { format!("{}/{MIXED}", load_folder(id)) } else { load_folder(id) }
 }
 
 /// The folder, within that of its load, of files that a later load with the same slot replaces.
@@ -738,6 +818,13 @@ fn operation(
     })
 }
 
+/// What the rows of a load with `columns` must meet.
+fn constraints(current: Option<&Snapshot>, columns: &SchemaRef) -> Result<Option<Arc<Constraints>>> {
+    let Some(current) = current else { return Ok(None) };
+    let made = Constraints::of(&current.properties(), &all_columns(columns, Some(current)));
+    made.map_err(|error| error.within(current.table().address()))
+}
+
 /// The columns of the table after a load with `columns`.
 fn all_columns(columns: &SchemaRef, current: Option<&Snapshot>) -> SchemaRef {
     let Some(current) = current else { return Arc::clone(columns) };
@@ -757,6 +844,17 @@ pub(crate) struct RewriteTarget {
 }
 
 impl RewriteTarget {
+    /// For rows of `table` that `load` rewrites. Must be called within the runtime.
+    pub(crate) fn new(
+        table: &Table,
+        load: &LoadId,
+        ids: Arc<dyn Ids>,
+        columns: SchemaRef,
+        partition_by: Vec<String>,
+    ) -> Self {
+        Self { table: table.clone(), load: load.clone(), ids, columns, partition_by, runtime: Handle::current() }
+    }
+
     /// The columns of rewritten rows: all that the table has, then.
     pub(crate) fn schema(&self, snapshot: Option<&Snapshot>) -> SchemaRef {
         all_columns(&self.columns, snapshot)
@@ -770,6 +868,6 @@ impl RewriteTarget {
         let runtime = self.runtime.clone();
         let files =
             LoadFiles::new(self.table.clone(), folder, self.ids.next(), conversion, &self.partition_by, runtime)?;
-        Ok(Arc::new(files))
+        Ok(Arc::new(files.with_constraints(constraints(snapshot, &self.schema(snapshot))?)))
     }
 }

@@ -5,6 +5,7 @@
 
 pub mod connections;
 pub mod contracts;
+pub mod durable;
 pub mod edit;
 pub mod environment;
 pub mod project;

@@ -136,6 +136,13 @@ impl Project {
         Ok(Some(self.dir.join(rendered.text)))
     }
 
+    /// The folder whose files clients of a server may read, if the project allows one.
+    pub fn served_files(&self) -> Result<Option<PathBuf>> {
+        let Some(folder) = &self.settings.serve.files else { return Ok(None) };
+        let rendered = self.templates.render(folder).map_err(|error| error.within("serve.files"))?;
+        Ok(Some(self.dir.join(rendered.text)))
+    }
+
     /// The place that `address` names: a URL of an object store, or a path from the project's folder.
     fn open(&self, address: &str) -> Result<StoreAt> {
         if address.trim().is_empty() {

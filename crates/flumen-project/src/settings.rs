@@ -11,7 +11,7 @@ use crate::connections::{KINDS, Kind, kind_named};
 use crate::yaml::{Key, Node, Position, Problems, Value};
 
 /// The keys of `flumen.yml`.
-const KEYS: [&str; 5] = ["name", "lake", "connections", "vars", "defaults"];
+const KEYS: [&str; 6] = ["name", "lake", "connections", "vars", "defaults", "serve"];
 
 /// What a `flumen.yml` says.
 #[derive(Debug, Clone)]
@@ -26,6 +26,15 @@ pub struct Settings {
     pub vars: BTreeMap<String, String>,
     /// What commands do unless they are told otherwise.
     pub defaults: Defaults,
+    /// What servers may do for their clients.
+    pub serve: Serve,
+}
+
+/// What servers may do for their clients.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Serve {
+    /// The folder whose files clients may read, perhaps as a template. None by default.
+    pub files: Option<String>,
 }
 
 /// What commands do unless they are told otherwise.
@@ -84,6 +93,7 @@ impl Settings {
             connections: root.get("connections").map(|node| connections(node, &mut problems)).unwrap_or_default(),
             vars: root.get("vars").map(|node| vars(node, &mut problems)).unwrap_or_default(),
             defaults: root.get("defaults").map(|node| defaults(node, &mut problems)).unwrap_or_default(),
+            serve: root.get("serve").map(|node| serve(node, &mut problems)).unwrap_or_default(),
         };
         problems.finish()?;
         Ok(settings)
@@ -117,6 +127,12 @@ fn defaults(node: &Node, problems: &mut Problems) -> Defaults {
         lineage: node.get("lineage").and_then(|node| node.flag("'defaults.lineage'", problems)),
         spool: node.get("spool").and_then(|node| node.text("'defaults.spool'", problems)).map(str::to_owned),
     }
+}
+
+fn serve(node: &Node, problems: &mut Problems) -> Serve {
+    let entries = node.entries("'serve'", problems);
+    problems.check_keys(entries, "'serve'", ["files"]);
+    Serve { files: node.get("files").and_then(|node| node.text("'serve.files'", problems)).map(str::to_owned) }
 }
 
 fn connections(node: &Node, problems: &mut Problems) -> Vec<ConnectionSettings> {

@@ -59,6 +59,17 @@ pub struct GlobalOptions {
         help_heading = "Global options"
     )]
     pub project: Option<PathBuf>,
+    /// The environment whose tables the names of the lake mean
+    #[arg(
+        long = "env",
+        global = true,
+        value_name = "ENV",
+        env = "FLUMEN_ENV",
+        hide_env = true,
+        default_value = "prod",
+        help_heading = "Global options"
+    )]
+    pub environment: String,
     /// Tell more, such as the causes of an error
     #[arg(long, short, global = true, help_heading = "Global options")]
     pub verbose: bool,

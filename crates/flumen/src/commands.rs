@@ -4,11 +4,15 @@ mod completion;
 mod connection;
 mod contract;
 mod doctor;
+mod env;
 mod ingest;
 mod init;
+mod lake;
 mod load;
 mod sample;
+mod serve;
 pub mod sql;
+mod user;
 
 use flumen_core::Result;
 
@@ -20,12 +24,16 @@ pub enum Command {
     Init(init::InitCommand),
     Connection(connection::ConnectionCommand),
     Doctor(doctor::DoctorCommand),
+    Env(env::EnvCommand),
     Ingest(Box<ingest::IngestCommand>),
+    Lake(lake::LakeCommand),
     Load(load::LoadCommand),
     Contract(contract::ContractCommand),
     Completion(completion::CompletionCommand),
     Sample(sample::SampleCommand),
+    Serve(serve::ServeCommand),
     Sql(sql::SqlCommand),
+    User(user::UserCommand),
 }
 
 impl Command {
@@ -41,18 +49,23 @@ impl Command {
             Command::Connection(command) => command.run(context).await,
             Command::Doctor(command) => command.run(context).await,
             Command::Ingest(command) => command.run(context).await,
+            Command::Env(command) => command.run(context).await,
+            Command::Lake(command) => command.run(context).await,
             Command::Load(command) => command.run(context).await,
             Command::Contract(command) => command.run(context).await,
             Command::Completion(command) => command.run(context).await,
             Command::Sample(command) => command.run(context).await,
+            Command::Serve(command) => command.run(context).await,
             Command::Sql(command) => command.run(context).await,
+            Command::User(command) => command.run(context).await,
         }
     }
 }
 
 /// The headings under which `flumen --help` lists the commands.
 const GROUPS: &[(&str, &[&str])] = &[
-    ("Data", &["ingest", "sql", "load", "contract", "sample"]),
+    ("Data", &["ingest", "sql", "lake", "env", "load", "contract", "sample"]),
+    ("Server", &["serve", "user"]),
     ("Project", &["init", "connection", "doctor"]),
     ("Shell", &["completion"]),
 ];

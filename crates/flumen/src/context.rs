@@ -26,6 +26,8 @@ pub struct Context {
     /// Cancelled by the first Ctrl-C (or SIGTERM). Await `cancel.cancelled()`; in blocking threads ask
     /// `cancel.is_cancelled()`. Whoever stops for it ends with [`Error::cancelled`].
     pub cancel: CancellationToken,
+    /// The environment whose tables the names of the lake mean.
+    pub environment: String,
     project_dir: Option<PathBuf>,
     project: OnceLock<Option<Arc<Project>>>,
     spool: Arc<OnceLock<Arc<Spool>>>,
@@ -39,6 +41,7 @@ impl Context {
             clock: Arc::new(SystemClock),
             ids: Arc::new(SystemIds),
             cancel: CancellationToken::new(),
+            environment: options.environment,
             project_dir: options.project,
             project: OnceLock::new(),
             spool: Arc::default(),

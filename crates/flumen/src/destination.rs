@@ -2,18 +2,23 @@
 
 use std::sync::Arc;
 
+use async_trait::async_trait;
 use flumen_connect::postgres::{Connect, ProjectConnector};
 use flumen_connect::sinks::files::FileSink;
 use flumen_connect::sinks::postgres::{PostgresOptions, PostgresSink};
+use flumen_connect::spool::Spool;
 use flumen_core::dataset::Dataset;
+use flumen_core::sql::Destinations;
 use flumen_core::write::Sink;
 use flumen_core::{Error, Result};
+use flumen_lake::catalog::{Catalog, Copied};
 use flumen_lake::lake::Lake;
 use flumen_lake::sink::LakeSink;
 use flumen_project::Project;
 use flumen_project::connections::postgres::PostgresConfig;
 
 use crate::context::Context;
+use crate::output::{bytes, count};
 
 /// What the command line says about a destination, besides its address.
 #[derive(Debug, Clone)]
@@ -38,8 +43,9 @@ impl Default for DestinationOptions {
 pub async fn open(dataset: &Dataset, options: &DestinationOptions, context: &Context) -> Result<Arc<dyn Sink>> {
     match dataset {
         Dataset::Lake(name) => {
-            let table = lake(context)?.table(name)?;
-            Ok(Arc::new(LakeSink::new(table, Arc::clone(&context.clock), Arc::clone(&context.ids))))
+            let (output, address, environment) = (context.output, dataset.to_string(), context.environment.clone());
+            let on_copy = move |copied: &Copied| output.note(copy_note(&address, &environment, copied));
+            Ok(Arc::new(LakeSink::named(catalog(context)?, &context.environment, name, Arc::new(on_copy)).await?))
         }
         Dataset::Connection { connection, table } => {
             let connector: Arc<dyn Connect> = match &options.connection {
@@ -56,11 +62,61 @@ pub async fn open(dataset: &Dataset, options: &DestinationOptions, context: &Con
     }
 }
 
+/// Where `COPY … TO` of SQL can write.
+pub struct Anywhere {
+    project: Option<Arc<Project>>,
+    spool: Arc<Spool>,
+}
+
+impl Anywhere {
+    /// What this command can reach.
+    ///
+    /// Errors: whatever is wrong with the project.
+    pub fn new(context: &Context) -> Result<Self> {
+        Ok(Self { project: context.maybe_project()?, spool: context.spool()? })
+    }
+}
+
+#[async_trait]
+impl Destinations for Anywhere {
+    async fn sink(&self, address: &str) -> Result<Arc<dyn Sink>> {
+        match address.parse()? {
+            Dataset::Files(address) => Ok(Arc::new(FileSink::new(&address, self.project.as_deref(), &self.spool)?)),
+            Dataset::Lake(name) => Err(Error::invalid(format!("lake.{name} is a table, not a file"))
+                .hint(format!("write create table {name} as select …, or insert into {name} select …"))),
+            Dataset::Connection { connection, table } => {
+                let project = self.project.as_ref().ok_or_else(|| {
+                    Error::not_found(format!("there is no project that could know the connection '{connection}'"))
+                        .hint("run 'flumen init' to make one here")
+                })?;
+                let connector: Arc<dyn Connect> =
+                    Arc::new(ProjectConnector::new(project.connection(&connection)?.postgres()?));
+                let whole = format!("{connection}.{table}");
+                Ok(Arc::new(PostgresSink::new(connector, whole, table, PostgresOptions::default())?))
+            }
+        }
+    }
+}
+
 /// The project's lake.
 ///
 /// Errors: `NotFound` outside a project.
 pub fn lake(context: &Context) -> Result<Lake> {
     lake_of(context.project()?.as_ref())
+}
+
+/// The catalog of the project's lake.
+///
+/// Errors: `NotFound` outside a project.
+pub fn catalog(context: &Context) -> Result<Catalog> {
+    Ok(Catalog::new(lake(context)?, Arc::clone(&context.clock), Arc::clone(&context.ids)))
+}
+
+/// Tells that a table was copied because it is about to be written to.
+pub fn copy_note(address: &str, environment: &str, copied: &Copied) -> String {
+    let (files, size) = (count(copied.files), bytes(copied.bytes));
+    let how = if copied.linked { "as links, which take no space of their own" } else { "within the store" };
+    format!("{address} has a copy of its own in '{environment}' now: {files} files, {size}, {how}")
 }
 
 /// The folder or the bucket of the lake of `project`.

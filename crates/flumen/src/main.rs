@@ -6,11 +6,13 @@ mod cli;
 mod commands;
 mod context;
 mod destination;
+mod door_files;
 mod origin;
 mod output;
 mod render;
 mod repl;
 mod sample_server;
+mod users;
 
 use std::process::ExitCode;
 

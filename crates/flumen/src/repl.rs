@@ -5,8 +5,9 @@ mod complete;
 use std::path::PathBuf;
 
 use flumen_core::contract::type_name;
+use flumen_core::sql::SqlEngine as _;
 use flumen_core::{Error, ErrorKind, Result};
-use flumen_lake::engine::Engine;
+use flumen_lake::engine::{BlockState, Engine};
 use rustyline::error::ReadlineError;
 use rustyline::history::DefaultHistory;
 use rustyline::{CompletionType, Config, Editor};
@@ -18,8 +19,9 @@ use complete::PromptHelper;
 const HELP: &str = "\
 Statements end with a semicolon.
   \\d           tables and views        \\d TABLE     the columns of a table or a file
-  \\dt+         quarantine tables too   \\timing      tell rows and time, or not
-  \\x           a line a value, or not  \\i FILE      run the statements in a file
+  \\dt+         quarantine tables too   \\dt NAME     the tables of a Postgres connection
+  \\x           a line a value, or not  \\timing      tell rows and time, or not
+  \\i FILE      run the statements in a file
   \\?           this help               \\q           leave (also Ctrl-D)
 Ctrl-C stops the query that runs. Tab completes keywords, tables, columns and files.";
 
@@ -33,10 +35,19 @@ pub async fn script(mut session: Session<'_>, text: &str) -> Result<()> {
             }
             Item::Command(line) => {
                 if command(&mut session, &line).await? {
-                    return Ok(());
+                    break;
                 }
             }
         }
+    }
+    leave(&session).await
+}
+
+/// Says so if a block is left that was not committed.
+async fn leave(session: &Session<'_>) -> Result<()> {
+    if session.engine.block_state().await != BlockState::None {
+        session.engine.query("rollback").await?;
+        session.context.output.warning("the block that was begun was not committed: nothing of it is kept");
     }
     Ok(())
 }
@@ -91,6 +102,7 @@ async fn command(session: &mut Session<'_>, line: &str) -> Result<bool> {
             output.note(if session.style.expanded { "A line a value." } else { "A line a row." });
         }
         "\\d" if !argument.is_empty() => describe(session, argument).await?,
+        "\\dt" if !argument.is_empty() => list_database(session, argument).await?,
         "\\d" | "\\dt" => list(session, false).await?,
         "\\d+" | "\\dt+" => list(session, true).await?,
         "\\i" if !argument.is_empty() => {
@@ -104,6 +116,15 @@ async fn command(session: &mut Session<'_>, line: &str) -> Result<bool> {
         _ => return Err(Error::invalid(format!("there is no command '{name}'")).hint("\\? shows the commands")),
     }
     Ok(false)
+}
+
+/// Lists the tables of a database.
+async fn list_database(session: &Session<'_>, connection: &str) -> Result<()> {
+    let mut table = Table::new(["schema", "table"]);
+    for name in session.engine.database_tables(connection).await? {
+        table.row([name.namespace, name.table]);
+    }
+    session.context.output.table(&table)
 }
 
 /// Lists the tables. `all`: those too in which loads keep what they refused, and those about the lake itself.
@@ -161,14 +182,14 @@ pub async fn prompt(mut session: Session<'_>) -> Result<()> {
                     let _ = editor.append_history(history).or_else(|_| editor.save_history(history));
                 }
                 match turn(&mut session, &text).await {
-                    Ok(true) => return Ok(()),
+                    Ok(true) => return leave(&session).await,
                     Ok(false) => {}
                     Err(error) if error.kind() == ErrorKind::Cancelled => session.context.output.note("Cancelled."),
                     Err(error) => session.context.output.error(&error),
                 }
             }
             Err(ReadlineError::Interrupted) => {}
-            Err(ReadlineError::Eof) => return Ok(()),
+            Err(ReadlineError::Eof) => return leave(&session).await,
             Err(error) => return Err(failed(error)),
         }
     }

@@ -7,10 +7,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use arrow::datatypes::SchemaRef;
 use arrow::error::ArrowError;
 use arrow_avro::reader::{Reader, ReaderBuilder};
-use flumen_core::load::FileIdentity;
 use flumen_core::read::{Input, ReadOptions, ReadRequest, Splits};
 use flumen_core::{Error, Result, limits};
 
+use super::input::{FileInput, FileRows};
 use super::serial::Serial;
 use super::{Format, plain};
 use crate::blob::{self, Blob, Counted};
@@ -47,7 +47,7 @@ impl Format for Avro {
     fn open(&self, blob: Arc<dyn Blob>, options: &ReadOptions) -> Result<Vec<Arc<dyn Input>>> {
         let reader = AvroReader::open(blob.as_ref(), options)?;
         let schema = plain::plain_schema(&reader.reader.schema());
-        Ok(vec![Arc::new(AvroInput { blob, options: options.clone(), schema })])
+        Ok(FileInput::only(AvroInput { blob, options: options.clone(), schema }))
     }
 }
 
@@ -125,25 +125,13 @@ struct AvroInput {
     schema: SchemaRef,
 }
 
-impl Input for AvroInput {
-    fn address(&self) -> &str {
-        self.blob.address()
-    }
-
-    fn identity(&self) -> Result<FileIdentity> {
-        self.blob.identity()
-    }
-
-    fn bytes(&self) -> Option<u64> {
-        self.blob.size()
+impl FileRows for AvroInput {
+    fn blob(&self) -> &Arc<dyn Blob> {
+        &self.blob
     }
 
     fn schema(&self) -> &SchemaRef {
         &self.schema
-    }
-
-    fn is_text(&self) -> bool {
-        false
     }
 
     fn read(&self, request: &ReadRequest) -> Result<Arc<dyn Splits>> {

@@ -16,16 +16,16 @@ mod tests;
 
 use std::io::{self, Cursor, Read};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 
 use arrow::datatypes::{Field, Schema, SchemaRef};
-use flumen_core::load::FileIdentity;
 use flumen_core::read::{Input, ReadOptions, ReadRequest, Splits};
 use flumen_core::text::TypeSet;
 use flumen_core::{Error, Result, limits};
 
 use super::Format;
-use crate::blob::{self, Blob};
+use super::input::{FileInput, FileRows};
+use crate::blob::{self, Blob, Counted};
 use crate::codec::{self, Codec};
 use crate::encoding::Encoding;
 
@@ -53,7 +53,7 @@ impl Format for Csv {
     }
 
     fn open(&self, blob: Arc<dyn Blob>, options: &ReadOptions) -> Result<Vec<Arc<dyn Input>>> {
-        Ok(vec![Arc::new(CsvInput::open(blob, options)?)])
+        Ok(FileInput::only(CsvInput::open(blob, options)?))
     }
 }
 
@@ -134,7 +134,7 @@ impl CsvInput {
     fn text(&self, taken: &Arc<AtomicU64>) -> Result<Box<dyn Read + Send>> {
         let Decoding { codec, encoding, mark, lone_returns } = self.decoding;
         let address = self.blob.address();
-        let counted = Counted { blob: &*self.blob, taken };
+        let counted = Counted::new(Arc::clone(&self.blob), Arc::clone(taken));
         let reader = codec::open(&counted, &self.options)?;
         let mut reader = encoding.decode(mark, address, reader)?;
         if lone_returns {
@@ -148,17 +148,9 @@ impl CsvInput {
     }
 }
 
-impl Input for CsvInput {
-    fn address(&self) -> &str {
-        self.blob.address()
-    }
-
-    fn identity(&self) -> Result<FileIdentity> {
-        self.blob.identity()
-    }
-
-    fn bytes(&self) -> Option<u64> {
-        self.blob.size()
+impl FileRows for CsvInput {
+    fn blob(&self) -> &Arc<dyn Blob> {
+        &self.blob
     }
 
     fn schema(&self) -> &SchemaRef {
@@ -176,7 +168,7 @@ impl Input for CsvInput {
     fn read(&self, request: &ReadRequest) -> Result<Arc<dyn Splits>> {
         let taken = Arc::new(AtomicU64::new(0));
         let mut reader = self.text(&taken)?;
-        let (address, dialect) = (self.address(), &self.dialect);
+        let (address, dialect) = (self.blob.address(), &self.dialect);
         let skip = dialect.data_from as u64;
         let skipped =
             io::copy(&mut reader.as_mut().take(skip), &mut io::sink()).map_err(|error| blob::error(address, error))?;
@@ -205,51 +197,6 @@ impl Read for LoneReturns {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let read = self.0.read(buffer)?;
         returns_to_newlines(&mut buffer[..read]);
-        Ok(read)
-    }
-}
-
-/// A blob that counts what is read of it.
-struct Counted<'a> {
-    blob: &'a dyn Blob,
-    taken: &'a Arc<AtomicU64>,
-}
-
-impl Blob for Counted<'_> {
-    fn address(&self) -> &str {
-        self.blob.address()
-    }
-
-    fn name(&self) -> &str {
-        self.blob.name()
-    }
-
-    fn size(&self) -> Option<u64> {
-        self.blob.size()
-    }
-
-    fn open(&self) -> Result<Box<dyn Read + Send>> {
-        Ok(Box::new(CountedRead { reader: self.blob.open()?, taken: Arc::clone(self.taken) }))
-    }
-
-    fn local_file(&self) -> Result<std::path::PathBuf> {
-        self.blob.local_file()
-    }
-
-    fn identity(&self) -> Result<FileIdentity> {
-        self.blob.identity()
-    }
-}
-
-struct CountedRead {
-    reader: Box<dyn Read + Send>,
-    taken: Arc<AtomicU64>,
-}
-
-impl Read for CountedRead {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let read = self.reader.read(buffer)?;
-        self.taken.fetch_add(read as u64, Ordering::Relaxed);
         Ok(read)
     }
 }

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use arrow::datatypes::{Schema, SchemaRef};
 use flumen_core::Result;
-use flumen_core::load::FileIdentity;
-use flumen_core::read::{Input, ReadRequest, Split, Splits};
+use flumen_core::read::{ReadRequest, Split, Splits};
 
+use super::input::FileRows;
 use crate::blob::Blob;
 
 /// The input that an empty file is.
@@ -16,22 +16,15 @@ pub(super) struct Empty {
 }
 
 impl Empty {
+    /// The file `blob`, which is empty.
     pub(super) fn new(blob: Arc<dyn Blob>) -> Self {
         Self { blob, schema: Arc::new(Schema::empty()) }
     }
 }
 
-impl Input for Empty {
-    fn address(&self) -> &str {
-        self.blob.address()
-    }
-
-    fn identity(&self) -> Result<FileIdentity> {
-        self.blob.identity()
-    }
-
-    fn bytes(&self) -> Option<u64> {
-        self.blob.size()
+impl FileRows for Empty {
+    fn blob(&self) -> &Arc<dyn Blob> {
+        &self.blob
     }
 
     fn schema(&self) -> &SchemaRef {

@@ -9,12 +9,12 @@ use std::sync::atomic::AtomicU64;
 use arrow::array::RecordBatch;
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use calamine::{Data, Range, Reader, open_workbook_auto};
-use flumen_core::load::FileIdentity;
 use flumen_core::read::{Input, ReadOptions, ReadRequest, Splits};
 use flumen_core::text::{TextColumn, TextOptions, TypeSet};
 use flumen_core::{Error, Result, limits};
 
 use super::Format;
+use super::input::{FileInput, FileRows};
 use super::serial::Serial;
 use crate::blob::Blob;
 
@@ -52,7 +52,7 @@ impl Format for Excel {
 
     fn open(&self, blob: Arc<dyn Blob>, options: &ReadOptions) -> Result<Vec<Arc<dyn Input>>> {
         let (sheet, cells) = read_sheet(blob.as_ref(), options)?;
-        Ok(vec![Arc::new(SheetInput::new(blob, &sheet, cells)?)])
+        Ok(FileInput::only(SheetInput::new(blob, &sheet, cells)?))
     }
 }
 
@@ -185,25 +185,13 @@ fn text(cell: &Data) -> Option<String> {
     }
 }
 
-impl Input for SheetInput {
-    fn address(&self) -> &str {
-        self.blob.address()
-    }
-
-    fn identity(&self) -> Result<FileIdentity> {
-        self.blob.identity()
-    }
-
-    fn bytes(&self) -> Option<u64> {
-        self.blob.size()
+impl FileRows for SheetInput {
+    fn blob(&self) -> &Arc<dyn Blob> {
+        &self.blob
     }
 
     fn schema(&self) -> &SchemaRef {
         &self.schema
-    }
-
-    fn is_text(&self) -> bool {
-        false
     }
 
     fn warnings(&self) -> Vec<String> {

@@ -10,10 +10,10 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use arrow::error::ArrowError;
 use arrow_ipc::reader::{FileReader, StreamReader};
-use flumen_core::load::FileIdentity;
 use flumen_core::read::{Input, ReadOptions, ReadRequest, Splits};
 use flumen_core::{Error, Result, limits};
 
+use super::input::{FileInput, FileRows};
 use super::serial::Serial;
 use super::{Format, plain};
 use crate::blob::Blob;
@@ -51,7 +51,7 @@ impl Format for Ipc {
         let path = blob.local_file()?;
         let reader = IpcReader::open(&path).map_err(|error| broken(blob.address(), error))?;
         let schema = plain::plain_schema(&reader.schema());
-        Ok(vec![Arc::new(IpcInput { blob, path, schema })])
+        Ok(FileInput::only(IpcInput { blob, path, schema }))
     }
 }
 
@@ -101,25 +101,13 @@ struct IpcInput {
     schema: SchemaRef,
 }
 
-impl Input for IpcInput {
-    fn address(&self) -> &str {
-        self.blob.address()
-    }
-
-    fn identity(&self) -> Result<FileIdentity> {
-        self.blob.identity()
-    }
-
-    fn bytes(&self) -> Option<u64> {
-        self.blob.size()
+impl FileRows for IpcInput {
+    fn blob(&self) -> &Arc<dyn Blob> {
+        &self.blob
     }
 
     fn schema(&self) -> &SchemaRef {
         &self.schema
-    }
-
-    fn is_text(&self) -> bool {
-        false
     }
 
     fn read(&self, request: &ReadRequest) -> Result<Arc<dyn Splits>> {

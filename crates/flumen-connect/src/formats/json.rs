@@ -12,7 +12,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow::array::{RecordBatch, RecordBatchOptions};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
-use flumen_core::load::FileIdentity;
 use flumen_core::read::{
     BadRow, Input, Misfit, RawBatch, ReadOptions, ReadRequest, RowNumbers, Split, Splits, WantedColumn,
 };
@@ -20,6 +19,7 @@ use flumen_core::text::TextOptions;
 use flumen_core::{Error, Result, limits};
 
 use super::Format;
+use super::input::{FileInput, FileRows};
 use crate::blob::{self, Blob, Counted};
 use crate::codec;
 
@@ -52,7 +52,7 @@ impl Format for Json {
     }
 
     fn open(&self, blob: Arc<dyn Blob>, options: &ReadOptions) -> Result<Vec<Arc<dyn Input>>> {
-        Ok(vec![Arc::new(JsonInput::open(blob, options)?)])
+        Ok(FileInput::only(JsonInput::open(blob, options)?))
     }
 }
 
@@ -126,17 +126,9 @@ fn infer_all(records: Records, options: &ReadOptions) -> Result<Fields> {
     Ok(fields)
 }
 
-impl Input for JsonInput {
-    fn address(&self) -> &str {
-        self.blob.address()
-    }
-
-    fn identity(&self) -> Result<FileIdentity> {
-        self.blob.identity()
-    }
-
-    fn bytes(&self) -> Option<u64> {
-        self.blob.size()
+impl FileRows for JsonInput {
+    fn blob(&self) -> &Arc<dyn Blob> {
+        &self.blob
     }
 
     fn schema(&self) -> &SchemaRef {

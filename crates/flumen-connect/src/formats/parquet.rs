@@ -10,7 +10,6 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use arrow::array::{RecordBatch, RecordBatchReader};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
-use flumen_core::load::FileIdentity;
 use flumen_core::read::{Input, RawBatch, ReadOptions, ReadRequest, Split, Splits};
 use flumen_core::{Error, Result, limits};
 use parquet::arrow::ProjectionMask;
@@ -21,6 +20,7 @@ use parquet::arrow::arrow_reader::{
 use parquet::basic::Type as PhysicalType;
 use parquet::errors::ParquetError;
 
+use super::input::{FileInput, FileRows};
 use super::{Format, plain};
 use crate::blob::Blob;
 
@@ -54,7 +54,7 @@ impl Format for Parquet {
     }
 
     fn open(&self, blob: Arc<dyn Blob>, _: &ReadOptions) -> Result<Vec<Arc<dyn Input>>> {
-        Ok(vec![Arc::new(ParquetInput::open(blob)?)])
+        Ok(FileInput::only(ParquetInput::open(blob)?))
     }
 }
 
@@ -116,29 +116,17 @@ fn broken(address: &str, error: ParquetError) -> Error {
         .caused_by(error)
 }
 
-impl Input for ParquetInput {
-    fn address(&self) -> &str {
-        self.blob.address()
-    }
-
-    fn identity(&self) -> Result<FileIdentity> {
-        self.blob.identity()
-    }
-
-    fn bytes(&self) -> Option<u64> {
-        self.blob.size()
+impl FileRows for ParquetInput {
+    fn blob(&self) -> &Arc<dyn Blob> {
+        &self.blob
     }
 
     fn schema(&self) -> &SchemaRef {
         &self.schema
     }
 
-    fn is_text(&self) -> bool {
-        false
-    }
-
     fn warnings(&self) -> Vec<String> {
-        let dropped = |name: &String| format!("{}: the pandas index {name} is left out", self.address());
+        let dropped = |name: &String| format!("{}: the pandas index {name} is left out", self.blob.address());
         self.dropped.iter().map(dropped).collect()
     }
 

@@ -7,7 +7,7 @@ use arrow::datatypes::DataType;
 use async_trait::async_trait;
 use flumen_core::error::Result;
 use flumen_core::load::{Committed, LoadId, LoadRecord, LoadRequest};
-use flumen_core::write::{BatchWriter, LedgerEntry, LoadSession, Sink, TableState};
+use flumen_core::write::{BatchWriter, LedgerEntry, LoadSession, RefusedRows, Sink, TableState};
 
 /// Answers for another sink, and writes nothing.
 pub struct DryRun(pub Arc<dyn Sink>);
@@ -57,7 +57,7 @@ impl LoadSession for Nowhere {
         Ok(Box::new(Nowhere))
     }
 
-    async fn quarantine(&self, _: Vec<RecordBatch>) -> Result<()> {
+    async fn quarantine(&self, _: RefusedRows) -> Result<()> {
         Ok(())
     }
 

@@ -11,13 +11,14 @@ use flumen_core::ErrorKind;
 use flumen_core::contract::type_name;
 use flumen_core::observe::Unobserved;
 use flumen_core::read::ReadOptions;
-use flumen_core::write::{BatchWriter, LedgerEntry};
+use flumen_core::write::{BatchWriter, LedgerEntry, RefusedRows};
 use uuid::Uuid;
 
 use super::*;
 use crate::blob::Memory;
 use crate::formats::Format;
 use crate::formats::csv::Csv;
+use crate::sources::local::LocalFile;
 
 /// A table in memory: what a sink must do, in its plainest form.
 #[derive(Default)]
@@ -30,6 +31,8 @@ struct State {
     loads: Vec<(LoadRecord, SchemaRef, Vec<RecordBatch>)>,
     quarantine: Vec<RecordBatch>,
     begun: usize,
+    /// Done once, when a load begins: its inputs are identified then, and none of them is read.
+    at_begin: Option<Box<dyn FnOnce() + Send>>,
 }
 
 struct TableSession {
@@ -76,7 +79,11 @@ impl Sink for TableSink {
         Ok(Committed { version: None, bytes_written: 0 })
     }
     async fn begin(&self, request: LoadRequest) -> Result<Box<dyn LoadSession>> {
-        self.0.state.lock().unwrap().begun += 1;
+        let mut state = self.0.state.lock().unwrap();
+        state.begun += 1;
+        if let Some(at_begin) = state.at_begin.take() {
+            at_begin();
+        }
         Ok(Box::new(TableSession { table: Arc::clone(&self.0), request, written: Arc::default() }))
     }
     fn lineage_by_default(&self) -> bool {
@@ -92,8 +99,8 @@ impl LoadSession for TableSession {
     fn writer(&self) -> Result<Box<dyn BatchWriter>> {
         Ok(Box::new(TableWriter { batches: Vec::new(), written: Arc::clone(&self.written) }))
     }
-    async fn quarantine(&self, rows: Vec<RecordBatch>) -> Result<()> {
-        self.table.state.lock().unwrap().quarantine = rows;
+    async fn quarantine(&self, rows: RefusedRows) -> Result<()> {
+        self.table.state.lock().unwrap().quarantine = rows.collect::<Result<_>>()?;
         Ok(())
     }
     async fn commit(self: Box<Self>, record: &LoadRecord) -> Result<Committed> {
@@ -187,6 +194,7 @@ fn job(table: &Arc<Table>, inputs: Vec<Arc<dyn Input>>) -> Ingest {
         partition_by: Vec::new(),
         indexes: Vec::new(),
         primary_key: Vec::new(),
+        spool: Spool::new(),
         fence: Fence(0),
         started: at(0),
         threads: 2,
@@ -264,6 +272,30 @@ async fn bad_rows_fail_the_load_or_go_to_quarantine() {
     let record = receipt.record;
     assert_eq!((record.rows_read, record.rows_written, record.rows_quarantined), (4, 2, 2));
     assert_eq!(receipt.warnings.len(), 1, "{:?}", receipt.warnings);
+}
+
+#[tokio::test]
+async fn a_file_that_changes_while_it_is_loaded_fails_the_load() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a.csv");
+    std::fs::write(&path, "x\n1\n2\n").unwrap();
+    let open = || Csv.open(Arc::new(LocalFile::open(&path).unwrap()), &ReadOptions::default()).unwrap();
+    // More rows, and rows that do not fit: the change is the reason, and nothing is put into quarantine.
+    for content in ["x\n1\n2\n3\n", "x\n1,2\n3,4\n"] {
+        let table: Arc<Table> = Arc::default();
+        let inputs = open();
+        let written = path.clone();
+        table.state.lock().unwrap().at_begin = Some(Box::new(move || std::fs::write(written, content).unwrap()));
+        let error = run(job(&table, inputs)).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Conflict);
+        assert_eq!(error.message(), format!("{} changed while it was being read", path.display()));
+        assert!(error.remedy().is_some());
+        assert_eq!((table.show(), table.quarantine()), ("no table".to_owned(), 0));
+    }
+    std::fs::write(&path, "x\n1\n2\n3\n").unwrap();
+    let table = Arc::default();
+    run(job(&table, open())).await.unwrap();
+    assert_eq!(table.show(), "x bigint : 1 | 2 | 3");
 }
 
 #[tokio::test]

@@ -11,7 +11,7 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::{DataType, SchemaRef};
 use chrono::{DateTime, Utc};
 use flumen_core::contract::{Applied, InputPlan, Plan, Verdict};
-use flumen_core::error::{Error, Result};
+use flumen_core::error::{Error, ErrorKind, Result};
 use flumen_core::limits::BAD_ROWS_SHOWN;
 use flumen_core::load::{LoadId, Mode};
 use flumen_core::observe::{Event, Observer};
@@ -21,7 +21,7 @@ use flumen_core::write::{BatchWriter, LoadSession};
 use tokio_util::sync::CancellationToken;
 
 use super::lineage::Lineage;
-use super::quarantine::Collector;
+use super::quarantine::{Collector, Refused};
 use super::{Around, Ingest};
 
 /// One reading of all inputs.
@@ -90,8 +90,8 @@ pub struct Done {
     pub skipped: u64,
     /// Bytes read, as stored.
     pub bytes: u64,
-    /// Batches for the quarantine.
-    pub quarantine: Vec<RecordBatch>,
+    /// Rows for the quarantine.
+    pub quarantine: Refused,
     /// The first bad rows.
     pub bad: Vec<(String, BadRow)>,
     /// Sentences for the user.
@@ -106,8 +106,8 @@ pub struct Done {
 pub struct Failed {
     /// The reason.
     pub error: Error,
-    /// Batches for the quarantine.
-    pub quarantine: Vec<RecordBatch>,
+    /// Rows for the quarantine.
+    pub quarantine: Refused,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -151,7 +151,7 @@ impl Work {
             stop: AtomicBool::new(false),
             learning: AtomicBool::new(false),
             shared: Mutex::new(Shared {
-                collector: Some(Collector::new(load, started)),
+                collector: Some(Collector::new(load, started, Arc::clone(&ingest.spool))),
                 bad: Vec::new(),
                 widen: BTreeMap::new(),
                 error: None,
@@ -375,17 +375,23 @@ impl Work {
         let place = place.into_inner().unwrap_or_else(PoisonError::into_inner);
         let mut shared = shared.into_inner().unwrap_or_else(PoisonError::into_inner);
         let quarantine = match shared.collector.take().map(Collector::finish) {
-            Some(Ok(batches)) => batches,
+            Some(Ok(refused)) => refused,
             Some(Err(error)) => {
                 shared.error.get_or_insert(error);
-                Vec::new()
+                Refused::default()
             }
-            None => Vec::new(),
+            None => Refused::default(),
         };
         shared.bad.sort_by(|(a, x), (b, y)| (a, x.row).cmp(&(b, y.row)));
         let bad = counts.bad.into_inner();
         if cancel.is_cancelled() {
-            return Err(Failed { error: Error::cancelled(), quarantine: Vec::new() });
+            return Err(Failed { error: Error::cancelled(), quarantine: Refused::default() });
+        }
+        // What is odd about a file that was written to meanwhile is so because of that.
+        if shared.error.as_ref().is_none_or(|error| matches!(error.kind(), ErrorKind::Data | ErrorKind::Cancelled))
+            && let Some(error) = inputs.iter().find_map(|input| input.input.check_unchanged().err())
+        {
+            return Err(Failed { error, quarantine: Refused::default() });
         }
         if bad > max_bad && shared.widen.is_empty() {
             return Err(Failed { error: too_many_bad(bad, max_bad, &shared.bad), quarantine });

@@ -11,11 +11,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arrow::array::RecordBatch;
-use arrow::datatypes::DataType;
+use arrow::datatypes::{DataType, SchemaRef};
 use async_trait::async_trait;
 use flumen_core::load::{Committed, LoadId, LoadRecord, LoadRequest, Mode};
-use flumen_core::write::{BatchWriter, LedgerEntry, LoadSession, Sink, TableState};
+use flumen_core::write::{BatchWriter, LedgerEntry, LoadSession, RefusedRows, Sink, TableState, quarantine_schema};
 use flumen_core::{Error, Result};
+use flumen_project::durable::{create_folders, sync_folder};
 use flumen_project::store::{object_store_for, store_error};
 use flumen_project::{Environment, Project, StoreAt};
 use object_store::{ObjectStoreExt, PutPayload, WriteMultipart};
@@ -128,16 +129,20 @@ impl Target {
         format!("{stem}{QUARANTINE}")
     }
 
-    /// Begins a file that will be called `name`.
+    /// Begins a file of the load's rows that will be called `name`.
     fn begin(&self, name: String, request: &LoadRequest) -> Result<Part> {
+        self.begin_as(name, &request.load, &request.schema, self.encoding)
+    }
+
+    fn begin_as(&self, name: String, load: &LoadId, schema: &SchemaRef, encoding: Encoding) -> Result<Part> {
         let temporary = match &self.place {
             Place::Folder(folder) => {
-                fs::create_dir_all(folder).map_err(|error| Error::io(folder.display(), error))?;
-                Temporary::Beside(folder.join(format!(".{name}.flumen-{}.tmp", request.load.short())))
+                create_folders(folder).map_err(|error| Error::io(folder.display(), error))?;
+                Temporary::Beside(folder.join(format!(".{name}.flumen-{}.tmp", load.short())))
             }
             Place::Store(_, spool) => Temporary::Spooled(spool.file(&self.address)?),
         };
-        let encoder = Encoder::begin(temporary.path(), &self.address, &request.schema, self.encoding)?;
+        let encoder = Encoder::begin(temporary.path(), &self.address, schema, encoding)?;
         Ok(Part { name, temporary, encoder, rows: 0 })
     }
 
@@ -148,8 +153,7 @@ impl Target {
         match &self.place {
             Place::Folder(folder) => {
                 fs::rename(temporary, folder.join(name)).map_err(failed)?;
-                // The rename is durable once its folder is.
-                fs::File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed)?;
+                sync_folder(folder).map_err(failed)?;
             }
             Place::Store(store, _) => {
                 let refused = |error| store_error(&self.address, error);
@@ -175,11 +179,12 @@ impl Target {
         match &self.place {
             Place::Folder(folder) => {
                 let failed = |error| Error::io(folder.join(name).display(), error);
-                fs::create_dir_all(folder).map_err(failed)?;
+                create_folders(folder).map_err(failed)?;
                 let mut file = tempfile::NamedTempFile::new_in(folder).map_err(failed)?;
                 std::io::Write::write_all(&mut file, &content).map_err(failed)?;
                 file.as_file().sync_all().map_err(failed)?;
                 file.persist(folder.join(name)).map_err(|error| failed(error.error))?;
+                sync_folder(folder).map_err(failed)?;
             }
             Place::Store(store, _) => {
                 let put = store.store.put(&store.path.clone().join(name), PutPayload::from(content)).await;
@@ -380,15 +385,24 @@ impl LoadSession for FileSession {
         })
     }
 
-    async fn quarantine(&self, rows: Vec<RecordBatch>) -> Result<()> {
-        let mut content = Vec::new();
-        let mut writer = arrow_json::LineDelimitedWriter::new(&mut content);
-        for batch in &rows {
-            writer.write(batch)?;
+    async fn quarantine(&self, rows: RefusedRows) -> Result<()> {
+        let mut rows = rows.peekable();
+        if rows.peek().is_none() {
+            return Ok(());
         }
-        writer.finish()?;
-        drop(writer);
-        if content.is_empty() { Ok(()) } else { self.target.write_small(&self.target.quarantine_name(), content).await }
+        let (target, load) = (Arc::clone(&self.target), self.request.load.clone());
+        let writing = tokio::task::spawn_blocking(move || {
+            let name = target.quarantine_name();
+            let encoding = Encoding::of_name(&name)?;
+            let mut part = target.begin_as(name, &load, &quarantine_schema(), encoding)?;
+            for batch in rows {
+                part.write(&batch?)?;
+            }
+            part.finish()
+        });
+        let whole =
+            writing.await.map_err(|error| Error::internal("the quarantine was not written").caused_by(error))??;
+        self.target.publish(&whole.name, whole.temporary.path()).await.map(|_| ())
     }
 
     async fn commit(self: Box<Self>, record: &LoadRecord) -> Result<Committed> {

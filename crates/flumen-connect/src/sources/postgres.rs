@@ -18,7 +18,7 @@ use futures::StreamExt;
 use tokio::runtime::Handle;
 use tokio_postgres::{Client, CopyOutStream};
 
-use crate::postgres::catalog::{Column, qualified, read_table};
+use crate::postgres::catalog::{Column, Table, qualified, read_table};
 use crate::postgres::connect::{Connect, connect_patiently};
 use crate::postgres::decode::{ColumnDecoder, broken, take_i32};
 use crate::postgres::encode::HEADER;
@@ -29,7 +29,7 @@ use crate::postgres::{literal, quote};
 /// Pages of a table that one connection reads at a time: 32 MB.
 const SPLIT_PAGES: i64 = 4096;
 /// Bytes of rows after which a batch ends, however few they are.
-const BATCH_BYTES: usize = 8 << 20;
+pub(crate) const BATCH_BYTES: usize = 8 << 20;
 
 /// One Postgres database, as a source.
 pub struct PostgresSource {
@@ -65,7 +65,8 @@ impl Source for PostgresSource {
     }
 }
 
-async fn connect(connector: &dyn Connect, address: &str) -> Result<Client> {
+/// A session in which values are written as they are read here.
+pub(crate) async fn connect(connector: &dyn Connect, address: &str) -> Result<Client> {
     let client = connect_patiently(connector, limits::RETRY_DELAY_MAX).await?;
     let settings = "set application_name = 'flumen'; set timezone = 'UTC'; set datestyle = 'ISO'; \
                     set intervalstyle = 'postgres'; set extra_float_digits = 3; set statement_timeout = 0; \
@@ -95,7 +96,7 @@ impl What {
 }
 
 /// The Arrow type of a column. Decimals of more than 38 digits come as text.
-fn arrow_type(pg_type: &PgType) -> DataType {
+pub(crate) fn arrow_type(pg_type: &PgType) -> DataType {
     match pg_type.arrow() {
         DataType::Decimal256(..) => DataType::Utf8,
         DataType::List(item) if matches!(item.data_type(), DataType::Decimal256(..)) => {
@@ -134,14 +135,18 @@ fn is_numeric(pg_type: &PgType) -> bool {
 
 /// The column in the list of a select.
 fn selected(column: &Column) -> String {
-    let (name, pg_type) = (quote(&column.name), &column.pg_type);
+    format!("{}{}", quote(&column.name), conversion(&column.pg_type))
+}
+
+/// What stands behind a column of the type so that its values come in a form that is read here.
+pub(crate) fn conversion(pg_type: &PgType) -> &'static str {
     match pg_type.element {
-        0 if pg_type.oid == oid::OID => format!("{name}::bigint"),
-        0 if is_native(pg_type.oid) => name,
-        0 => format!("{name}::text"),
-        element if is_native(element) => name,
-        oid::OID => format!("{name}::bigint[]"),
-        _ => format!("{name}::text[]"),
+        0 if pg_type.oid == oid::OID => "::bigint",
+        0 if is_native(pg_type.oid) => "",
+        0 => "::text",
+        element if is_native(element) => "",
+        oid::OID => "::bigint[]",
+        _ => "::text[]",
     }
 }
 
@@ -149,22 +154,7 @@ async fn from_table(client: &Client, address: &str) -> Result<What> {
     let mut parts = address.rsplitn(3, '.');
     let table = parts.next().unwrap_or_default();
     let name = TableName { namespace: parts.next().unwrap_or("public").to_owned(), table: table.to_owned() };
-    let Some(table) = read_table(client, &name).await? else {
-        let near = client
-            .query(
-                "select n.nspname || '.' || c.relname from pg_catalog.pg_class c \
-                 join pg_catalog.pg_namespace n on n.oid = c.relnamespace \
-                 where c.relkind in ('r', 'p', 'v', 'm', 'f') and n.nspname not in ('pg_catalog', 'information_schema') \
-                 limit 10000",
-                &[],
-            )
-            .await
-            .map_err(at(address))?;
-        let near: Vec<String> = near.iter().map(|row| row.get(0)).collect();
-        return Err(Error::not_found(format!("{address}: there is no table {name}"))
-            .hint("check the names, and the connection")
-            .did_you_mean(&name.to_string(), near.iter().map(String::as_str)));
-    };
+    let table = table_of(client, address, &name).await?;
     let mut size = None;
     if matches!(table.kind, 'r' | 'm') {
         let row = client
@@ -190,8 +180,38 @@ async fn from_table(client: &Client, address: &str) -> Result<What> {
     })
 }
 
+/// What the catalog says about a table.
+///
+/// Errors: `NotFound`, with the nearest name.
+pub(crate) async fn table_of(client: &Client, address: &str, name: &TableName) -> Result<Table> {
+    if let Some(table) = read_table(client, name).await? {
+        return Ok(table);
+    }
+    let near = list_tables(client, address).await?;
+    let near: Vec<String> = near.iter().map(ToString::to_string).collect();
+    Err(Error::not_found(format!("{address}: there is no table {name}"))
+        .hint("check the names, and the connection")
+        .did_you_mean(&name.to_string(), near.iter().map(String::as_str)))
+}
+
+/// The tables and views of the database, sorted, without those about itself.
+pub(crate) async fn list_tables(client: &Client, address: &str) -> Result<Vec<TableName>> {
+    let rows = client
+        .query(
+            "select n.nspname, c.relname from pg_catalog.pg_class c \
+             join pg_catalog.pg_namespace n on n.oid = c.relnamespace \
+             where c.relkind in ('r', 'p', 'v', 'm', 'f') and n.nspname not in ('pg_catalog', 'information_schema') \
+               and n.nspname not like 'pg\\_temp\\_%' and n.nspname not like 'pg\\_toast%' \
+             order by 1, 2 limit 10000",
+            &[],
+        )
+        .await
+        .map_err(at(address))?;
+    Ok(rows.iter().map(|row| TableName { namespace: row.get(0), table: row.get(1) }).collect())
+}
+
 /// The columns of `known`, and those that the server computes: they are read like the others.
-async fn all_columns(client: &Client, address: &str, known: &[Column], from: &str) -> Result<Vec<Column>> {
+pub(crate) async fn all_columns(client: &Client, address: &str, known: &[Column], from: &str) -> Result<Vec<Column>> {
     let statement = client.prepare(&format!("select * from {from}")).await.map_err(at(address))?;
     let found = statement.columns().iter().map(|column| {
         known.iter().find(|one| one.name == column.name()).cloned().unwrap_or_else(|| from_statement(column))
@@ -488,7 +508,7 @@ impl Range {
 }
 
 /// Decodes one row off the front of `bytes`. False: this was the end mark.
-fn decode_row(
+pub(crate) fn decode_row(
     decoders: &mut [ColumnDecoder],
     bytes: &mut &[u8],
     row: usize,

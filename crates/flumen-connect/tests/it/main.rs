@@ -5,6 +5,5 @@
 mod formats;
 mod http;
 mod postgres_modes;
-mod postgres_server;
 mod postgres_sink;
 mod postgres_source;

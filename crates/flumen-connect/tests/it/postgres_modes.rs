@@ -5,10 +5,10 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, BooleanArray, Int64Array, RecordBatch, StringArray};
 use flumen_core::ErrorKind;
 use flumen_core::load::{Fence, LoadId, Mode};
-use flumen_core::write::{Sink, quarantine_schema};
+use flumen_core::write::{RefusedRows, Sink, quarantine_schema};
 
-use crate::postgres_server::server;
 use crate::postgres_sink::{LEFT, load, load_request, options, people, record, request, sink, sink_of, write};
+use flumen_testkit::postgres::server;
 
 fn merge() -> Mode {
     Mode::Merge { keys: vec!["id".into()], delete_flag: None }
@@ -343,7 +343,7 @@ async fn refused_rows_are_kept_once() {
     let db = server().database().await;
     let sink = sink(&db, "t");
     let session = sink.begin(request("a", Mode::Append, people(&[]).schema())).await.unwrap();
-    let rows = |reason: &str| {
+    let rows = |reason: &str| -> RefusedRows {
         use arrow::array::TimestampMicrosecondArray;
         let null: ArrayRef = arrow::array::new_null_array(&arrow::datatypes::DataType::Utf8, 1);
         let columns: Vec<ArrayRef> = vec![
@@ -362,7 +362,8 @@ async fn refused_rows_are_kept_once() {
             0 => texts(&[LoadId::derive(["a"]).as_str()]),
             _ => column,
         });
-        vec![RecordBatch::try_new(quarantine_schema(), columns.collect()).unwrap()]
+        let batch = RecordBatch::try_new(quarantine_schema(), columns.collect()).unwrap();
+        Box::new(std::iter::once(Ok(batch)))
     };
     session.quarantine(rows("first")).await.unwrap();
     session.quarantine(rows("second")).await.unwrap();

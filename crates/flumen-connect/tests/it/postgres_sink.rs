@@ -14,7 +14,7 @@ use flumen_core::dataset::TableName;
 use flumen_core::load::{Fence, FileIdentity, FileRecord, LoadId, LoadRecord, LoadRequest, Mode};
 use flumen_core::write::{LoadSession, Sink};
 
-use crate::postgres_server::{Database, server};
+use flumen_testkit::postgres::{Database, server};
 
 pub fn options() -> PostgresOptions {
     PostgresOptions {
@@ -53,24 +53,12 @@ pub fn request(name: &str, mode: Mode, schema: SchemaRef) -> LoadRequest {
 pub fn record(request: &LoadRequest) -> LoadRecord {
     let file = FileIdentity { address: format!("{}.csv", request.load.short()), validator: Some("x".into()) };
     LoadRecord {
-        load: request.load.clone(),
-        dataset: "pg.public.t".into(),
-        mode: request.mode.clone(),
-        started: request.started,
         files: vec![FileRecord {
             identity: file,
             ledger_id: Some(LoadId::derive(["file", request.load.as_str()])),
             rows: 0,
         }],
-        rows_read: 0,
-        rows_written: 0,
-        rows_quarantined: 0,
-        rows_skipped: 0,
-        bytes_read: 0,
-        drift: Vec::new(),
-        cursor: None,
-        options: Default::default(),
-        undoes: None,
+        ..LoadRecord::new(request.load.clone(), "pg.public.t", request.mode.clone(), request.started)
     }
 }
 

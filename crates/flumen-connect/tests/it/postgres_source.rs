@@ -10,7 +10,7 @@ use flumen_core::Result;
 use flumen_core::load::Cursor;
 use flumen_core::read::{Input, ReadOptions, ReadRequest, Source};
 
-use crate::postgres_server::{Database, server};
+use flumen_testkit::postgres::{Database, server};
 
 async fn open(db: &Database, address: &str, options: &ReadOptions) -> Result<Arc<dyn Input>> {
     let source = PostgresSource::new(Arc::new(PlainConnector::from_url(&db.url).unwrap()));

@@ -100,6 +100,15 @@ struct Target<'a> {
     sources: Vec<Vec<usize>>,
 }
 
+/// Options that give a column a type say nothing about its place: a new table has the columns in the order of the files.
+fn in_order_of_files(targets: &mut [Target<'_>]) {
+    let place = |target: &Target<'_>| {
+        let mut inputs = target.sources.iter().enumerate();
+        inputs.find_map(|(input, columns)| columns.first().map(|column| (input, *column)))
+    };
+    targets.sort_by_key(|target| place(target).unwrap_or((usize::MAX, 0)));
+}
+
 /// Plans a load of `offers` into a table that has the columns `existing`.
 ///
 /// `selected` are the columns of the table that are wanted (all, if it is empty); `learnt` are types that an earlier, broken
@@ -132,6 +141,9 @@ pub fn plan(
             &mut unwanted[input],
             &mut drift,
         )?;
+    }
+    if existing.is_none() && contract.name.is_none() {
+        in_order_of_files(&mut targets);
     }
     select(&mut targets, selected)?;
 

@@ -30,6 +30,19 @@ pub(super) fn explain(error: DataFusionError, sql: &str) -> Error {
     }
 }
 
+/// `error`, which a query made from the statement `sql` led to: its places are not those of `sql`, its names are.
+pub(super) fn explain_part(error: DataFusionError, sql: &str) -> Error {
+    if let Some(ours) = ours(&error) {
+        return ours;
+    }
+    let place = named_place(&error, sql);
+    let made = plain(error);
+    match place {
+        Some(place) => at(made, place, sql),
+        None => made,
+    }
+}
+
 /// `error` with its place before the sentence, and the line of the query with a mark below it.
 pub(super) fn at(error: Error, place: Place, sql: &str) -> Error {
     let line = sql.lines().nth(usize::try_from(place.line.saturating_sub(1)).unwrap_or(usize::MAX));
@@ -81,6 +94,13 @@ fn place_of(error: &DataFusionError, sql: &str) -> Option<Place> {
     }
     match error.find_root() {
         DataFusionError::SQL(parser, _) => parser_place(&parser.to_string(), sql),
+        _ => named_place(error, sql),
+    }
+}
+
+/// Where the name stands that an error is about.
+fn named_place(error: &DataFusionError, sql: &str) -> Option<Place> {
+    match error.find_root() {
         DataFusionError::SchemaError(schema, _) => match schema.as_ref() {
             SchemaError::FieldNotFound { field, .. } => find_word(sql, field.name()),
             SchemaError::AmbiguousReference { field } => find_word(sql, field.name()),

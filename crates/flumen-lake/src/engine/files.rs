@@ -38,7 +38,20 @@ pub(super) async fn open(
     learnt: &Learnt,
     notes: &Arc<Notes>,
 ) -> Result<Arc<dyn TableProvider>> {
-    let inputs = reader.open(address, &ReadOptions::default()).await?;
+    open_as(reader, address, &ReadOptions::default(), learnt, notes).await
+}
+
+/// The same, read as `options` say.
+///
+/// Errors: as [`open`].
+pub(super) async fn open_as(
+    reader: &dyn FileReader,
+    address: &str,
+    options: &ReadOptions,
+    learnt: &Learnt,
+    notes: &Arc<Notes>,
+) -> Result<Arc<dyn TableProvider>> {
+    let inputs = reader.open(address, options).await?;
     if inputs.is_empty() {
         return Err(Error::not_found(format!("no file matches '{address}'")).hint("check the path and the pattern"));
     }

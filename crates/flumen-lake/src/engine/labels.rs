@@ -86,6 +86,15 @@ pub(super) fn alias(statement: &mut Statement) {
         Sql::CreateView(create) => (&mut create.query, true),
         _ => return,
     };
+    alias_query(query, kept);
+}
+
+/// Makes labels into aliases, because the names have a life of their own.
+pub(super) fn alias_kept(query: &mut Query) {
+    alias_query(query, true);
+}
+
+fn alias_query(query: &mut Query, kept: bool) {
     let Some(select) = outermost_mut(query) else { return };
     let texts: Vec<Option<String>> = select.projection.iter().map(|item| label(item).and_then(Label::text)).collect();
     let mut taken: HashSet<String> = select.projection.iter().filter_map(own_name).collect();

@@ -3,16 +3,18 @@
 //! The plan holds nothing but file groups, statistics and partition values, so that any DataFusion engine can run it.
 //! Files whose statistics rule them out are not in it.
 
+use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
 use async_trait::async_trait;
 use chrono::DateTime;
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::stats::Precision;
-use datafusion::common::{DFSchema, Result as DataFusionResult, ScalarValue, Statistics};
+use datafusion::common::{ColumnStatistics, DFSchema, Result as DataFusionResult, ScalarValue, Statistics};
 use datafusion::datasource::listing::PartitionedFile;
+use datafusion::datasource::physical_plan::parquet::CachedParquetFileReaderFactory;
 use datafusion::datasource::physical_plan::{FileGroup, FileScanConfigBuilder, ParquetSource};
 use datafusion::datasource::source::DataSourceExec;
 use datafusion::datasource::table_schema::TableSchema;
@@ -26,15 +28,61 @@ use flumen_core::dataset::TableName;
 use flumen_core::{Error, Result};
 use object_store::ObjectMeta;
 use object_store::path::Path;
+use parquet::arrow::RowNumber;
 use url::Url;
 
+use super::columns;
 use super::statistics::{self, FileStatistics};
-use crate::lake::{DataFile, Snapshot};
+use crate::lake::{DataFile, Snapshot, Table};
+
+/// The column that says in which file of the table a row is, where it was asked for.
+pub(super) const PATH_COLUMN: &str = "_flumen_path";
+/// The column that says which row of its file a row is, counted from 0, where it was asked for.
+pub(super) const POSITION_COLUMN: &str = "_flumen_position";
+
+/// What a table holds: at one version, or after statements that are not committed yet.
+#[derive(Debug, Clone)]
+pub(super) struct Contents {
+    /// The table.
+    pub table: Table,
+    /// The version that this is, or began as.
+    pub version: Option<u64>,
+    /// The columns.
+    pub schema: SchemaRef,
+    /// The columns by which it is partitioned.
+    pub partition_by: Vec<String>,
+    /// Its properties.
+    pub properties: BTreeMap<String, String>,
+    /// The files with its rows.
+    pub files: Vec<DataFile>,
+}
+
+impl Contents {
+    /// Those of `snapshot`.
+    ///
+    /// Errors: `Invalid` for a table with features that are not read here; `Data` for a log that makes no sense.
+    pub fn of(snapshot: &Snapshot) -> Result<Self> {
+        check_features(snapshot)?;
+        Ok(Self {
+            table: snapshot.table().clone(),
+            version: Some(snapshot.version()),
+            schema: snapshot.schema(),
+            partition_by: snapshot.partition_by(),
+            properties: snapshot.properties(),
+            files: snapshot.files()?,
+        })
+    }
+
+    /// The same without the columns that Flumen adds.
+    pub fn without_own(self) -> Self {
+        Self { schema: columns::without_own(&self.schema), ..self }
+    }
+}
 
 /// One version of a lake table.
 pub(super) struct LakeTable {
     name: TableName,
-    version: u64,
+    contents: Contents,
     store: ObjectStoreUrl,
     /// The columns in the table's own order.
     schema: SchemaRef,
@@ -43,61 +91,85 @@ pub(super) struct LakeTable {
     /// For each column of `schema`, its place in `scanned`.
     places: Vec<usize>,
     files: Vec<PartitionedFile>,
+    /// What is known of all files together: the planner asks for it again and again.
+    statistics: OnceLock<Option<Statistics>>,
 }
 
 impl fmt::Debug for LakeTable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "LakeTable({} version {}, {} files)", self.name, self.version, self.files.len())
+        write!(f, "LakeTable({} version {:?}, {} files)", self.name, self.contents.version, self.files.len())
     }
 }
 
 impl LakeTable {
-    /// The version that `snapshot` is of.
+    /// The rows of `contents`.
     ///
-    /// Errors: `Invalid` for a table with features that are not read here; `Data` for a log that makes no sense.
-    pub fn new(snapshot: &Snapshot) -> Result<Self> {
-        let name = snapshot.table().name().clone();
-        check_features(snapshot)?;
-        let declared = snapshot.schema();
-        let partitions = snapshot.partition_by();
+    /// Errors: `Invalid` for files that are not read here; `Data` for a log that makes no sense.
+    pub fn new(contents: Contents) -> Result<Self> {
+        Self::build(contents, false)
+    }
+
+    /// The same, with the columns [`PATH_COLUMN`] and [`POSITION_COLUMN`] after the others.
+    ///
+    /// Errors: as [`LakeTable::new`].
+    pub fn with_places(contents: Contents) -> Result<Self> {
+        Self::build(contents, true)
+    }
+
+    fn build(contents: Contents, with_places: bool) -> Result<Self> {
+        let name = contents.table.name().clone();
+        let declared = Arc::clone(&contents.schema);
+        let partitions = &contents.partition_by;
         let is_partition = |field: &FieldRef| partitions.contains(field.name());
         let in_files: Vec<FieldRef> =
             declared.fields().iter().filter(|field| !is_partition(field)).map(viewed).collect();
-        let mut of_partitions = Vec::with_capacity(partitions.len());
-        for partition in &partitions {
+        let mut of_partitions = Vec::with_capacity(partitions.len() + 1);
+        for partition in partitions {
             let field = declared.field_with_name(partition).map_err(|error| {
                 Error::data(format!("table {name} has no column '{partition}', by which it is partitioned"))
                     .caused_by(error)
             })?;
             of_partitions.push(Arc::new(field.clone()));
         }
+        let mut of_scan = of_partitions.clone();
+        let mut made_up: Vec<FieldRef> = Vec::new();
+        if with_places {
+            of_scan.push(Arc::new(Field::new(PATH_COLUMN, DataType::Utf8, false)));
+            let position = Field::new(POSITION_COLUMN, DataType::Int64, false).with_extension_type(RowNumber);
+            made_up.push(Arc::new(position));
+        }
         let in_files: SchemaRef = Arc::new(Schema::new(in_files));
-        let scanned =
-            TableSchema::builder(Arc::clone(&in_files)).with_table_partition_cols(of_partitions.clone()).build();
-        let mut fields = Vec::with_capacity(declared.fields().len());
-        let mut places = Vec::with_capacity(declared.fields().len());
-        for field in declared.fields() {
-            let place = scanned.table_schema().index_of(field.name())?;
+        let scanned = TableSchema::builder(Arc::clone(&in_files))
+            .with_table_partition_cols(of_scan.clone())
+            .with_virtual_columns(made_up.clone())
+            .build();
+        let added = if with_places { &[PATH_COLUMN, POSITION_COLUMN][..] } else { &[] };
+        let names = declared.fields().iter().map(|field| field.name().as_str()).chain(added.iter().copied());
+        let (mut fields, mut places) = (Vec::new(), Vec::new());
+        for name in names {
+            let place = scanned.table_schema().index_of(name)?;
             places.push(place);
             fields.push(Arc::clone(&scanned.table_schema().fields()[place]));
         }
-        let root = snapshot.table().url();
-        let files = snapshot.files()?;
-        let files = files.iter().map(|file| scanned_file(&name, root, file, &in_files, &of_partitions));
+        let root = contents.table.url();
+        let files = contents.files.iter().map(|file| {
+            let mut scanned = scanned_file(&name, root, file, &in_files, &of_partitions)?;
+            if with_places {
+                add_place(&mut scanned, &file.path);
+            }
+            Ok(scanned)
+        });
+        let files = files.collect::<Result<_>>()?;
         Ok(Self {
-            version: snapshot.version(),
             store: store_url(root)?,
             schema: Arc::new(Schema::new(fields)),
             scanned,
             places,
-            files: files.collect::<Result<_>>()?,
+            files,
+            statistics: OnceLock::new(),
             name,
+            contents,
         })
-    }
-
-    /// The store that holds the files, in the terms of DataFusion's registry.
-    pub fn store(&self) -> &ObjectStoreUrl {
-        &self.store
     }
 
     /// The files that may hold rows that pass `filters`.
@@ -146,6 +218,11 @@ impl TableProvider for LakeTable {
         let groups = FileGroup::new(files).split_files(session.config().target_partitions().max(1));
         let options = session.table_options().parquet.clone();
         let source = ParquetSource::new(self.scanned.clone()).with_table_parquet_options(options);
+        // What one query has read of the files' own descriptions serves the next ones.
+        let runtime = session.runtime_env();
+        let known = runtime.cache_manager.get_file_metadata_cache();
+        let reader = CachedParquetFileReaderFactory::new(runtime.object_store(&self.store)?, known);
+        let source = source.with_parquet_file_reader_factory(Arc::new(reader));
         let scan = FileScanConfigBuilder::new(self.store.clone(), Arc::new(source))
             .with_file_groups(groups)
             .with_statistics(statistics)
@@ -160,10 +237,14 @@ impl TableProvider for LakeTable {
     }
 
     fn statistics(&self) -> Option<Statistics> {
-        let files = self.files.iter().filter_map(|file| file.statistics.as_deref());
-        let merged = Statistics::try_merge_iter(files, self.scanned.table_schema()).ok()?;
-        let column_statistics = self.places.iter().map(|place| merged.column_statistics[*place].clone()).collect();
-        Some(Statistics { column_statistics, ..merged })
+        let merged = || {
+            let files = self.files.iter().filter_map(|file| file.statistics.as_deref());
+            let merged = Statistics::try_merge_iter(files, self.scanned.table_schema()).ok()?;
+            let of = |place: &usize| merged.column_statistics[*place].clone();
+            let column_statistics = self.places.iter().map(of).collect();
+            Some(Statistics { column_statistics, ..merged })
+        };
+        self.statistics.get_or_init(merged).clone()
     }
 }
 
@@ -190,7 +271,7 @@ fn check_features(snapshot: &Snapshot) -> Result<()> {
 }
 
 /// `scheme://host` of the store that `root` is in.
-fn store_url(root: &Url) -> Result<ObjectStoreUrl> {
+pub(super) fn store_url(root: &Url) -> Result<ObjectStoreUrl> {
     let authority = &root[url::Position::BeforeScheme..url::Position::BeforePath];
     ObjectStoreUrl::parse(authority)
         .map_err(|error| Error::internal(format!("'{root}' does not name an object store")).caused_by(error))
@@ -236,6 +317,17 @@ fn scanned_file(
     let mut made = PartitionedFile::from(meta).with_partition_values(values);
     made.statistics = Some(Arc::new(statistics));
     Ok(made)
+}
+
+/// Gives a file the value of [`PATH_COLUMN`], and room for the statistics of it and of [`POSITION_COLUMN`].
+fn add_place(file: &mut PartitionedFile, path: &str) {
+    let value = ScalarValue::Utf8(Some(path.to_owned()));
+    if let Some(statistics) = &mut file.statistics {
+        let statistics = Arc::make_mut(statistics);
+        let constant = statistics::constant(&value, &statistics.num_rows);
+        statistics.column_statistics.extend([constant, ColumnStatistics::new_unknown()]);
+    }
+    file.partition_values.push(value);
 }
 
 /// Where the file is in its store. The log may name it by a whole URL, in the same store.

@@ -9,7 +9,8 @@ use std::ops::ControlFlow;
 use arrow::datatypes::SchemaRef;
 use datafusion::sql::parser::Statement;
 use datafusion::sql::sqlparser::ast::{
-    Expr, Ident, Query, SelectItem, SetExpr, Statement as Sql, VisitMut, VisitorMut,
+    ExcludeSelectItem, Expr, Ident, ObjectNamePart, Query, Select, SelectItem, SetExpr, Statement as Sql, VisitMut,
+    VisitorMut,
 };
 
 /// Gives the names in `statement` the spelling of the columns of `schemas`.
@@ -28,11 +29,13 @@ pub(super) fn respell(statement: &mut Statement, schemas: &[SchemaRef]) {
             })
             .or_insert_with(|| Some(field.name().clone()));
     }
+    let Some(inner) = inner_of(statement) else { return };
+    let mut left_out = LeftOut { exact: &exact, spellings: &spellings };
+    let _: ControlFlow<()> = inner.visit(&mut left_out);
     if spellings.iter().all(|(lower, spelling)| spelling.as_deref() == Some(lower)) {
         return;
     }
     let mut aliases = Aliases::default();
-    let Some(inner) = inner_of(statement) else { return };
     let _: ControlFlow<()> = inner.visit(&mut aliases);
     let mut speller = Speller { exact, spellings, aliases: aliases.names };
     let _: ControlFlow<()> = inner.visit(&mut speller);
@@ -43,6 +46,51 @@ fn inner_of(statement: &mut Statement) -> Option<&mut Sql> {
         Statement::Statement(inner) => Some(inner),
         Statement::Explain(explain) => inner_of(&mut explain.statement),
         _ => None,
+    }
+}
+
+/// Spells the columns that a star leaves out: `* EXCLUDE (Fare)`, `* EXCEPT (fare)`. The planner takes them as they stand.
+struct LeftOut<'a> {
+    exact: &'a HashSet<String>,
+    spellings: &'a HashMap<String, Option<String>>,
+}
+
+impl LeftOut<'_> {
+    fn respell(&self, name: &mut Ident) {
+        if name.quote_style.is_some() {
+            return;
+        }
+        let lower = name.value.to_lowercase();
+        match self.spellings.get(&lower) {
+            _ if self.exact.contains(&name.value) => {}
+            Some(Some(spelling)) if !self.exact.contains(&lower) => name.value.clone_from(spelling),
+            _ => name.value = lower,
+        }
+    }
+}
+
+impl VisitorMut for LeftOut<'_> {
+    type Break = ();
+
+    fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<()> {
+        for item in &mut select.projection {
+            let (SelectItem::Wildcard(options) | SelectItem::QualifiedWildcard(_, options)) = item else { continue };
+            if let Some(except) = &mut options.opt_except {
+                self.respell(&mut except.first_element);
+                except.additional_elements.iter_mut().for_each(|name| self.respell(name));
+            }
+            let names = match &mut options.opt_exclude {
+                Some(ExcludeSelectItem::Single(name)) => std::slice::from_mut(name),
+                Some(ExcludeSelectItem::Multiple(names)) => names.as_mut_slice(),
+                None => continue,
+            };
+            for part in names.iter_mut().flat_map(|name| &mut name.0) {
+                if let ObjectNamePart::Identifier(name) = part {
+                    self.respell(name);
+                }
+            }
+        }
+        ControlFlow::Continue(())
     }
 }
 

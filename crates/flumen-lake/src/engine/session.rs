@@ -4,6 +4,7 @@
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
+use datafusion::execution::FunctionRegistry;
 use datafusion::execution::SessionStateBuilder;
 use datafusion::execution::memory_pool::{FairSpillPool, TrackConsumersPool};
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
@@ -11,12 +12,20 @@ use datafusion::execution::session_state::SessionState;
 use datafusion::prelude::SessionConfig;
 use flumen_core::{Error, Result};
 
+use super::{functions, rules};
+
 /// The catalog that stands for the lake.
 pub(super) const LAKE_CATALOG: &str = flumen_core::dataset::LAKE;
 /// The schema of tables that live as long as the session. No namespace of the lake can be called so.
 pub(super) const SESSION_SCHEMA: &str = "_flumen_session";
 /// How many users of memory are named when it runs out.
-const CONSUMERS_NAMED: NonZeroUsize = NonZeroUsize::MIN.saturating_add(2);
+pub(super) const CONSUMERS_NAMED: NonZeroUsize = NonZeroUsize::MIN.saturating_add(2);
+
+/// Rows of the smaller side of a join that are kept whole, for each thread that there is not: the more threads, the sooner
+/// they share the work.
+const KEPT_ROWS: usize = 4 << 20;
+/// The same in bytes.
+const KEPT_BYTES: usize = 256 << 20;
 
 /// The state from which each query starts.
 pub(super) fn state(memory_bytes: usize, threads: Option<usize>) -> Result<SessionState> {
@@ -27,8 +36,16 @@ pub(super) fn state(memory_bytes: usize, threads: Option<usize>) -> Result<Sessi
     if let Some(threads) = threads {
         config = config.with_target_partitions(threads);
     }
+    // A join that keeps its smaller side whole saves spreading both sides over the threads, for one thread's work on it.
+    let partitions = config.target_partitions().max(1);
     let options = config.options_mut();
+    let optimizer = &mut options.optimizer;
+    let (rows, bytes) = (KEPT_ROWS / partitions, KEPT_BYTES / partitions);
+    optimizer.hash_join_single_partition_threshold_rows = optimizer.hash_join_single_partition_threshold_rows.max(rows);
+    optimizer.hash_join_single_partition_threshold = optimizer.hash_join_single_partition_threshold.max(bytes);
     options.sql_parser.collect_spans = true;
+    // Without a zone, a `timestamptz` would lose its own.
+    options.execution.time_zone = Some("UTC".to_owned());
     options.execution.collect_statistics = true;
     // Old writers (Spark, Impala) have timestamps of 96 bits. The lake's unit is the microsecond.
     options.execution.parquet.coerce_int96 = Some("us".to_owned());
@@ -37,5 +54,17 @@ pub(super) fn state(memory_bytes: usize, threads: Option<usize>) -> Result<Sessi
         .with_memory_pool(Arc::new(pool))
         .build_arc()
         .map_err(|error| Error::internal("the SQL engine did not start").caused_by(error))?;
-    Ok(SessionStateBuilder::new().with_config(config).with_runtime_env(runtime).with_default_features().build())
+    let mut state = SessionStateBuilder::new()
+        .with_config(config)
+        .with_runtime_env(runtime)
+        .with_default_features()
+        .with_optimizer_rules(rules::logical())
+        .with_physical_optimizer_rules(rules::physical())
+        .build();
+    let failed = |error| Error::internal("the SQL engine did not start").caused_by(error);
+    for function in rules::aggregates() {
+        state.register_udaf(function).map_err(failed)?;
+    }
+    functions::register(&mut state).map_err(failed)?;
+    Ok(state)
 }

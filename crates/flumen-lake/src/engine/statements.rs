@@ -1,13 +1,13 @@
-//! The text of statements: cut at semicolons, parsed, and refused where they would pretend to do what is not done.
+//! The text of statements: cut at semicolons, and parsed.
 
-use datafusion::common::TableReference;
+use datafusion::common::DataFusionError;
 use datafusion::sql::parser::{DFParserBuilder, Statement};
-use datafusion::sql::planner::object_name_to_table_reference;
-use datafusion::sql::sqlparser::ast::{ObjectName, ObjectType, Statement as Sql, TableObject};
-use datafusion::sql::sqlparser::dialect::GenericDialect;
+use datafusion::sql::sqlparser::ast::Statement as Sql;
+use datafusion::sql::sqlparser::parser::Parser;
 use datafusion::sql::sqlparser::tokenizer::{Token, Tokenizer};
 use flumen_core::{Error, Result};
 
+use super::dialect::FlumenDialect;
 use super::errors;
 
 /// How deep expressions may be nested.
@@ -16,7 +16,7 @@ const DEPTH: usize = 200;
 /// Cuts `text` at its semicolons. Each piece keeps its lines and columns: what was before it is left as blank space, so
 /// that errors name the place in the whole text. Pieces without a word are left out.
 pub(super) fn split(text: &str) -> Vec<String> {
-    let Ok(tokens) = Tokenizer::new(&GenericDialect {}, text).tokenize_with_location() else {
+    let Ok(tokens) = Tokenizer::new(&FlumenDialect, text).tokenize_with_location() else {
         // Let the parser say what is wrong.
         return vec![text.to_owned()];
     };
@@ -44,7 +44,7 @@ pub(super) fn split(text: &str) -> Vec<String> {
 
 /// Whether `text` ends with a semicolon outside of quotes and comments, or has nothing to run: a prompt may take it.
 pub(super) fn is_complete(text: &str) -> bool {
-    match Tokenizer::new(&GenericDialect {}, text).tokenize() {
+    match Tokenizer::new(&FlumenDialect, text).tokenize() {
         Ok(tokens) => {
             let last = tokens.iter().rev().find(|token| !matches!(token, Token::Whitespace(_) | Token::EOF));
             matches!(last, None | Some(Token::SemiColon))
@@ -87,83 +87,63 @@ impl Offsets<'_> {
 
 /// The one statement in `sql`.
 ///
-/// Errors: `Invalid`, with the place, where it is none, or more than one, or one that is not run here.
+/// Errors: `Invalid`, with the place, where it is none, or more than one.
 pub(super) fn parse(sql: &str) -> Result<Statement> {
-    let explained = |error| errors::explain(error, sql);
-    let parser = DFParserBuilder::new(sql).with_dialect(&GenericDialect {}).with_recursion_limit(DEPTH).build();
-    let mut statements = parser.and_then(|mut parser| parser.parse_statements()).map_err(explained)?;
+    parse_one(sql, |error| errors::explain(error, sql))
+}
+
+/// The one statement in a text that was made from another.
+///
+/// Errors: `Invalid`, without a place.
+pub(super) fn parse_any(text: &str) -> Result<Statement> {
+    parse_one(text, |error| errors::explain_part(error, ""))
+}
+
+fn parse_one(sql: &str, explained: impl Fn(DataFusionError) -> Error) -> Result<Statement> {
+    let parser = DFParserBuilder::new(sql).with_dialect(&FlumenDialect).with_recursion_limit(DEPTH).build();
+    let mut statements = match parser.and_then(|mut parser| parser.parse_statements()) {
+        Ok(statements) => statements,
+        Err(error) => return copy_from(sql).ok_or_else(|| explained(error)),
+    };
     let statement = statements.pop_front().ok_or_else(|| Error::invalid("there is no SQL to run"))?;
     if !statements.is_empty() {
         return Err(Error::invalid("there are several statements where one is expected"));
     }
-    check(&statement)?;
     Ok(statement)
 }
 
-/// What a statement may do: read anything, and change what lives as long as the session.
-fn check(statement: &Statement) -> Result<()> {
-    let inner = match statement {
-        Statement::Statement(inner) => inner.as_ref(),
-        Statement::Explain(explain) => return check(&explain.statement),
-        Statement::Reset(_) => return Ok(()),
-        Statement::CopyTo(_) => {
-            return Err(refused("copy … to").hint("write the result of a query with: flumen sql -o FILE \"select …\""));
-        }
-        Statement::CreateExternalTable(_) => {
-            return Err(refused("create external table")
-                .hint("files are read in place: create view trips as select * from 'trips.parquet'"));
-        }
-    };
-    match inner {
-        Sql::Query(query) if query.to_string().is_empty() => Ok(()),
-        Sql::Query(_)
-        | Sql::Explain { .. }
-        | Sql::ExplainTable { .. }
-        | Sql::ShowTables { .. }
-        | Sql::ShowColumns { .. }
-        | Sql::ShowFunctions { .. }
-        | Sql::ShowVariable { .. }
-        | Sql::ShowVariables { .. }
-        | Sql::Set(_)
-        | Sql::Prepare { .. }
-        | Sql::Execute { .. }
-        | Sql::Deallocate { .. } => Ok(()),
-        Sql::CreateTable(create) => of_session(&create.name, "create table"),
-        Sql::CreateView(create) => of_session(&create.name, "create view"),
-        Sql::Drop { object_type: ObjectType::Table | ObjectType::View, names, .. } => {
-            names.iter().try_for_each(|name| of_session(name, "drop"))
-        }
-        Sql::Insert(insert) => match &insert.table {
-            TableObject::TableName(name) => of_session(name, "insert"),
-            _ => Err(refused("insert into a function")),
-        },
-        other => {
-            let text = other.to_string();
-            let words: Vec<&str> = text.split_whitespace().take(2).collect();
-            Err(refused(&words.join(" ").to_lowercase()).hint(WRITING))
-        }
+/// `COPY … FROM`, which DataFusion's parser does not know; sqlparser's does.
+fn copy_from(sql: &str) -> Option<Statement> {
+    let word = sql.split_whitespace().next()?;
+    if !word.eq_ignore_ascii_case("copy") {
+        return None;
     }
-}
-
-const WRITING: &str = "SQL reads the lake; 'flumen ingest' writes it. 'create table t as select …' and 'create view' make \
-    tables that live as long as the session";
-
-fn refused(what: &str) -> Error {
-    Error::invalid(format!("'{what}' is not run here"))
-}
-
-/// Only a bare name that is no file's means a table of the session.
-fn of_session(name: &ObjectName, what: &str) -> Result<()> {
-    match object_name_to_table_reference(name.clone(), true) {
-        Ok(TableReference::Bare { table }) if !super::tables::looks_like_file(&table) => Ok(()),
-        _ => Err(Error::invalid(format!("'{what}' would write to '{name}', which is not a table of this session"))
-            .hint(WRITING)),
+    // Rows from standard input would follow the semicolon.
+    let text = format!("{sql};");
+    let parser = Parser::new(&FlumenDialect).with_recursion_limit(DEPTH).try_with_sql(&text);
+    let mut statements = parser.and_then(|mut parser| parser.parse_statements()).ok()?;
+    match (statements.pop()?, statements.is_empty()) {
+        (statement @ Sql::Copy { to: false, .. }, true) => Some(Statement::Statement(Box::new(statement))),
+        _ => None,
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn copies_from_files_are_understood() {
+        for sql in ["copy t from 'x.csv'", " copy raw.t (a, b) from 'x.csv'", "COPY t FROM STDIN"] {
+            let parsed = parse(sql).expect(sql);
+            assert!(
+                matches!(&parsed, Statement::Statement(inner) if matches!(inner.as_ref(), Sql::Copy { .. })),
+                "{sql}"
+            );
+        }
+        assert!(parse("copy t frm 'x.csv'").is_err());
+        assert!(matches!(parse("copy t to 'x.csv'"), Ok(Statement::CopyTo(_))));
+    }
 
     #[test]
     fn statements_are_cut_at_semicolons_and_keep_their_places() {
@@ -183,30 +163,6 @@ mod tests {
             ("select 1 /* ; ", false),
         ] {
             assert_eq!(is_complete(text), complete, "{text}");
-        }
-    }
-
-    #[test]
-    fn what_would_pretend_is_refused() {
-        for sql in [
-            "insert into lake.raw.trips values (1)",
-            "create table raw.trips as select 1",
-            "drop table lake.raw.trips",
-            "delete from raw.trips",
-            "update raw.trips set a = 1",
-            "copy (select 1) to 'x.parquet'",
-            "create external table t stored as csv location 'x.csv'",
-            "create table 'x.csv' as select 1",
-            "explain analyze insert into raw.trips values (1)",
-            "truncate table t",
-        ] {
-            let error = parse(sql).expect_err(sql);
-            assert_eq!(error.kind(), flumen_core::ErrorKind::Invalid, "{sql}");
-        }
-        for sql in
-            ["select 1", "explain select 1", "create view v as select 1", "create table t as select 1", "set a.b = 1"]
-        {
-            parse(sql).expect(sql);
         }
     }
 }

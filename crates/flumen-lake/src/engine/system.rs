@@ -1,4 +1,5 @@
-//! The tables `flumen.loads` and `flumen.drift`: what the ledgers of all lake tables say, read when a query asks.
+//! The tables `flumen.loads` and `flumen.drift`: what the ledgers of all lake tables say, read when a query asks; and
+//! `flumen.quarantine`: the rows that loads refused.
 
 use std::fmt;
 use std::sync::Arc;
@@ -11,20 +12,30 @@ use chrono::{DateTime, Utc};
 use datafusion::catalog::TableProvider;
 use datafusion::catalog::streaming::StreamingTable;
 use datafusion::common::DataFusionError;
+use datafusion::datasource::empty::EmptyTable;
+use datafusion::datasource::{ViewTable, provider_as_source};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
+use datafusion::logical_expr::LogicalPlanBuilder;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::streaming::PartitionStream;
-use flumen_core::write::LedgerEntry;
+use flumen_core::dataset::LAKE;
+use flumen_core::write::{LedgerEntry, quarantine_schema};
 use flumen_core::{Error, Result};
 use futures::{StreamExt, TryStreamExt};
 
+use super::lake_table::{Contents, LakeTable};
 use super::tables::Tables;
+use crate::lake::QUARANTINE;
 use crate::ledger;
 
 /// The namespace of the tables that nobody loads. A table of the lake with the same whole name comes first.
 pub(super) const NAMESPACE: &str = "flumen";
 /// Its tables.
-pub(super) const TABLES: [&str; 2] = ["drift", "loads"];
+pub(super) const TABLES: [&str; 3] = ["drift", "loads", QUARANTINE_TABLE];
+/// The one that is not about loads but has rows: those that loads refused.
+pub(super) const QUARANTINE_TABLE: &str = "quarantine";
+/// Its column that says which table a row was meant for.
+const DATASET: &str = "dataset";
 /// Lake tables whose ledgers are read at once.
 const TABLES_AT_ONCE: usize = 4;
 
@@ -39,6 +50,40 @@ pub(super) fn table(name: &str, tables: &Arc<Tables>) -> Result<Option<Arc<dyn T
     let part = Arc::new(Ledgers { kind, schema: Arc::clone(&schema), tables: Arc::clone(tables) });
     let table = StreamingTable::try_new(schema, vec![part]);
     Ok(Some(Arc::new(table.map_err(|error| Error::internal("a system table has two shapes").caused_by(error))?)))
+}
+
+/// The rows that loads into all tables of the lake refused.
+///
+/// Errors: those of the tables in which they are.
+pub(super) async fn quarantine(tables: &Tables) -> Result<Arc<dyn TableProvider>> {
+    let failed = |error| Error::internal("the tables of refused rows have two shapes").caused_by(error);
+    let dataset = Field::new(DATASET, DataType::Utf8, true);
+    let refused = quarantine_schema();
+    let fields =
+        std::iter::once(dataset).chain(refused.fields().iter().map(|field| field.as_ref().clone().with_nullable(true)));
+    let schema: SchemaRef = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
+    let mut union: Option<LogicalPlanBuilder> = None;
+    for table in tables.delta_tables().await? {
+        let Some(of) = table.name().table.strip_suffix(QUARANTINE) else { continue };
+        let address = format!("{LAKE}.{}.{of}", table.name().namespace);
+        let Some(snapshot) = table.snapshot().await? else { continue };
+        let mut contents = Contents::of(&snapshot)?;
+        for file in &mut contents.files {
+            file.partition.insert(DATASET.to_owned(), Some(address.clone()));
+        }
+        contents.partition_by.push(DATASET.to_owned());
+        contents.schema = Arc::clone(&schema);
+        let scan = provider_as_source(Arc::new(LakeTable::new(contents)?));
+        let scan = LogicalPlanBuilder::scan(QUARANTINE_TABLE, scan, None).map_err(failed)?;
+        union = Some(match union {
+            None => scan,
+            Some(rest) => rest.union(scan.build().map_err(failed)?).map_err(failed)?,
+        });
+    }
+    Ok(match union {
+        None => Arc::new(EmptyTable::new(schema)),
+        Some(union) => Arc::new(ViewTable::new(union.build().map_err(failed)?, None)),
+    })
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -156,16 +201,15 @@ impl PartitionStream for Ledgers {
     fn execute(&self, _context: Arc<TaskContext>) -> SendableRecordBatchStream {
         let (kind, schema, tables) = (self.kind, Arc::clone(&self.schema), Arc::clone(&self.tables));
         let listing = {
-            let tables = Arc::clone(&tables);
-            async move { Ok::<_, Error>(futures::stream::iter(tables.list().await?.into_iter().map(Ok::<_, Error>))) }
+            async move {
+                Ok::<_, Error>(futures::stream::iter(tables.delta_tables().await?.into_iter().map(Ok::<_, Error>)))
+            }
         };
         let batches = futures::stream::once(listing)
             .try_flatten()
-            .map_ok(move |name| {
-                let (tables, schema) = (Arc::clone(&tables), Arc::clone(&schema));
+            .map_ok(move |table| {
+                let schema = Arc::clone(&schema);
                 async move {
-                    let Some(lake) = &tables.lake else { return Ok(RecordBatch::new_empty(schema)) };
-                    let table = lake.table(&name)?;
                     let Some(snapshot) = table.snapshot().await? else { return Ok(RecordBatch::new_empty(schema)) };
                     let commits = ledger::loads(&table, snapshot.version(), usize::MAX).await?;
                     let entries: Vec<LedgerEntry> = commits.into_iter().map(|commit| commit.entry).collect();

@@ -3,7 +3,8 @@
 //! Each thread encodes whole row groups by itself; a finished one is copied to the file that all threads share (one for
 //! each partition). So a load makes as few files as its size asks for, however many threads write, and no file is empty.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -26,10 +27,12 @@ use tokio::runtime::Handle;
 use uuid::Uuid;
 
 use super::convert::Conversion;
-use super::output::Output;
+use super::output::{Output, Syncing, local_path};
 use super::partition::{Partition, Partitioning};
 use super::stats::delta_stats;
+use crate::constraints::Constraints;
 use crate::lake::{LOAD_FOLDER, Table};
+use flumen_project::durable::sync_folder;
 
 /// A data file that is complete, but that no commit names yet.
 #[derive(Debug, Clone)]
@@ -64,6 +67,7 @@ pub(crate) struct LoadFiles {
     parquet_schema: TypePtr,
     properties: WriterPropertiesPtr,
     row_groups: ArrowRowGroupWriterFactory,
+    constraints: Option<Arc<Constraints>>,
     counter: AtomicUsize,
     /// Held while a row group is copied: two threads that end at once shall not make two files.
     open: Mutex<HashMap<Partition, OpenFile>>,
@@ -73,6 +77,8 @@ pub(crate) struct LoadFiles {
 #[derive(Default)]
 struct State {
     complete: Vec<NewFile>,
+    /// Files that the disk does not have yet.
+    syncing: Vec<Syncing>,
     /// Every path that was begun, for the case that all has to go.
     begun: Vec<Path>,
     writers: usize,
@@ -117,10 +123,22 @@ impl LoadFiles {
             parquet_schema,
             properties,
             row_groups,
+            constraints: None,
             counter: AtomicUsize::new(0),
             open: Mutex::default(),
             state: Mutex::default(),
         })
+    }
+
+    /// Lets no row pass that breaks one of `constraints`.
+    pub(crate) fn with_constraints(mut self, constraints: Option<Arc<Constraints>>) -> Self {
+        self.constraints = constraints;
+        self
+    }
+
+    /// Whether rows must meet constraints: a file cannot be taken over unseen then.
+    pub(crate) fn has_constraints(&self) -> bool {
+        self.constraints.is_some()
     }
 
     /// The columns of the rows, as the table has them, partition columns among them.
@@ -161,9 +179,11 @@ impl LoadFiles {
         path
     }
 
-    /// Adds a file that was not written by a writer.
-    pub(crate) fn add(&self, file: NewFile) {
-        locked(&self.state).complete.push(file);
+    /// Adds a file that is complete, but for what `syncing` waits for.
+    pub(crate) fn add(&self, file: NewFile, syncing: Option<Syncing>) {
+        let mut state = locked(&self.state);
+        state.complete.push(file);
+        state.syncing.extend(syncing);
     }
 
     fn open(&self, partition: &Partition) -> Result<OpenFile> {
@@ -202,18 +222,19 @@ impl LoadFiles {
     fn close(&self, partition: &Partition, mut file: OpenFile) -> Result<()> {
         let metadata = file.writer.finish().map_err(|error| self.error(error))?;
         let size = file.writer.bytes_written() as u64;
-        file.writer.inner_mut().finish().map_err(|error| self.io_error(error))?;
-        self.add(NewFile {
+        let syncing = file.writer.inner_mut().finish(&self.runtime).map_err(|error| self.io_error(error))?;
+        let new = NewFile {
             path: file.path.to_string(),
             size,
             rows: metadata.file_metadata().num_rows().try_into().unwrap_or(0),
             partition: partition.clone(),
             stats: delta_stats(&self.columns, metadata.row_groups()),
-        });
+        };
+        self.add(new, syncing);
         Ok(())
     }
 
-    /// Completes all files. Blocking.
+    /// Completes all files: they survive whatever happens then. Blocking.
     ///
     /// Errors: `Internal` if a writer was dropped before it finished: its rows would be missing.
     pub(crate) fn finish(&self) -> Result<Vec<NewFile>> {
@@ -225,7 +246,29 @@ impl LoadFiles {
         for (partition, file) in open {
             self.close(&partition, file)?;
         }
-        Ok(std::mem::take(&mut locked(&self.state).complete))
+        let (complete, syncing) = {
+            let mut state = locked(&self.state);
+            (std::mem::take(&mut state.complete), std::mem::take(&mut state.syncing))
+        };
+        for file in syncing {
+            let synced = self.runtime.block_on(file).map_err(std::io::Error::other).flatten();
+            synced.map_err(|error| self.io_error(error))?;
+        }
+        let paths = complete.iter().filter_map(|file| local_path(&self.table, &Path::from(file.path.as_str())));
+        let folders: BTreeSet<PathBuf> = paths.filter_map(|path| path.parent().map(PathBuf::from)).collect();
+        for folder in folders {
+            sync_folder(&folder).map_err(|error| self.io_error(error))?;
+        }
+        Ok(complete)
+    }
+
+    /// Completes all files, for who does not block.
+    ///
+    /// Errors: as [`LoadFiles::finish`].
+    pub(crate) async fn finished(self: &Arc<Self>) -> Result<Vec<NewFile>> {
+        let files = Arc::clone(self);
+        let finishing = tokio::task::spawn_blocking(move || files.finish()).await;
+        finishing.map_err(|error| Error::internal("the last files were not written").caused_by(error))?
     }
 
     /// Forgets all files; gives the paths of those that may exist.
@@ -366,6 +409,9 @@ impl BatchWriter for Writer {
         }
         let within = |error: Error| error.within(self.files.table.address());
         let columns = self.files.conversion.apply(batch).map_err(within)?;
+        if let Some(constraints) = &self.files.constraints {
+            constraints.check(&self.files.conversion.schema, &columns).map_err(within)?;
+        }
         for (partition, columns) in self.files.partitioning.split(columns).map_err(within)? {
             self.encode(partition, &columns)?;
         }

@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 
 use flumen_core::{Error, Result};
 
+use flumen_project::durable::create_folders;
+
 /// A lock that is held. Dropping it lets go.
 #[derive(Debug)]
 pub(crate) struct LoadLock {
@@ -23,7 +25,7 @@ impl LoadLock {
         let path = folder.join(".lock");
         let failed = |error| Error::io(format!("{table}: {}", path.display()), error);
         loop {
-            std::fs::create_dir_all(folder).map_err(failed)?;
+            create_folders(folder).map_err(failed)?;
             let file = match File::options().create(true).truncate(false).write(true).open(&path) {
                 Ok(file) => file,
                 // Somebody removed the folder between the two steps.
@@ -41,6 +43,22 @@ impl LoadLock {
             if is_still(&file, &path) {
                 return Ok(Self { file: Some(file), path });
             }
+        }
+    }
+}
+
+impl LoadLock {
+    /// Whether somebody holds the lock of `folder`, in which there is one.
+    pub(crate) fn is_held(folder: &Path) -> std::io::Result<bool> {
+        let file = match File::options().write(true).open(folder.join(".lock")) {
+            Ok(file) => file,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
+            Err(error) => return Err(error),
+        };
+        match file.try_lock() {
+            Ok(()) => Ok(false),
+            Err(TryLockError::WouldBlock) => Ok(true),
+            Err(TryLockError::Error(error)) => Err(error),
         }
     }
 }

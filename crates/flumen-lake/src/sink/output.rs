@@ -14,6 +14,10 @@ use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 
 use crate::lake::Table;
+use flumen_project::durable::create_folders;
+
+/// A file on its way from memory to the disk.
+pub(crate) type Syncing = JoinHandle<io::Result<()>>;
 
 /// A file in the making. Blocking: an upload must not be written from within the async runtime.
 pub(crate) enum Output {
@@ -31,16 +35,20 @@ impl Output {
         };
         let failed = |error| Error::io(format!("{}: {}", table.address(), file.display()), error);
         if let Some(folder) = file.parent() {
-            std::fs::create_dir_all(folder).map_err(failed)?;
+            create_folders(folder).map_err(failed)?;
         }
         Ok(Self::Local(std::fs::File::create_new(&file).map_err(failed)?))
     }
 
-    /// Ends the file: all its bytes are where they belong.
-    pub(crate) fn finish(&mut self) -> io::Result<()> {
+    /// Ends the file: all its bytes are where they belong, or will be when the task that is returned has ended. (A disk may
+    /// take its time, in which other files are written.)
+    pub(crate) fn finish(&mut self, runtime: &Handle) -> io::Result<Option<Syncing>> {
         match self {
-            Self::Local(file) => file.flush(),
-            Self::Upload(upload) => upload.finish(),
+            Self::Local(file) => {
+                let file = file.try_clone()?;
+                Ok(Some(runtime.spawn_blocking(move || file.sync_data())))
+            }
+            Self::Upload(upload) => upload.finish().map(|()| None),
         }
     }
 }

@@ -5,11 +5,10 @@
 
 use std::sync::Arc;
 
-use arrow::array::RecordBatch;
 use async_trait::async_trait;
 use deltalake_core::kernel::Transaction;
 use flumen_core::load::LoadId;
-use flumen_core::write::{BatchWriter, quarantine_schema};
+use flumen_core::write::{BatchWriter, RefusedRows, quarantine_schema};
 use flumen_core::{Error, Result};
 use serde_json::Value;
 use tokio::runtime::Handle;
@@ -27,15 +26,10 @@ fn quarantine_key(load: &LoadId) -> String {
 }
 
 /// Writes `rows` of `load` to `table`, in the place of those that it wrote before.
-pub(crate) async fn write(
-    table: &Table,
-    load: &LoadId,
-    attempt: Uuid,
-    rows: Vec<RecordBatch>,
-    note: &Note,
-) -> Result<()> {
+pub(crate) async fn write(table: &Table, load: &LoadId, attempt: Uuid, rows: RefusedRows, note: &Note) -> Result<()> {
     let current = table.snapshot().await?;
-    if current.is_none() && rows.iter().all(|batch| batch.num_rows() == 0) {
+    let mut rows = rows.peekable();
+    if current.is_none() && rows.peek().is_none() {
         return Ok(());
     }
     let conversion = conversion(table, current.as_ref(), &quarantine_schema(), Evolution::AddColumns)?;
@@ -44,8 +38,8 @@ pub(crate) async fn write(
     let writing = Arc::clone(&files);
     let written = tokio::task::spawn_blocking(move || {
         let mut writer = Box::new(writing.writer());
-        for batch in &rows {
-            writer.write(batch)?;
+        for batch in rows {
+            writer.write(&batch?)?;
         }
         writer.finish()?;
         writing.finish()

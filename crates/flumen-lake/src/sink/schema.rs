@@ -1,5 +1,6 @@
 //! Whether the columns of a load fit its table, and what of the table has to change for them.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
@@ -8,6 +9,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::convert::Conversion;
+use crate::constraints::CONSTRAINT_PREFIX;
 use crate::lake::{Snapshot, Table};
 use crate::types;
 
@@ -162,8 +164,9 @@ pub(crate) fn schema_actions(
         *text = Value::from(described.to_string());
     }
     let mut actions = vec![json!({ "metaData": metadata })];
-    if needs_ntz(columns) && !current.supports("timestampNtz")? {
-        actions.push(json!({ "protocol": current.protocol_with("timestampNtz")? }));
+    let protocol = current.protocol()?;
+    if needs_ntz(columns) && !supports(&protocol, "timestampNtz") {
+        actions.push(json!({ "protocol": with_feature(&protocol, "timestampNtz") }));
     }
     Ok(actions)
 }
@@ -173,23 +176,139 @@ fn needs_ntz(columns: &Schema) -> bool {
 }
 
 fn create(columns: &Schema, partition_by: &[String], new_id: Uuid, now_ms: i64) -> Result<Vec<Value>> {
-    let protocol = if needs_ntz(columns) {
-        json!({
-            "minReaderVersion": 3, "minWriterVersion": 7,
-            "readerFeatures": ["timestampNtz"], "writerFeatures": ["timestampNtz"],
-        })
-    } else {
-        json!({ "minReaderVersion": 1, "minWriterVersion": 2 })
+    let properties = BTreeMap::new();
+    let protocol = protocol_for(None, columns, &properties)?;
+    let metadata = table_metadata(None, columns, partition_by, &properties, new_id, now_ms)?;
+    Ok(protocol
+        .map(|protocol| json!({ "protocol": protocol }))
+        .into_iter()
+        .chain([json!({ "metaData": metadata })])
+        .collect())
+}
+
+/// The protocol that a table with `columns` and `properties` needs, if it is not that of `current`.
+///
+/// Errors: `Internal` if the table's own cannot be written.
+pub(crate) fn protocol_for(
+    current: Option<&Snapshot>,
+    columns: &Schema,
+    properties: &BTreeMap<String, String>,
+) -> Result<Option<Value>> {
+    let on = |name: &str| properties.get(name).is_some_and(|value| value.eq_ignore_ascii_case("true"));
+    let mut features = Vec::new();
+    if needs_ntz(columns) {
+        features.push("timestampNtz");
+    }
+    if properties.keys().any(|key| key.starts_with(CONSTRAINT_PREFIX)) {
+        features.push("checkConstraints");
+    }
+    if on("delta.enableChangeDataFeed") {
+        features.push("changeDataFeed");
+    }
+    if on("delta.appendOnly") {
+        features.push("appendOnly");
+    }
+    if columns.fields().iter().any(|field| !field.is_nullable()) {
+        features.push("invariants");
+    }
+    let Some(current) = current else {
+        let modern = features.iter().any(|feature| !matches!(*feature, "appendOnly" | "invariants"));
+        return Ok(Some(if modern {
+            let readers: Vec<&str> = features.iter().copied().filter(|of| READER_FEATURES.contains(of)).collect();
+            if readers.is_empty() {
+                json!({ "minReaderVersion": 1, "minWriterVersion": 7, "writerFeatures": features })
+            } else {
+                json!({
+                    "minReaderVersion": 3, "minWriterVersion": 7, "readerFeatures": readers, "writerFeatures": features,
+                })
+            }
+        } else {
+            json!({ "minReaderVersion": 1, "minWriterVersion": 2 })
+        }));
     };
-    let metadata = json!({
-        "id": new_id.to_string(),
-        "format": { "provider": "parquet", "options": {} },
-        "schemaString": types::delta_schema(columns)?.to_string(),
-        "partitionColumns": partition_by,
-        "configuration": {},
-        "createdTime": now_ms,
-    });
-    Ok(vec![json!({ "protocol": protocol }), json!({ "metaData": metadata })])
+    let mut protocol = current.protocol()?;
+    let mut changed = false;
+    for feature in features {
+        if !supports(&protocol, feature) {
+            protocol = with_feature(&protocol, feature);
+            changed = true;
+        }
+    }
+    Ok(changed.then_some(protocol))
+}
+
+/// The `metaData` of a table: that of `current`, with these columns, partitions and properties. What `current` says about
+/// columns that stay is kept.
+///
+/// Errors: `Internal` if it cannot be written.
+pub(crate) fn table_metadata(
+    current: Option<&Snapshot>,
+    columns: &Schema,
+    partition_by: &[String],
+    properties: &BTreeMap<String, String>,
+    new_id: Uuid,
+    now_ms: i64,
+) -> Result<Value> {
+    let mut described = types::delta_schema(columns)?;
+    let mut metadata = match current {
+        Some(current) => serde_json::to_value(current.state.metadata())
+            .map_err(|error| Error::internal(format!("the table's metadata cannot be written: {error}")))?,
+        None => json!({
+            "id": new_id.to_string(),
+            "format": { "provider": "parquet", "options": {} },
+            "createdTime": now_ms,
+        }),
+    };
+    let before: Option<Value> =
+        metadata.get("schemaString").and_then(Value::as_str).and_then(|text| serde_json::from_str(text).ok());
+    let known = before.as_ref().and_then(|schema| schema.get("fields")).and_then(Value::as_array);
+    for field in described.get_mut("fields").and_then(Value::as_array_mut).into_iter().flatten() {
+        let same = known.into_iter().flatten().find(|of| of.get("name") == field.get("name"));
+        if let Some(about) = same.and_then(|of| of.get("metadata")) {
+            field["metadata"] = about.clone();
+        }
+    }
+    metadata["schemaString"] = Value::from(described.to_string());
+    metadata["partitionColumns"] = json!(partition_by);
+    metadata["configuration"] = json!(properties);
+    Ok(metadata)
+}
+
+/// The features that readers have to know, too.
+const READER_FEATURES: &[&str] = &["timestampNtz"];
+
+fn supports(protocol: &Value, feature: &str) -> bool {
+    let version = protocol.get("minWriterVersion").and_then(Value::as_i64).unwrap_or(2);
+    if version < 7 {
+        return IMPLIED_WRITER_FEATURES.iter().any(|(from, of)| version >= *from && of.contains(&feature));
+    }
+    let features = protocol.get("writerFeatures").and_then(Value::as_array);
+    features.is_some_and(|features| features.iter().any(|of| of.as_str() == Some(feature)))
+}
+
+/// `protocol`, with a feature more. A version of before features becomes the list of those that it implied.
+fn with_feature(protocol: &Value, feature: &str) -> Value {
+    let list = |key: &str| protocol.get(key).and_then(Value::as_array).cloned().unwrap_or_default();
+    let number = |key: &str, least: i64| protocol.get(key).and_then(Value::as_i64).unwrap_or(least);
+    let (mut readers, mut writers) = (list("readerFeatures"), list("writerFeatures"));
+    let (mut reader, writer) = (number("minReaderVersion", 1), number("minWriterVersion", 2));
+    if writer < 7 {
+        let implied = IMPLIED_WRITER_FEATURES.iter().filter(|(from, _)| writer >= *from);
+        writers.extend(implied.flat_map(|(_, features)| features.iter().map(|feature| json!(feature))));
+    }
+    if READER_FEATURES.contains(&feature) {
+        if reader == 2 {
+            readers.push(json!("columnMapping"));
+        }
+        reader = 3;
+        readers.push(json!(feature));
+    }
+    writers.push(json!(feature));
+    let mut made = json!({ "minReaderVersion": reader, "minWriterVersion": 7, "writerFeatures": writers });
+    if reader == 3 {
+        made["readerFeatures"] = json!(readers);
+    }
+    made
 }
 
 /// The features that a writer version of before features implies.
@@ -222,31 +341,9 @@ impl Snapshot {
             .map_err(|error| Error::internal(format!("the table's protocol cannot be written: {error}")))
     }
 
-    fn supports(&self, feature: &str) -> Result<bool> {
-        Ok(self
-            .protocol()?
-            .get("writerFeatures")
-            .and_then(Value::as_array)
-            .is_some_and(|features| features.iter().any(|of| of.as_str() == Some(feature))))
-    }
-
-    fn protocol_with(&self, feature: &str) -> Result<Value> {
-        let protocol = self.protocol()?;
-        let list = |key: &str| protocol.get(key).and_then(Value::as_array).cloned().unwrap_or_default();
-        let (mut readers, mut writers) = (list("readerFeatures"), list("writerFeatures"));
-        let version = protocol.get("minWriterVersion").and_then(Value::as_i64).unwrap_or(2);
-        if version < 7 {
-            let implied = IMPLIED_WRITER_FEATURES.iter().filter(|(from, _)| version >= *from);
-            writers.extend(implied.flat_map(|(_, features)| features.iter().map(|feature| json!(feature))));
-            if protocol.get("minReaderVersion").and_then(Value::as_i64) == Some(2) {
-                readers.push(json!("columnMapping"));
-            }
-        }
-        readers.push(json!(feature));
-        writers.push(json!(feature));
-        Ok(json!({
-            "minReaderVersion": 3, "minWriterVersion": 7, "readerFeatures": readers, "writerFeatures": writers,
-        }))
+    /// The table's properties, such as `delta.appendOnly`.
+    pub fn properties(&self) -> BTreeMap<String, String> {
+        self.state.metadata().configuration().iter().map(|(key, value)| (key.clone(), value.clone())).collect()
     }
 
     /// Whether a load may write here; `rewrites` if it takes rows away, too.
@@ -264,12 +361,6 @@ impl Snapshot {
                 return refuse(format!("has the feature '{feature}'"));
             }
         }
-        let on = |name: &str| self.property(name).is_some_and(|value| value.eq_ignore_ascii_case("true"));
-        if let Some(name) =
-            self.state.metadata().configuration().keys().find(|key| key.starts_with("delta.constraints."))
-        {
-            return refuse(format!("has the constraint '{}'", name.trim_start_matches("delta.constraints.")));
-        }
         if self.property("delta.columnMapping.mode").is_some_and(|mode| mode != "none") {
             return refuse("maps its columns to other names".to_owned());
         }
@@ -284,13 +375,27 @@ impl Snapshot {
                 return refuse(what.to_owned());
             }
         }
-        if rewrites && on("delta.appendOnly") {
-            return Err(Error::invalid(format!("{}: the table is append-only", self.table().address()))
-                .hint("load with --mode append, or set the table's property delta.appendOnly to false"));
-        }
-        if rewrites && on("delta.enableChangeDataFeed") {
-            return refuse("records a change data feed".to_owned());
+        if rewrites {
+            self.check_rewritable()?;
+            if self.is_on("delta.enableChangeDataFeed") {
+                return refuse("records a change data feed".to_owned());
+            }
         }
         Ok(())
+    }
+
+    /// Whether rows may be taken away.
+    ///
+    /// Errors: `Invalid` if the table is append-only.
+    pub(crate) fn check_rewritable(&self) -> Result<()> {
+        if !self.is_on("delta.appendOnly") {
+            return Ok(());
+        }
+        Err(Error::invalid(format!("{}: the table is append-only", self.table().address()))
+            .hint("add rows only, or set the table's property delta.appendOnly to false"))
+    }
+
+    fn is_on(&self, property: &str) -> bool {
+        self.property(property).is_some_and(|value| value.eq_ignore_ascii_case("true"))
     }
 }

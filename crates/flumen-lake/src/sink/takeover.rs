@@ -15,6 +15,7 @@ use super::files::{LoadFiles, NewFile};
 use super::output::{Output, local_path};
 use super::stats::delta_stats;
 use crate::types::same_type;
+use flumen_project::durable::create_folders;
 
 /// Whether a file with the columns `file` can be part of a table whose load has the columns `load` (as the table keeps
 /// them): the same columns, lineage aside, under the same names, in types that need no conversion.
@@ -55,30 +56,28 @@ pub(crate) fn take_over(files: &LoadFiles, path: &FsPath) -> Result<u64> {
     }
     let partition = Arc::from([]);
     let place = files.new_path(&partition);
-    let size = match local_path(files.table(), &place) {
+    let (size, syncing) = match local_path(files.table(), &place) {
         Some(target) => {
             let there = |error| Error::io(target.display(), error);
             if let Some(folder) = target.parent() {
-                std::fs::create_dir_all(folder).map_err(there)?;
+                create_folders(folder).map_err(there)?;
             }
-            std::fs::copy(path, &target).map_err(there)?
+            let size = std::fs::copy(path, &target).map_err(there)?;
+            let copy = std::fs::File::open(&target).map_err(there)?;
+            (size, Some(files.runtime().spawn_blocking(move || copy.sync_data())))
         }
         None => {
             use std::io::Seek;
             source.rewind().map_err(failed)?;
-            upload(files, &place, &mut source).map_err(|error| match error.downcast::<Error>() {
+            let size = upload(files, &place, &mut source).map_err(|error| match error.downcast::<Error>() {
                 Ok(ours) => ours,
                 Err(io) => failed(io),
-            })?
+            })?;
+            (size, None)
         }
     };
-    files.add(NewFile {
-        path: place.to_string(),
-        size,
-        rows,
-        partition,
-        stats: delta_stats(files.columns(), metadata.row_groups()),
-    });
+    let stats = delta_stats(files.columns(), metadata.row_groups());
+    files.add(NewFile { path: place.to_string(), size, rows, partition, stats }, syncing);
     Ok(rows)
 }
 
@@ -86,7 +85,7 @@ fn upload(files: &LoadFiles, place: &object_store::path::Path, source: &mut impl
     let mut output = Output::create(files.table(), place, files.runtime()).map_err(std::io::Error::other)?;
     let bytes = std::io::copy(source, &mut output)?;
     output.flush()?;
-    output.finish()?;
+    output.finish(files.runtime())?;
     Ok(bytes)
 }
 

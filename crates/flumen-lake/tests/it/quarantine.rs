@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
-use flumen_core::write::{Sink, quarantine_schema};
+use flumen_core::write::{RefusedRows, Sink, quarantine_schema};
 use parquet::arrow::ArrowWriter;
 
 use crate::support::{Load, TestLake};
@@ -27,18 +27,23 @@ fn refused(reason: &str) -> RecordBatch {
     RecordBatch::try_new(quarantine_schema(), columns).unwrap()
 }
 
+fn rows(reasons: &[&str]) -> RefusedRows {
+    let batches: Vec<_> = reasons.iter().map(|reason| Ok(refused(reason))).collect();
+    Box::new(batches.into_iter())
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn refused_rows_are_kept_once_also_when_the_load_fails() {
     for lake in [TestLake::local(), TestLake::memory()] {
         let load = Load::new("a", &["n"], &["1"]);
         let (session, _) = lake.write(&load).await.unwrap();
-        session.quarantine(vec![refused("first try")]).await.unwrap();
+        session.quarantine(rows(&["first try"])).await.unwrap();
         session.abort().await.unwrap();
         let (session, record) = lake.write(&load).await.unwrap();
-        session.quarantine(vec![refused("second try"), refused("second try")]).await.unwrap();
+        session.quarantine(rows(&["second try", "second try"])).await.unwrap();
         session.commit(&record).await.unwrap();
         let (session, _) = lake.write(&Load::new("b", &["n"], &["1"])).await.unwrap();
-        session.quarantine(vec![refused("b")]).await.unwrap();
+        session.quarantine(rows(&["b"])).await.unwrap();
         drop(session);
         let table = lake.table().quarantine().unwrap();
         let files = table.snapshot().await.unwrap().unwrap().files().unwrap();

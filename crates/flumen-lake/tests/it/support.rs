@@ -15,7 +15,8 @@ use flumen_core::load::{
 };
 use flumen_core::write::{LoadSession, Sink};
 use flumen_core::{Error, Result};
-use flumen_lake::lake::{Lake, Table};
+use flumen_lake::catalog::Catalog;
+use flumen_lake::lake::{Lake, Snapshot, Table};
 use flumen_lake::sink::LakeSink;
 use object_store::memory::InMemory;
 use object_store::{ObjectStoreExt, path::Path};
@@ -36,6 +37,20 @@ impl Clock for TestClock {
 
 /// Ids that count, beginning anywhere.
 pub struct TestIds(AtomicU64);
+
+impl TestIds {
+    /// Ids that no other engine of the tests has.
+    pub fn random() -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        Self(AtomicU64::new(NEXT.fetch_add(1, Ordering::Relaxed) << 32))
+    }
+}
+
+impl From<u64> for TestIds {
+    fn from(seed: u64) -> Self {
+        Self(AtomicU64::new(seed))
+    }
+}
 
 impl Ids for TestIds {
     fn next(&self) -> Uuid {
@@ -71,6 +86,29 @@ impl TestLake {
 
     pub fn root(&self) -> std::path::PathBuf {
         self.folder.as_ref().unwrap().path().join("lake")
+    }
+
+    /// On a lake that is there already, with ids that begin at `seed` and a clock that begins `days` later.
+    pub fn on(lake: Lake, seed: u64, days: u64) -> Self {
+        let clock = Arc::new(TestClock(AtomicU64::new(days * 86_400)));
+        Self { lake, folder: None, clock, ids: Arc::new(TestIds(AtomicU64::new(seed))) }
+    }
+
+    /// The catalog, as another process would have it.
+    pub fn catalog(&self) -> Catalog {
+        Catalog::new(self.lake.clone(), self.clock.clone(), self.ids.clone())
+    }
+
+    /// The catalog of another lake, with the same clock and ids.
+    pub fn catalog_of(&self, lake: Lake) -> Catalog {
+        Catalog::new(lake, self.clock.clone(), self.ids.clone())
+    }
+
+    /// Appends `rows` (of one column `n`) to the table at `table`.
+    pub async fn append(&self, table: &Table, name: &str, rows: &[&str]) -> Committed {
+        let sink = LakeSink::new(table.clone(), self.clock.clone(), self.ids.clone());
+        let (session, record) = self.write_by(&sink, &Load::new(name, &["n"], rows)).await.unwrap();
+        session.commit(&record).await.unwrap()
     }
 
     pub fn table(&self) -> Table {
@@ -124,8 +162,16 @@ impl TestLake {
 
     /// The rows of the table, sorted, one a line; columns that begin with `_flumen` are left out.
     pub async fn rows(&self) -> Vec<String> {
+        match self.table().snapshot().await.unwrap() {
+            Some(snapshot) => self.rows_of(&snapshot).await,
+            None => Vec::new(),
+        }
+    }
+
+    /// The rows of one version of a table, as [`TestLake::rows`] gives them.
+    pub async fn rows_of(&self, snapshot: &Snapshot) -> Vec<String> {
         let mut lines = Vec::new();
-        for batch in self.batches().await {
+        for batch in self.batches_of(snapshot).await {
             for row in 0..batch.num_rows() {
                 let fields = batch.schema();
                 let shown = fields.fields().iter().zip(batch.columns());
@@ -141,8 +187,14 @@ impl TestLake {
 
     /// The rows as they stand in the files that the log names.
     pub async fn batches(&self) -> Vec<RecordBatch> {
-        let table = self.table();
-        let Some(snapshot) = table.snapshot().await.unwrap() else { return Vec::new() };
+        match self.table().snapshot().await.unwrap() {
+            Some(snapshot) => self.batches_of(&snapshot).await,
+            None => Vec::new(),
+        }
+    }
+
+    async fn batches_of(&self, snapshot: &Snapshot) -> Vec<RecordBatch> {
+        let table = snapshot.table();
         let schema = snapshot.schema();
         let mut batches = Vec::new();
         for file in snapshot.files().unwrap() {
@@ -296,20 +348,10 @@ impl Load {
             rows,
         };
         LoadRecord {
-            load: request.load.clone(),
-            dataset: "lake.raw.t".to_owned(),
-            mode: request.mode.clone(),
-            started: request.started,
             files: self.files.iter().map(file).collect(),
             rows_read: rows,
             rows_written: rows,
-            rows_quarantined: 0,
-            rows_skipped: 0,
-            bytes_read: 0,
-            drift: Vec::new(),
-            cursor: None,
-            options: Default::default(),
-            undoes: None,
+            ..LoadRecord::new(request.load.clone(), "lake.raw.t", request.mode.clone(), request.started)
         }
     }
 }

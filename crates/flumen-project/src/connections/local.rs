@@ -4,10 +4,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use flumen_core::{Error, Result};
-use object_store::local::LocalFileSystem;
 use url::Url;
 
 use super::{Check, Config, Field, Kind, Takes, Values};
+use crate::durable::DurableFileSystem;
 use crate::store::StoreAt;
 
 /// See the module.
@@ -45,7 +45,7 @@ impl LocalConfig {
         let url = Url::from_directory_path(&root).map_err(|()| not_a_path())?;
         let path =
             object_store::path::Path::from_absolute_path(&root).map_err(|error| not_a_path().caused_by(error))?;
-        Ok(StoreAt { url, store: Arc::new(LocalFileSystem::new()), path })
+        Ok(StoreAt { url, store: Arc::new(DurableFileSystem::default()), path })
     }
 
     /// Looks whether the folder is there and can be read.

@@ -259,6 +259,7 @@ impl IngestCommand {
                 .map(|columns| columns.split(',').map(|c| c.trim().to_owned()).collect())
                 .collect(),
             primary_key: self.primary_key.clone(),
+            spool: context.spool()?,
             fence: Fence(0),
             started,
             threads: self.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(2, usize::from)),

@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
-use flumen_core::dataset::{Dataset, TableName};
+use flumen_core::dataset::Dataset;
 use flumen_core::load::{LoadId, LoadRecord, Mode};
 use flumen_core::write::{LedgerEntry, Sink};
 use flumen_core::{Error, Result};
+use flumen_lake::catalog::Kind;
 use serde_json::json;
 
 use super::ingest::IngestCommand;
@@ -88,13 +89,11 @@ async fn ledgers(dataset: Option<&str>, context: &Context) -> Result<Vec<Ledger>
     let datasets = match dataset {
         Some(text) => vec![text.parse::<Dataset>()?],
         None => {
-            let lake = destination::lake(context)?;
-            let mut all: Vec<TableName> = Vec::new();
-            for namespace in lake.namespaces().await? {
-                all.extend(lake.tables(&namespace).await?);
-            }
-            all.retain(|table| !table.table.ends_with("__quarantine"));
-            all.into_iter().map(Dataset::Lake).collect()
+            let catalog = destination::catalog(context)?;
+            let state = catalog.read().await?;
+            let listed = catalog.list(&state, &context.environment).await?;
+            let tables = listed.into_iter().filter(|listed| listed.kind == Kind::Table).map(|listed| listed.name);
+            tables.filter(|table| !table.table.ends_with("__quarantine")).map(Dataset::Lake).collect()
         }
     };
     let mut ledgers = Vec::new();
@@ -239,20 +238,13 @@ async fn undo(ledger: &Ledger, entry: &LedgerEntry, context: &Context) -> Result
         return Ok(());
     }
     let record = LoadRecord {
-        load: LoadId::from_uuid(context.ids.next()),
-        dataset: entry.record.dataset.clone(),
-        mode: Mode::Append,
-        started: context.clock.now(),
-        files: Vec::new(),
-        rows_read: 0,
-        rows_written: 0,
-        rows_quarantined: 0,
-        rows_skipped: 0,
-        bytes_read: 0,
-        drift: Vec::new(),
-        cursor: None,
-        options: Default::default(),
         undoes: Some(load.clone()),
+        ..LoadRecord::new(
+            LoadId::from_uuid(context.ids.next()),
+            &entry.record.dataset,
+            Mode::Append,
+            context.clock.now(),
+        )
     };
     let committed = ledger.sink.undo(load, &record).await?;
     if context.output.json {

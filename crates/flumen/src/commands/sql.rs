@@ -6,6 +6,8 @@ use std::io::{self, BufWriter, IsTerminal as _, Read as _, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use flumen_connect::postgres::database::ProjectDatabases;
+use flumen_core::database::Databases;
 use flumen_core::sql::SqlEngine as _;
 use flumen_core::{Error, Result};
 use flumen_lake::engine::{DEFAULT_MEMORY_BYTES, Engine, EngineSettings};
@@ -33,7 +35,8 @@ Examples:
   flumen sql                          a prompt; \\? there tells more
 
 A file is named in single quotes. Tables of the lake are lake.NAMESPACE.TABLE, NAMESPACE.TABLE, or TABLE where that is
-enough. SQL reads the lake and never changes it: 'flumen ingest' does that.
+enough; those of a Postgres connection are CONNECTION.SCHEMA.TABLE. Statements that write (create table … as, insert,
+update, delete, merge, alter, drop) are one commit each, or one for all between begin and commit.
 ")]
 pub struct SqlCommand {
     /// The query; several may be separated by semicolons. Without one: standard input, or a prompt on a terminal
@@ -61,6 +64,19 @@ pub struct SqlCommand {
 }
 
 impl SqlCommand {
+    /// The command that writes the answer of `query` to `output`.
+    pub fn to_file(query: String, output: PathBuf) -> Self {
+        Self {
+            query: Some(query),
+            file: None,
+            format: None,
+            output: Some(output),
+            max_rows: None,
+            memory: None,
+            threads: None,
+        }
+    }
+
     /// Whether it will ask for statements on the terminal.
     pub fn is_prompt(&self) -> bool {
         self.query.is_none() && self.file.is_none() && io::stdin().is_terminal()
@@ -205,6 +221,14 @@ impl<'a> Session<'a> {
             while let Some(batch) = answer.batches.next().await {
                 batch?;
             }
+            // A person wants to see that anything was done, a log only what was.
+            if let Some(done) = answer.done.filter(|done| self.timing || done.rows.is_some()) {
+                self.context.output.note(match done.rows {
+                    Some(1) => format!("{}, 1 row", done.command),
+                    Some(rows) => format!("{}, {} rows", done.command, count(rows)),
+                    None => done.command.to_owned(),
+                });
+            }
             return Ok(None);
         }
         let target = self.target()?;
@@ -269,14 +293,29 @@ impl Drop for Target {
 
 /// The engine over the project's lake, if there is a project, and over files.
 pub fn engine(context: &Context, memory: Option<usize>, threads: Option<usize>) -> Result<Engine> {
-    let lake = context.maybe_project()?.map(|project| destination::lake_of(&project)).transpose()?;
+    let catalog = context.maybe_project()?.map(|_| destination::catalog(context)).transpose()?;
     let files = crate::origin::files(context)?;
     let memory_bytes = memory.unwrap_or_else(default_memory);
-    Engine::new(EngineSettings { lake, files: Arc::new(files), memory_bytes, threads })
+    Engine::new(EngineSettings {
+        catalog,
+        environment: context.environment.clone(),
+        files: Arc::new(files),
+        memory_bytes,
+        threads,
+        clock: Arc::clone(&context.clock),
+        ids: Arc::clone(&context.ids),
+        read_only: false,
+        files_allowed: true,
+        external_tables: true,
+        destinations: Some(Arc::new(destination::Anywhere::new(context)?)),
+        databases: context
+            .maybe_project()?
+            .map(|project| Arc::new(ProjectDatabases::new(project)) as Arc<dyn Databases>),
+    })
 }
 
 /// `4GB`, `512 MB` or a number of bytes.
-fn size(text: &str) -> std::result::Result<usize, String> {
+pub fn size(text: &str) -> std::result::Result<usize, String> {
     let text = text.trim().to_ascii_uppercase();
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic() || c == ' ');
     let unit = match text[digits.len()..].trim() {
@@ -295,7 +334,7 @@ fn size(text: &str) -> std::result::Result<usize, String> {
 }
 
 /// Half of what is free.
-fn default_memory() -> usize {
+pub fn default_memory() -> usize {
     let free = std::fs::read_to_string("/proc/meminfo").ok().and_then(|text| available(&text));
     free.map_or(DEFAULT_MEMORY_BYTES, |bytes| (bytes / 2).max(DEFAULT_MEMORY_BYTES))
 }

@@ -50,6 +50,23 @@ fn load(url: &str) -> (Ran, String) {
 }
 
 #[test]
+fn a_file_that_is_written_to_while_it_is_loaded() {
+    let sandbox = project();
+    assert_eq!(sandbox.sh("flumen --project p ingest good.csv --to lake.raw.t").code, 0);
+    // The local file has been looked at when the one on the server is asked for.
+    let file = sandbox.path().join("new.csv");
+    std::fs::write(&file, noise(10)).unwrap();
+    let url = serve(move |_, stream| {
+        std::fs::write(&file, noise(20)).unwrap();
+        reply(stream, "200 OK", "", 5, b"id\n7\n");
+    });
+    let ran = sandbox.sh(&format!("flumen --project p ingest new.csv {url} --to lake.raw.t"));
+    check_failed(&ran, 4, "new.csv changed while it was being read");
+    let count = sandbox.sh("flumen --json --project p sql 'select count(*) as n from lake.raw.t'");
+    assert_eq!(count.stdout.trim(), r#"[{"n":2}]"#);
+}
+
+#[test]
 fn nothing_there_on_the_server() {
     let url = serve(|_, stream| reply(stream, "404 Not Found", "", 2, b"no"));
     let (ran, rows) = load(&url);

@@ -4,18 +4,21 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on should fail")]
 
-mod bucket;
 mod cli;
+mod clouds;
+mod databases;
+mod doors;
 mod faults;
 mod ingest;
+mod interop;
+mod lake;
 mod postgres;
 mod postgres_faults;
-#[path = "../../../flumen-connect/tests/it/postgres_server.rs"]
-mod postgres_server;
 mod s3;
 mod sample;
 mod sandbox;
 mod sql;
+mod sql_docs;
 mod stores;
 mod tlc;
 mod web;

@@ -1,7 +1,7 @@
 //! Postgres through the program, with a real server: what is loaded, in every mode, and what the program says.
 
-use crate::postgres_server::{Database, server};
 use crate::sandbox::Sandbox;
+use flumen_testkit::postgres::{Database, server};
 
 /// A project with a connection `pg` to an empty database. Files beside the project are reached as `../x`.
 pub async fn project() -> (Sandbox, Database) {

@@ -7,8 +7,8 @@ use std::process::{Child, Stdio};
 
 use crate::ingest::{killed_while_reading, trips};
 use crate::postgres::{bad, good, project, project_of};
-use crate::postgres_server::{Database, Server, connect};
 use crate::sandbox::Sandbox;
+use flumen_testkit::postgres::{Database, Server, connect};
 
 /// The program while it runs.
 struct Running(Child);

@@ -3,7 +3,8 @@
 use std::process::{Child, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use crate::bucket::{Bucket, Fault, KEY, NAME};
+use flumen_testkit::bucket::{Bucket, Dialect, Fault, KEY, NAME};
+
 use crate::sandbox::{Ran, Sandbox};
 
 /// A project with a connection to the bucket; its lake is at `lake`.
@@ -32,7 +33,7 @@ fn query(sandbox: &Sandbox, query: &str) -> String {
 
 #[test]
 fn a_connection_to_a_bucket_is_tested() {
-    let bucket = Bucket::new();
+    let bucket = Bucket::s3();
     let sandbox = project(&bucket, "lake");
     assert_eq!(ok(&sandbox.sh("flumen connection test store")), format!("ok  list s3://{NAME}/: it is empty"));
     for n in 0..7 {
@@ -56,7 +57,7 @@ fn a_connection_to_a_bucket_is_tested() {
 
 #[test]
 fn objects_are_loaded_once() {
-    let bucket = Bucket::new();
+    let bucket = Bucket::s3();
     let sandbox = project(&bucket, "lake");
     for n in 0..7 {
         bucket.put(&format!("in/{n}.csv"), format!("id,name\n{n},n{n}\n"));
@@ -85,7 +86,7 @@ fn objects_are_loaded_once() {
 
 #[test]
 fn files_are_written_to_a_bucket() {
-    let bucket = Bucket::new();
+    let bucket = Bucket::s3();
     let sandbox = project(&bucket, "lake");
     sandbox.sh(
         "(echo id,text; seq 1 200000 | sed 's/.*/&,a text that makes the row longer than it would be: &/') > in.csv",
@@ -110,7 +111,7 @@ fn files_are_written_to_a_bucket() {
 
 #[test]
 fn a_lake_in_a_bucket() {
-    let bucket = Bucket::new();
+    let bucket = Bucket::s3();
     let sandbox = project(&bucket, "s3://data/lake");
     sandbox.write("a.csv", "id,name\n1,a\n2,b\n");
     sandbox.write("b.csv", "id,name,more\n3,c,x\n");
@@ -153,7 +154,7 @@ fn at_once(sandbox: &Sandbox, files: &[&str]) -> Vec<(i32, String)> {
 
 #[test]
 fn loads_into_a_lake_in_a_bucket_at_once() {
-    let bucket = Bucket::new();
+    let bucket = Bucket::s3();
     let sandbox = project(&bucket, "s3://data/lake");
     for n in 0..4 {
         sandbox.write(&format!("{n}.csv"), format!("id,name\n{n},x\n"));
@@ -177,7 +178,7 @@ fn loads_into_a_lake_in_a_bucket_at_once() {
 #[test]
 fn a_commit_whose_answer_is_lost_is_made_once() {
     let lost = AtomicUsize::new(0);
-    let bucket = Bucket::with_faults(move |request| {
+    let bucket = Bucket::with_faults(Dialect::S3, move |request| {
         let is_commit = request.method == "PUT" && request.key.contains("/_delta_log/");
         (is_commit && lost.fetch_add(1, Ordering::SeqCst) == 0).then_some(Fault::LoseAnswer)
     });
@@ -192,7 +193,7 @@ fn a_commit_whose_answer_is_lost_is_made_once() {
 #[test]
 fn a_bucket_that_is_busy_is_asked_again() {
     let count = AtomicUsize::new(0);
-    let bucket = Bucket::with_faults(move |_| {
+    let bucket = Bucket::with_faults(Dialect::S3, move |_| {
         count.fetch_add(1, Ordering::SeqCst).is_multiple_of(3).then_some(Fault::Refuse(503))
     });
     let sandbox = project(&bucket, "s3://data/lake");
@@ -203,7 +204,7 @@ fn a_bucket_that_is_busy_is_asked_again() {
 
 #[test]
 fn a_bucket_that_may_not_be_written_leaves_nothing() {
-    let bucket = Bucket::with_faults(|request| {
+    let bucket = Bucket::with_faults(Dialect::S3, |request| {
         (request.method == "PUT" && request.key.contains("/_delta_log/")).then_some(Fault::Refuse(403))
     });
     let sandbox = project(&bucket, "s3://data/lake");
@@ -216,7 +217,7 @@ fn a_bucket_that_may_not_be_written_leaves_nothing() {
 
 #[test]
 fn why_a_load_failed_is_said_also_when_it_cannot_be_cleaned_up_after() {
-    let bucket = Bucket::with_faults(|request| {
+    let bucket = Bucket::with_faults(Dialect::S3, |request| {
         let is_commit = request.method == "PUT" && request.key.contains("/_delta_log/");
         (is_commit || request.method == "POST" && request.key.is_empty()).then_some(Fault::Refuse(403))
     });

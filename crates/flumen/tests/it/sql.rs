@@ -92,7 +92,7 @@ fn errors_say_what_to_do() {
     let dir = folder();
     for (arguments, expect) in [
         (["select * from lake.raw.trips"], "flumen init"),
-        (["insert into raw.trips values (1)"], "flumen ingest"),
+        (["insert into raw.trips values (1)"], "flumen init"),
         (["select * from 'tripps.csv'"], "exit 3"),
         (["select"], "exit 2"),
         (["select * from trips.csv"], "write it in quotes: select * from 'trips.csv'"),

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use arrow::util::display::array_value_to_string;
-use flumen_core::read::{Input, RawBatch, ReadOptions, ReadRequest};
+use flumen_core::read::{RawBatch, ReadOptions, ReadRequest};
 use flumen_core::text::TextOptions;
 
 use super::CsvInput;
 use crate::blob::Memory;
+use crate::formats::input::FileRows;
 
 fn open(name: &str, text: &[u8], options: &ReadOptions, block_bytes: usize) -> flumen_core::Result<CsvInput> {
     let mut input = CsvInput::open(Arc::new(Memory::new(name, text.to_vec())), options)?;

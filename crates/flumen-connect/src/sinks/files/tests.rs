@@ -33,22 +33,7 @@ fn request(mode: Mode) -> LoadRequest {
 }
 
 fn record() -> LoadRecord {
-    LoadRecord {
-        load: LoadId::derive(["test"]),
-        dataset: "x".into(),
-        mode: Mode::Replace,
-        started: chrono::DateTime::UNIX_EPOCH,
-        files: Vec::new(),
-        rows_read: 0,
-        rows_written: 0,
-        rows_quarantined: 0,
-        rows_skipped: 0,
-        bytes_read: 0,
-        drift: Vec::new(),
-        cursor: None,
-        options: Default::default(),
-        undoes: None,
-    }
+    LoadRecord::new(LoadId::derive(["test"]), "x", Mode::Replace, chrono::DateTime::UNIX_EPOCH)
 }
 
 /// Writes `batches` batches by two writers, and commits.

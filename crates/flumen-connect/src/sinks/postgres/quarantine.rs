@@ -5,7 +5,7 @@ use std::sync::Arc;
 use arrow::array::RecordBatch;
 use bytes::Bytes;
 use flumen_core::load::LoadId;
-use flumen_core::write::quarantine_schema;
+use flumen_core::write::{RefusedRows, quarantine_schema};
 use flumen_core::{Result, limits};
 use futures::SinkExt;
 use tokio_postgres::CopyInSink;
@@ -18,7 +18,7 @@ use crate::postgres::types::{column_type, stored_type};
 use crate::postgres::{check_name, quote, quote_all};
 
 /// Writes `rows` as the refused rows of `load`, in place of those that were written before.
-pub async fn write(target: &Target, load: &LoadId, rows: Vec<RecordBatch>) -> Result<()> {
+pub async fn write(target: &Target, load: &LoadId, rows: RefusedRows) -> Result<()> {
     let table = target.table.quarantine();
     check_name("quarantine table", &table.table)?;
     let failed = |error| explain(format!("postgres table {table}"), error);
@@ -56,7 +56,7 @@ pub async fn write(target: &Target, load: &LoadId, rows: Vec<RecordBatch>) -> Re
     sink.as_mut().feed(Bytes::from_static(HEADER)).await.map_err(failed)?;
     for batch in rows {
         let mut blocks = Vec::new();
-        encoder.encode(&without_nuls(&batch)?, &mut |block| {
+        encoder.encode(&without_nuls(&batch?)?, &mut |block| {
             blocks.push(block);
             Ok(())
         })?;

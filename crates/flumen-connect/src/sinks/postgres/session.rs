@@ -3,13 +3,13 @@
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use arrow::array::RecordBatch;
 use arrow::datatypes::{DataType, Field};
 use async_trait::async_trait;
 use flumen_core::load::{Committed, LOAD_COLUMN, LoadRecord, LoadRequest, Mode};
-use flumen_core::write::{BatchWriter, LoadSession};
+use flumen_core::write::{BatchWriter, LoadSession, RefusedRows};
 use flumen_core::{Error, ErrorKind, Result};
 use tokio_postgres::Client;
+use tokio_postgres::error::Severity;
 
 use super::writer::{SharedCopy, Tally, own_copy};
 use super::{Target, ledger, lock, publish, quarantine, swap};
@@ -158,7 +158,8 @@ impl Session {
                 Ok(()) => return Ok(()),
                 Err(error) => error,
             };
-            if error.kind() != ErrorKind::Unavailable || !self.control.is_closed() || tries == TRIES {
+            let lost = self.control.is_closed() || is_fatal(&error);
+            if error.kind() != ErrorKind::Unavailable || !lost || tries == TRIES {
                 return Err(error);
             }
             tries += 1;
@@ -191,6 +192,13 @@ impl Session {
     }
 }
 
+/// Whether the server ends the connection with `error`. The connection itself may learn of it a moment later.
+fn is_fatal(error: &Error) -> bool {
+    let cause = std::error::Error::source(error).and_then(|cause| cause.downcast_ref::<tokio_postgres::Error>());
+    let severity = cause.and_then(|cause| cause.as_db_error()).and_then(|said| said.parsed_severity());
+    matches!(severity, Some(Severity::Fatal | Severity::Panic))
+}
+
 #[async_trait]
 impl LoadSession for Session {
     fn writer(&self) -> Result<Box<dyn BatchWriter>> {
@@ -204,7 +212,7 @@ impl LoadSession for Session {
         }
     }
 
-    async fn quarantine(&self, rows: Vec<RecordBatch>) -> Result<()> {
+    async fn quarantine(&self, rows: RefusedRows) -> Result<()> {
         quarantine::write(&self.target, &self.plan.request.load, rows).await
     }
 

@@ -38,7 +38,7 @@ async fn check_ledger(lake: TestLake) {
     check(
         &engine,
         "select table_schema, table_name from information_schema.tables where table_schema in ('flumen', 'raw') order by 2",
-        "flumen|drift\nflumen|loads\nraw|t",
+        "flumen|drift\nflumen|loads\nflumen|quarantine\nraw|t",
     )
     .await;
 }

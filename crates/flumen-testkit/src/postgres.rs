@@ -3,8 +3,6 @@
 //! One server a test process, one database a test. A shell waits on a pipe that the test process holds open: when the
 //! process ends, however it ends, the shell stops the server and removes its folder.
 
-#![allow(clippy::expect_used, clippy::panic, clippy::print_stderr, reason = "a test that cannot have its server fails")]
-
 use std::io::Write;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -76,7 +74,6 @@ fn run(command: &mut Command, log: &Path) -> bool {
         .is_ok_and(|status| status.success())
 }
 
-#[allow(dead_code, reason = "for the tests that need it")]
 impl Server {
     /// A new server, for a test that stops it.
     pub fn start() -> Option<Self> {
@@ -98,7 +95,7 @@ impl Server {
             .spawn()
             .ok()?;
         if !make_data(&bin, &data, &log) {
-            eprintln!("{}", std::fs::read_to_string(&log).unwrap_or_default());
+            report(&log);
             return None;
         }
         // Another process may take the port between its choice and its use: then the next one.
@@ -108,7 +105,7 @@ impl Server {
                 return Some(Self { port, home, _watcher: watcher });
             }
         }
-        eprintln!("{}", std::fs::read_to_string(home.join("server.log")).unwrap_or_default());
+        report(&home.join("server.log"));
         let _ = watcher.stdin.take().map(|mut pipe| pipe.write_all(b"\n"));
         None
     }
@@ -141,7 +138,7 @@ impl Server {
 /// Makes the folder of a new server. What `initdb` makes is kept beside the build, since copying is ten times faster.
 fn make_data(bin: &Path, data: &Path, log: &Path) -> bool {
     let version = bin.parent().and_then(Path::file_name).unwrap_or_default().to_string_lossy();
-    let kept = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("postgres-{version}"));
+    let kept = beside_the_build().join(format!("postgres-{version}"));
     let copy = |from: &Path, to: &Path| run(Command::new("cp").arg("-a").arg(from).arg(to), log);
     if kept.join("PG_VERSION").exists() && copy(&kept, data) {
         return true;
@@ -159,6 +156,19 @@ fn make_data(bin: &Path, data: &Path, log: &Path) -> bool {
         let _ = std::fs::remove_dir_all(&half);
     }
     true
+}
+
+/// Shows what Postgres said.
+#[allow(clippy::print_stderr, reason = "for whoever reads why the tests failed")]
+fn report(log: &Path) {
+    eprintln!("{}", std::fs::read_to_string(log).unwrap_or_default());
+}
+
+/// The folder for what tests keep from run to run: that of cargo, `target/tmp`, found from `target/debug/deps/it-…`.
+fn beside_the_build() -> PathBuf {
+    let program = std::env::current_exe().expect("a test has a program");
+    let target = program.ancestors().nth(3).expect("a test is in the folder of the build");
+    target.join("tmp")
 }
 
 /// The command that starts the server in `home`.

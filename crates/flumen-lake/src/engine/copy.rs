@@ -1,0 +1,147 @@
+//! `COPY … TO 'file'` and `COPY … FROM 'file'`: by the sinks and the readers that ingestion uses, so that a file means the
+//! same and is there whole or not at all.
+
+use std::sync::Arc;
+
+use arrow::datatypes::{DataType, SchemaRef};
+use datafusion::execution::SendableRecordBatchStream;
+use datafusion::physical_plan::execute_stream_partitioned;
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use datafusion::sql::parser::{CopyToSource, CopyToStatement};
+use datafusion::sql::sqlparser::ast::{CopySource, CopyTarget, Statement as Sql};
+use flumen_core::load::{Fence, LoadId, LoadRecord, LoadRequest, Mode};
+use flumen_core::sql::Answer;
+use flumen_core::{Error, Result};
+use futures::StreamExt;
+
+use super::columns::quoted;
+use super::write::{pump, refuse};
+use super::{Engine, copied_out, errors, unviewed};
+
+impl Engine {
+    /// `COPY … TO`: writes rows to a file, or to whatever else an address of a data set means.
+    ///
+    /// Errors: those of the query, and of the sink.
+    pub(super) async fn copy_to(&self, sql: &str, copy: &CopyToStatement) -> Result<Answer> {
+        let target = copy.target.as_str();
+        self.check_file_access(target)?;
+        if !copy.partitioned_by.is_empty() {
+            return refuse("copy … partitioned by", "write the rows into a table of the lake that is partitioned");
+        }
+        if let Some((option, _)) = copy.options.first() {
+            return refuse(
+                &format!("copy … ({option} …)"),
+                "the name of the file tells the format: 'x.csv', 'x.parquet', 'x.csv.gz'",
+            );
+        }
+        if copy.stored_as.as_ref().is_some_and(|format| !target.to_lowercase().contains(&format.to_lowercase())) {
+            return refuse("copy … stored as", "let the name of the file tell the format");
+        }
+        let destinations = self
+            .destinations
+            .as_ref()
+            .ok_or_else(|| Error::invalid(format!("'{target}' cannot be written to by this session")))?;
+        let query = match &copy.source {
+            CopyToSource::Query(query) => query.to_string(),
+            CopyToSource::Relation(name) => format!("SELECT * FROM {name}"),
+        };
+        let explained = |error| errors::explain(error, sql);
+        let (context, plan) = self.plan_part(sql, &query, Vec::new()).await?;
+        let plan = context.state().create_physical_plan(&plan).await.map_err(explained)?;
+        let schema = unviewed(&plan.schema());
+        let streams = execute_stream_partitioned(plan, context.task_ctx()).map_err(explained)?;
+        let streams: Vec<SendableRecordBatchStream> =
+            streams.into_iter().map(|stream| plain(stream, &schema)).collect();
+        let sink = destinations.sink(target).await?;
+        let request = self.request(&schema, streams.len())?;
+        let mut record = record(&request, sink.address());
+        let session = sink.begin(request).await?;
+        match pump(streams, || session.writer(), sql).await {
+            Ok(rows) => {
+                (record.rows_read, record.rows_written) = (rows, rows);
+                session.commit(&record).await?;
+                Ok(Answer::done("COPY", Some(rows)))
+            }
+            Err(error) => {
+                // Why it failed counts more than what could not be tidied up.
+                let _ = session.abort().await;
+                Err(error)
+            }
+        }
+    }
+
+    fn request(&self, schema: &SchemaRef, writers: usize) -> Result<LoadRequest> {
+        if let Some(field) = schema.fields().iter().find(|field| field.data_type() == &DataType::Null) {
+            return Err(Error::invalid(format!(
+                "the column '{}' is nothing but null, so it has no type",
+                field.name()
+            ))
+            .hint("give it one: cast(null as varchar)"));
+        }
+        Ok(LoadRequest {
+            load: LoadId::derive(["copy", &self.writers.ids.next().to_string()]),
+            mode: Mode::Replace,
+            schema: Arc::clone(schema),
+            evolve: true,
+            files: Vec::new(),
+            fence: Fence(0),
+            started: self.writers.clock.now(),
+            writers,
+            partition_by: Vec::new(),
+            indexes: Vec::new(),
+            primary_key: Vec::new(),
+        })
+    }
+
+    /// `COPY t FROM 'file'`: inserts the rows of a file, whose columns are those of the table in their order.
+    ///
+    /// Errors: those of the insert; what is for a client (`FROM STDIN`) is not for this session.
+    pub(super) async fn copy_from(&self, sql: &str, statement: &Sql) -> Result<Option<Answer>> {
+        let Sql::Copy { source: CopySource::Table { table_name, columns }, to: false, target, options, .. } = statement
+        else {
+            return refuse("this form of copy", "write copy t from 'file.csv', or copy (select …) to 'file.csv'");
+        };
+        let CopyTarget::File { filename } = target else {
+            return refuse("copy from stdin", "name a file: copy t from 'file.csv'");
+        };
+        self.check_file_access(filename)?;
+        if let Some(option) = options.first() {
+            return refuse(&format!("copy … ({option})"), "files say by themselves what they are; see docs/formats.md");
+        }
+        let names: Vec<String> = columns.iter().map(ToString::to_string).collect();
+        let names = if names.is_empty() { String::new() } else { format!(" ({})", names.join(", ")) };
+        let file = quoted(filename);
+        let insert = format!("INSERT INTO {table_name}{names} SELECT * FROM {file}");
+        let answer = Box::pin(self.run_made(sql, &insert)).await?;
+        Ok(Some(Answer::done("COPY", answer.done.and_then(|done| done.rows))))
+    }
+}
+
+fn plain(stream: SendableRecordBatchStream, schema: &SchemaRef) -> SendableRecordBatchStream {
+    let wanted = Arc::clone(schema);
+    let batches = stream.map(move |batch| {
+        batch.and_then(|batch| {
+            copied_out(&batch, &wanted).map_err(|error| datafusion::common::DataFusionError::External(Box::new(error)))
+        })
+    });
+    Box::pin(RecordBatchStreamAdapter::new(Arc::clone(schema), batches))
+}
+
+fn record(request: &LoadRequest, dataset: String) -> LoadRecord {
+    LoadRecord {
+        load: request.load.clone(),
+        dataset,
+        mode: request.mode.clone(),
+        started: request.started,
+        files: Vec::new(),
+        rows_read: 0,
+        rows_written: 0,
+        rows_quarantined: 0,
+        rows_skipped: 0,
+        bytes_read: 0,
+        drift: Vec::new(),
+        cursor: None,
+        options: Default::default(),
+        undoes: None,
+    }
+}

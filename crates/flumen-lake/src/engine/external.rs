@@ -1,0 +1,117 @@
+//! External tables: files and Delta tables that somebody else keeps, read in place with the columns that were declared.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use arrow::datatypes::SchemaRef;
+use datafusion::catalog::TableProvider;
+use datafusion::datasource::{ViewTable, provider_as_source};
+use datafusion::logical_expr::LogicalPlanBuilder;
+use flumen_core::dataset::TableName;
+use flumen_core::read::ReadOptions;
+use flumen_core::{Error, Result};
+
+use super::columns::{self, Assigned};
+use super::files;
+use super::lake_table::{Contents, LakeTable};
+use super::tables::Tables;
+use crate::catalog::{ExternalEntry, schema_of};
+use crate::lake::{Lake, Table};
+
+/// The formats that can be declared.
+pub(super) const FORMATS: &[&str] = &["csv", "json", "ndjson", "parquet", "avro", "arrow", "delta"];
+
+/// Opens what `entry` declares.
+///
+/// Errors: `NotFound` if nothing is there; `Data` if it lacks a declared column.
+pub(super) async fn open(tables: &Tables, name: &TableName, entry: &ExternalEntry) -> Result<Arc<dyn TableProvider>> {
+    let provider: Arc<dyn TableProvider> = if entry.format == "delta" {
+        let table = delta(tables, name, &entry.location)?;
+        let snapshot = table.snapshot().await?;
+        let snapshot =
+            snapshot.ok_or_else(|| Error::not_found(format!("there is no Delta table in {}", entry.location)))?;
+        Arc::new(LakeTable::new(Contents::of(&snapshot)?)?)
+    } else {
+        let options = read_options(entry)?;
+        let location = if Path::new(&entry.location).is_dir() {
+            format!("{}/*", entry.location.trim_end_matches('/'))
+        } else {
+            entry.location.clone()
+        };
+        files::open_as(tables.files.as_ref(), &location, &options, &tables.learnt, &tables.notes).await?
+    };
+    match &entry.columns {
+        Some(declared) => as_declared(provider, &schema_of(declared)?),
+        None => Ok(provider),
+    }
+}
+
+/// The Delta table at `location`: a folder, or an URL in the store of the lake.
+fn delta(tables: &Tables, name: &TableName, location: &str) -> Result<Table> {
+    if !location.contains("://") {
+        let folder = std::path::absolute(location).map_err(|error| Error::io(location, error))?;
+        let parent = folder.parent().unwrap_or(&folder);
+        let last = folder.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        return Lake::local(parent)?.table_at(&last, name);
+    }
+    let lake = tables.catalog(name)?.lake();
+    let inside = location.strip_prefix(lake.url().as_str());
+    let inside = inside.ok_or_else(|| {
+        Error::invalid(format!("{location} is not within the lake at {}", lake.url()))
+            .hint("external Delta tables are read from local folders, and from the bucket folder of the lake itself")
+    })?;
+    lake.table_at(inside.trim_end_matches('/'), name)
+}
+
+/// How the files are to be read.
+///
+/// Errors: `Invalid` for an option that is not known.
+pub(super) fn read_options(entry: &ExternalEntry) -> Result<ReadOptions> {
+    let mut options = ReadOptions { format: Some(entry.format.clone()), ..ReadOptions::default() };
+    for (key, value) in &entry.options {
+        let wrong = |what: &str| Err(Error::invalid(format!("the option '{key}' should be {what}, not '{value}'")));
+        let letter = || (value.len() == 1).then(|| value.as_bytes()[0]);
+        match key.to_lowercase().trim_start_matches("format.") {
+            "delimiter" | "sep" => match letter() {
+                Some(letter) => options.delimiter = Some(letter),
+                None if value == "\\t" => options.delimiter = Some(b'\t'),
+                None => return wrong("one character"),
+            },
+            "quote" => match letter() {
+                Some(letter) => options.quote = Some(Some(letter)),
+                None => return wrong("one character"),
+            },
+            "header" | "has_header" => match value.to_lowercase().as_str() {
+                "true" => options.header = Some(true),
+                "false" => options.header = Some(false),
+                _ => return wrong("true or false"),
+            },
+            "compression" => options.compression = Some(value.to_lowercase()),
+            "encoding" => options.encoding = Some(value.to_lowercase()),
+            "skip_lines" => match value.parse() {
+                Ok(lines) => options.skip_lines = lines,
+                Err(_) => return wrong("a number"),
+            },
+            "sheet" => options.sheet = Some(value.clone()),
+            _ => {
+                return Err(Error::invalid(format!("an external table has no option '{key}'"))
+                    .hint("there are: header, delimiter, quote, encoding, compression, skip_lines, sheet"));
+            }
+        }
+    }
+    Ok(options)
+}
+
+/// `provider` with the declared columns: chosen by name without regard to case, in the declared types.
+fn as_declared(provider: Arc<dyn TableProvider>, declared: &SchemaRef) -> Result<Arc<dyn TableProvider>> {
+    let there = provider.schema();
+    let assigned = declared.fields().iter().map(|field| {
+        let name = columns::spelled(&there, field.name(), "the data")?;
+        Ok(Assigned { name: field.name().clone(), at: there.index_of(&name)? })
+    });
+    let assigned = assigned.collect::<Result<Vec<_>>>()?;
+    let failed = |error| Error::internal("an external table has two shapes").caused_by(error);
+    let scan = LogicalPlanBuilder::scan("external", provider_as_source(provider), None).and_then(|plan| plan.build());
+    let plan = scan.and_then(|plan| columns::assigned(plan, declared, &assigned)).map_err(failed)?;
+    Ok(Arc::new(ViewTable::new(plan, None)))
+}

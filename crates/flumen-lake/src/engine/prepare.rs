@@ -1,0 +1,286 @@
+//! What a server of sessions asks of an engine beyond running statements: what a statement will answer, and rows of its
+//! own as a table.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arrow::datatypes::{DataType, FieldRef, Schema, SchemaRef};
+use datafusion::catalog::streaming::StreamingTable;
+use datafusion::catalog::{SchemaProvider as _, TableProvider};
+use datafusion::common::DataFusionError;
+use datafusion::execution::{SendableRecordBatchStream, TaskContext};
+use datafusion::logical_expr::{Documentation, ScalarUDF};
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use datafusion::physical_plan::streaming::PartitionStream;
+use flumen_core::dataset::TableName;
+use flumen_core::sql::{Answer, BatchStream, SqlEngine as _};
+use flumen_core::{Error, Result};
+use futures::{StreamExt as _, TryStreamExt as _};
+
+use super::columns::{self, quoted};
+use super::labels::{self, Labels};
+use super::{Engine, errors, functions, pivot, statements, unviewed};
+use crate::catalog::{Entry, Kind, Listed, Located, State, TableEntry, schema_of};
+use crate::constraints::CONSTRAINT_PREFIX;
+
+/// What a statement takes and gives.
+#[derive(Debug, Clone)]
+pub struct Description {
+    /// The types of its parameters `$1`, `$2`, …; none where nothing in the statement tells.
+    pub parameters: Vec<Option<DataType>>,
+    /// The columns of its answer.
+    pub schema: SchemaRef,
+}
+
+/// What is known about a table without reading its rows.
+#[derive(Debug, Clone)]
+pub struct TableInfo {
+    /// What it is.
+    pub kind: Kind,
+    /// Its columns. What is said about one is in its metadata, as `comment`.
+    pub schema: SchemaRef,
+    /// How many rows it has, if every file tells.
+    pub rows: Option<u64>,
+    /// Bytes of its files.
+    pub bytes: u64,
+    /// What is said about it.
+    pub comment: Option<String>,
+    /// The query of a view.
+    pub sql: Option<String>,
+    /// Conditions that its rows meet, by their names.
+    pub checks: Vec<(String, String)>,
+    /// What else the catalog says of a table: declared keys, owner, tags.
+    pub entry: Option<TableEntry>,
+}
+
+impl Default for TableInfo {
+    fn default() -> Self {
+        let schema = SchemaRef::new(Schema::empty());
+        Self {
+            kind: Kind::Table,
+            schema,
+            rows: None,
+            bytes: 0,
+            comment: None,
+            sql: None,
+            checks: Vec::new(),
+            entry: None,
+        }
+    }
+}
+
+/// `schema`, with what `entry` says about columns as their metadata.
+fn commented(schema: &SchemaRef, entry: &Entry) -> SchemaRef {
+    let field = |field: &FieldRef| match entry.columns().get(field.name()).and_then(|about| about.description.clone()) {
+        Some(comment) => {
+            let metadata = [("comment".to_owned(), comment)].into();
+            Arc::new(field.as_ref().clone().with_metadata(metadata))
+        }
+        None => Arc::clone(field),
+    };
+    Arc::new(Schema::new(schema.fields().iter().map(field).collect::<Vec<_>>()))
+}
+
+/// A function of the engine.
+#[derive(Debug, Clone)]
+pub struct FunctionInfo {
+    /// Its name.
+    pub name: String,
+    /// `f` for one of values, `a` for one of groups, `w` for one of windows.
+    pub kind: &'static str,
+    /// What it takes, in words.
+    pub arguments: String,
+}
+
+impl Engine {
+    /// All namespaces of the lake, sorted.
+    pub async fn namespaces(&self) -> Result<Vec<String>> {
+        let Some(catalog) = &self.tables.catalog else { return Ok(Vec::new()) };
+        let state = self.tables.state(catalog).await?;
+        catalog.namespaces(&state).await
+    }
+
+    /// The tables, views and external tables of the lake, sorted.
+    pub async fn listed(&self) -> Result<Vec<Listed>> {
+        self.tables.listed().await
+    }
+
+    /// The catalog of the lake as this session sees it; none without a lake.
+    pub async fn catalog_state(&self) -> Result<Option<Arc<State>>> {
+        match &self.tables.catalog {
+            Some(catalog) => self.tables.state(catalog).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// What is known about a table of the lake; none if it is not there.
+    ///
+    /// Errors: those of reading its log.
+    pub async fn table_info(&self, name: &TableName) -> Result<Option<TableInfo>> {
+        let (entry, mut info) = match self.tables.locate(name).await? {
+            None => return Ok(None),
+            Some(Located::View(view)) => {
+                let schema = schema_of(&view.columns)?;
+                let sql = Some(view.sql.clone());
+                (Some(Entry::View(view)), TableInfo { kind: Kind::View, schema, sql, ..TableInfo::default() })
+            }
+            Some(Located::External(external)) => {
+                let schema = match &external.columns {
+                    Some(columns) => schema_of(columns)?,
+                    None => self.columns(&format!("{}.{}", quoted(&name.namespace), quoted(&name.table))).await?,
+                };
+                (Some(Entry::External(external)), TableInfo { kind: Kind::External, schema, ..TableInfo::default() })
+            }
+            Some(Located::Table { table, version, entry }) => {
+                let Some(contents) = self.tables.contents(&table, version).await? else { return Ok(None) };
+                let files = &contents.files;
+                let rows = files.iter().map(|file| file.stats.as_ref().and_then(|stats| stats.num_records)).sum();
+                let bytes = files.iter().map(|file| file.size).sum();
+                let schema = columns::without_own(&contents.schema);
+                let checks = contents.properties.iter().filter_map(|(property, condition)| {
+                    let name = property.strip_prefix(CONSTRAINT_PREFIX)?;
+                    Some((name.to_owned(), condition.clone()))
+                });
+                let checks = checks.collect();
+                (entry.map(Entry::Table), TableInfo { schema, rows, bytes, checks, ..TableInfo::default() })
+            }
+        };
+        if let Some(entry) = entry {
+            info.comment.clone_from(&entry.about().description);
+            info.schema = commented(&info.schema, &entry);
+            info.entry = entry.as_table().cloned();
+        }
+        Ok(Some(info))
+    }
+
+    /// All functions, sorted by name.
+    pub fn functions(&self) -> Vec<FunctionInfo> {
+        let state = self.base();
+        let arguments = |documentation: Option<&Documentation>| {
+            let example = documentation.map(|documentation| documentation.syntax_example.as_str()).unwrap_or_default();
+            let inner = example.split_once('(').and_then(|(_, rest)| rest.rsplit_once(')'));
+            inner.map(|(arguments, _)| arguments.to_owned()).unwrap_or_default()
+        };
+        let made = |name: &String, kind, documentation| FunctionInfo {
+            name: name.clone(),
+            kind,
+            arguments: arguments(documentation),
+        };
+        let scalar = state.scalar_functions().iter().map(|(name, function)| made(name, "f", function.documentation()));
+        let aggregate =
+            state.aggregate_functions().iter().map(|(name, function)| made(name, "a", function.documentation()));
+        let window = state.window_functions().iter().map(|(name, function)| made(name, "w", function.documentation()));
+        let written = functions::written().map(|(name, arguments)| FunctionInfo {
+            name: name.to_owned(),
+            kind: "f",
+            arguments: arguments.to_owned(),
+        });
+        let mut all: Vec<FunctionInfo> = scalar.chain(aggregate).chain(window).chain(written).collect();
+        all.sort_by(|a, b| (&a.name, a.kind).cmp(&(&b.name, b.kind)));
+        all.dedup_by(|a, b| a.name == b.name);
+        all
+    }
+
+    /// What a query, or a change of rows, takes and gives. It is planned and not run.
+    ///
+    /// Errors: those of [`query`](flumen_core::sql::SqlEngine::query).
+    pub async fn describe(&self, sql: &str) -> Result<Description> {
+        let explained = |error| errors::explain(error, sql);
+        let mut statement = statements::parse(sql)?;
+        if let Some(answer) = self.tell(sql, &statement).await? {
+            return Ok(Description { parameters: Vec::new(), schema: answer.schema });
+        }
+        pivot::rewrite(&mut statement)?;
+        let references = self.resolve_references(&mut statement).await?;
+        let labels = Labels::of(&statement);
+        labels::alias(&mut statement);
+        functions::rewrite(&mut statement)?;
+        let context = self.context_for(sql, &mut statement, references, &[]).await?;
+        let plan = context.state().statement_to_plan(statement).await.map_err(explained)?;
+        let mut parameters = Vec::new();
+        for (name, data_type) in plan.get_parameter_types().map_err(explained)? {
+            let number = name.trim_start_matches('$').parse::<usize>().ok().and_then(|number| number.checked_sub(1));
+            let Some(index) = number.filter(|index| *index <= usize::from(u16::MAX)) else { continue };
+            if parameters.len() <= index {
+                parameters.resize(index + 1, None);
+            }
+            parameters[index] = data_type;
+        }
+        Ok(Description { parameters, schema: labels.apply(&unviewed(&Arc::new(plan.schema().as_arrow().clone()))) })
+    }
+
+    /// Runs `sql`, in which `name` is a table of this session with the rows of `batches`. They can be read once.
+    ///
+    /// Errors: those of [`query`](flumen_core::sql::SqlEngine::query).
+    pub async fn query_with_rows(
+        &self,
+        sql: &str,
+        name: &str,
+        schema: SchemaRef,
+        batches: BatchStream,
+    ) -> Result<Answer> {
+        let explained = |error| errors::explain(error, sql);
+        let once = Once { schema: Arc::clone(&schema), batches: Mutex::new(Some(batches)) };
+        let table = StreamingTable::try_new(schema, vec![Arc::new(once)]).map_err(explained)?;
+        let table: Arc<dyn TableProvider> = Arc::new(table);
+        self.tables.session.register_table(name.to_owned(), table).map_err(explained)?;
+        // The plan holds the rows when the query is begun.
+        let _named = Named { engine: self, name };
+        self.query(sql).await
+    }
+
+    /// Adds functions to this session.
+    ///
+    /// Errors: `Internal`.
+    pub fn add_functions(&self, functions: impl IntoIterator<Item = ScalarUDF>) -> Result<()> {
+        use datafusion::execution::FunctionRegistry as _;
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        for function in functions {
+            state
+                .register_udf(Arc::new(function))
+                .map_err(|error| Error::internal("a function could not be added").caused_by(error))?;
+        }
+        Ok(())
+    }
+}
+
+/// A table of the session that is there as long as this, even if what it is for is broken off.
+struct Named<'a> {
+    engine: &'a Engine,
+    name: &'a str,
+}
+
+impl Drop for Named<'_> {
+    fn drop(&mut self) {
+        // One that is gone already is gone.
+        let _ = self.engine.tables.session.deregister_table(self.name);
+    }
+}
+
+/// Rows that can be read once.
+struct Once {
+    schema: SchemaRef,
+    batches: Mutex<Option<BatchStream>>,
+}
+
+impl fmt::Debug for Once {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Once")
+    }
+}
+
+impl PartitionStream for Once {
+    fn schema(&self) -> &SchemaRef {
+        &self.schema
+    }
+
+    fn execute(&self, _context: Arc<TaskContext>) -> SendableRecordBatchStream {
+        let taken = self.batches.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let batches = taken.unwrap_or_else(|| {
+            let error = Error::internal("rows that can be read once were read twice");
+            futures::stream::once(async { Err(error) }).boxed()
+        });
+        let batches = batches.map_err(|error| DataFusionError::External(Box::new(error)));
+        Box::pin(RecordBatchStreamAdapter::new(Arc::clone(&self.schema), batches))
+    }
+}

@@ -1,0 +1,202 @@
+//! Tables in a query that are more than a name: a version of a table, and functions that give a table.
+//!
+//! Each is looked up before the query is planned, and stands in it under a name of its own from then on.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use datafusion::catalog::TableProvider;
+use datafusion::sql::parser::Statement;
+use datafusion::sql::sqlparser::ast::{
+    Expr, FunctionArg, FunctionArgExpr, Ident, ObjectName, ObjectNamePart, TableAlias, TableFactor, TableVersion,
+    Value, VisitMut, VisitorMut,
+};
+use flumen_core::{Error, Result};
+
+use super::lake_table::{Contents, LakeTable};
+use super::write::name_of;
+use super::{Engine, changes, columns, time_travel};
+use crate::lake::Table;
+
+/// How the names begin under which such tables stand in the query.
+const PREFIX: &str = "_flumen_reference_";
+
+/// A table that is more than a name.
+enum Reference {
+    Version(ObjectName, u64),
+    Time(ObjectName, String),
+    History(String),
+    Changes(String, u64, Option<u64>),
+}
+
+/// Finds them, and puts names in their place.
+#[derive(Default)]
+struct Finder {
+    found: Vec<Reference>,
+}
+
+impl VisitorMut for Finder {
+    type Break = Error;
+
+    fn pre_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<Error> {
+        let TableFactor::Table { name, alias, args, version, .. } = factor else { return ControlFlow::Continue(()) };
+        let reference = match (&*version, &*args) {
+            (Some(version), None) => match of_version(name, version) {
+                Ok(reference) => Some(reference),
+                Err(error) => return ControlFlow::Break(error),
+            },
+            (None, Some(args)) => {
+                let arguments: Vec<&FunctionArg> = args.args.iter().collect();
+                match of_function(name, &arguments) {
+                    Ok(reference) => reference,
+                    Err(error) => return ControlFlow::Break(error),
+                }
+            }
+            _ => None,
+        };
+        let Some(reference) = reference else { return ControlFlow::Continue(()) };
+        if alias.is_none() {
+            let shown = name_of(name).unwrap_or_default();
+            let made = Ident::with_quote('"', shown);
+            *alias = Some(TableAlias { explicit: true, name: made, columns: Vec::new(), at: None });
+        }
+        let number = self.found.len();
+        *name = ObjectName(vec![ObjectNamePart::Identifier(Ident::new(format!("{PREFIX}{number}")))]);
+        *version = None;
+        *args = None;
+        self.found.push(reference);
+        ControlFlow::Continue(())
+    }
+}
+
+fn of_version(name: &ObjectName, version: &TableVersion) -> Result<Reference> {
+    Ok(match version {
+        TableVersion::VersionAsOf(expr) => Reference::Version(name.clone(), number(expr)?),
+        TableVersion::TimestampAsOf(expr) | TableVersion::ForSystemTimeAsOf(expr) => {
+            Reference::Time(name.clone(), text(expr)?)
+        }
+        other => {
+            return Err(Error::invalid(format!("'{other}' is not understood"))
+                .hint("write: from t version as of 3, or: from t timestamp as of '2026-03-01'"));
+        }
+    })
+}
+
+fn of_function(name: &ObjectName, args: &[&FunctionArg]) -> Result<Option<Reference>> {
+    let function = name_of(name)?;
+    let args: Vec<&Expr> = args
+        .iter()
+        .filter_map(|arg| match arg {
+            FunctionArg::Unnamed(FunctionArgExpr::Expr(expr)) => Some(expr),
+            _ => None,
+        })
+        .collect();
+    match (function.as_str(), args.as_slice()) {
+        ("history", [table]) => Ok(Some(Reference::History(text(table)?))),
+        ("history", _) => Err(Error::invalid("history wants a table").hint("write: from history('raw.trips')")),
+        ("changes", [table, from]) => Ok(Some(Reference::Changes(text(table)?, number(from)?, None))),
+        ("changes", [table, from, to]) => Ok(Some(Reference::Changes(text(table)?, number(from)?, Some(number(to)?)))),
+        ("changes", _) => Err(Error::invalid("changes wants a table and versions")
+            .hint("write: from changes('raw.trips', 3, 5), both versions included")),
+        _ => Ok(None),
+    }
+}
+
+fn number(expr: &Expr) -> Result<u64> {
+    let wrong = || Error::invalid(format!("'{expr}' is not the number of a version"));
+    match expr {
+        Expr::Value(value) => match &value.value {
+            Value::Number(digits, _) => digits.parse().map_err(|_| wrong()),
+            _ => Err(wrong()),
+        },
+        _ => Err(wrong()),
+    }
+}
+
+fn text(expr: &Expr) -> Result<String> {
+    match expr {
+        Expr::Value(value) => value.value.clone().into_string(),
+        Expr::TypedString(typed) => typed.value.value.clone().into_string(),
+        _ => None,
+    }
+    .ok_or_else(|| Error::invalid(format!("'{expr}' should be a text in single quotes")))
+}
+
+impl Engine {
+    /// Looks up the tables in `statement` that are more than a name; gives the names that they have now.
+    ///
+    /// Errors: `NotFound` for a table or a version that is not there.
+    pub(super) async fn resolve_references(
+        &self,
+        statement: &mut Statement,
+    ) -> Result<Vec<(String, Arc<dyn TableProvider>)>> {
+        let mut finder = Finder::default();
+        let mut inner = statement;
+        while let Statement::Explain(explain) = inner {
+            inner = &mut explain.statement;
+        }
+        let Statement::Statement(inner) = inner else { return Ok(Vec::new()) };
+        if let ControlFlow::Break(error) = inner.visit(&mut finder) {
+            return Err(error);
+        }
+        let shows_own = columns::names_own(&inner.to_string());
+        let mut tables = Vec::new();
+        for (number, reference) in finder.found.into_iter().enumerate() {
+            tables.push((format!("{PREFIX}{number}"), self.resolve(reference, shows_own).await?));
+        }
+        Ok(tables)
+    }
+
+    async fn resolve(&self, reference: Reference, shows_own: bool) -> Result<Arc<dyn TableProvider>> {
+        match reference {
+            Reference::Version(name, version) => {
+                let table = self.named_table(&name).await?;
+                self.table_at(&table, version, shows_own).await
+            }
+            Reference::Time(name, text) => {
+                let time = time_travel::point_in_time(&text)?;
+                let table = self.named_table(&name).await?;
+                let latest = self.latest(&table).await?;
+                let version = time_travel::version_at(&table, latest, time).await?;
+                let version = version.ok_or_else(|| {
+                    Error::not_found(format!("{} was not there at {text}", table.address()))
+                        .hint("'flumen lake history' lists its versions")
+                })?;
+                self.table_at(&table, version, shows_own).await
+            }
+            Reference::History(name) => {
+                let table = self.text_table(&name).await?;
+                changes::history(&table, self.latest(&table).await?).await
+            }
+            Reference::Changes(name, from, to) => {
+                let table = self.text_table(&name).await?;
+                let latest = self.latest(&table).await?;
+                changes::changes(&table, from, to.unwrap_or(latest), latest).await
+            }
+        }
+    }
+
+    async fn text_table(&self, name: &str) -> Result<Table> {
+        let parts = name.split('.').map(|part| ObjectNamePart::Identifier(Ident::with_quote('"', part)));
+        self.named_table(&ObjectName(parts.collect())).await
+    }
+
+    async fn latest(&self, table: &Table) -> Result<u64> {
+        let snapshot = table.snapshot().await?;
+        snapshot
+            .map(|snapshot| snapshot.version())
+            .ok_or_else(|| Error::not_found(format!("there is no table '{}'", table.name())))
+    }
+
+    async fn table_at(&self, table: &Table, version: u64, shows_own: bool) -> Result<Arc<dyn TableProvider>> {
+        let latest = self.latest(table).await?;
+        if version > latest {
+            return Err(Error::not_found(format!("{} has no version {version}", table.address()))
+                .hint(format!("its latest version is {latest}")));
+        }
+        let snapshot = table.snapshot_at(Some(version)).await?;
+        let snapshot = snapshot.ok_or_else(|| Error::not_found(format!("there is no table '{}'", table.name())))?;
+        let contents = Contents::of(&snapshot)?;
+        Ok(Arc::new(LakeTable::new(if shows_own { contents } else { contents.without_own() })?))
+    }
+}

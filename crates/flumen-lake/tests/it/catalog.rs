@@ -1,0 +1,5 @@
+//! The catalog: commits, names, environments.
+
+mod environments;
+mod log;
+pub mod names;

@@ -1,0 +1,113 @@
+//! The files of `tests/slt`, each in a lake of its own.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, Float32Type, Float64Type, TimeUnit};
+use arrow::util::display::{ArrayFormatter, FormatOptions};
+use flumen_core::sql::SqlEngine;
+use flumen_lake::catalog::{Catalog, PROD};
+use flumen_lake::engine::{Engine, EngineSettings};
+use flumen_lake::lake::Lake;
+use flumen_testkit::slt::{Connections, Database, Reply, run_file};
+use futures::TryStreamExt;
+
+use crate::sql::MemoryFiles;
+use crate::support::{TestClock, TestIds};
+
+/// A lake, seen through the engine; each connection is a session.
+struct Engines {
+    lake: Lake,
+    connections: Connections<Engine>,
+}
+
+impl Engines {
+    fn open(lake: Lake) -> Engine {
+        let (clock, ids) = (Arc::new(TestClock::default()), Arc::new(TestIds::random()));
+        let settings = EngineSettings {
+            catalog: Some(Catalog::new(lake, clock.clone(), ids.clone())),
+            environment: PROD.to_owned(),
+            files: Arc::new(MemoryFiles::default()),
+            memory_bytes: 256 << 20,
+            threads: Some(2),
+            clock,
+            ids,
+            read_only: false,
+            files_allowed: false,
+            destinations: None,
+            databases: None,
+            external_tables: true,
+        };
+        Engine::new(settings).unwrap()
+    }
+}
+
+impl Database for Engines {
+    async fn run(&mut self, connection: &str, sql: &str) -> Result<Reply, String> {
+        let lake = self.lake.clone();
+        let engine = self.connections.get(connection, || async { Self::open(lake) }).await;
+        let told = |error: flumen_core::Error| match error.remedy() {
+            Some(hint) => format!("{error}\nhint: {hint}"),
+            None => error.to_string(),
+        };
+        let answer = engine.query(sql).await.map_err(told)?;
+        let count = answer.done.and_then(|done| done.rows);
+        let batches: Vec<RecordBatch> = answer.batches.try_collect().await.map_err(told)?;
+        Ok(Reply { rows: batches.iter().flat_map(rows).collect(), count })
+    }
+}
+
+fn rows(batch: &RecordBatch) -> Vec<Vec<Option<String>>> {
+    let columns: Vec<Vec<Option<String>>> = batch.columns().iter().map(texts).collect();
+    (0..batch.num_rows()).map(|row| columns.iter().map(|column| column[row].clone()).collect()).collect()
+}
+
+/// The values of a column as Postgres writes them.
+fn texts(column: &ArrayRef) -> Vec<Option<String>> {
+    let options = FormatOptions::new()
+        .with_timestamp_format(Some("%Y-%m-%d %H:%M:%S%.f"))
+        .with_timestamp_tz_format(Some("%Y-%m-%d %H:%M:%S%.f%:::z"));
+    // Fractions of a second end where they are.
+    let column = match column.data_type() {
+        DataType::Timestamp(TimeUnit::Nanosecond, zone) => {
+            cast(column, &DataType::Timestamp(TimeUnit::Microsecond, zone.clone())).unwrap()
+        }
+        _ => Arc::clone(column),
+    };
+    let formatter = ArrayFormatter::try_new(column.as_ref(), &options).unwrap();
+    let text = |row: usize| match column.data_type() {
+        _ if column.is_null(row) => None,
+        DataType::Null => None,
+        DataType::Boolean => Some(if column.as_boolean().value(row) { "t" } else { "f" }.to_owned()),
+        DataType::Float64 => Some(column.as_primitive::<Float64Type>().value(row).to_string()),
+        DataType::Float32 => Some(column.as_primitive::<Float32Type>().value(row).to_string()),
+        _ => Some(formatter.value(row).to_string()),
+    };
+    (0..column.len()).map(text).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_files_say_what_the_engine_answers() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/slt");
+    let mut files: Vec<_> = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.retain(|path| path.extension().is_some_and(|extension| extension == "slt"));
+    files.sort();
+    assert!(!files.is_empty());
+    let mut failed = Vec::new();
+    for file in files {
+        let (_folder, lake) = {
+            let folder = tempfile::tempdir().unwrap();
+            let lake = Lake::local(folder.path().join("lake")).unwrap();
+            (folder, lake)
+        };
+        let ran = tokio::spawn(async move {
+            let mut engines = Engines { lake, connections: Connections::default() };
+            run_file(&file, "engine", &mut engines).await;
+        });
+        // All files are told about, not only the first that is wrong.
+        failed.extend(ran.await.err());
+    }
+    assert!(failed.is_empty(), "{} files say something else", failed.len());
+}

@@ -1,0 +1,11 @@
+//! The metadata database. It begins with the users.
+//!
+//! - [`sqlite`]: a file in the project, for one machine.
+//! - [`memory`]: the same without a file, for tests and for servers that keep nothing.
+//! - [`password`]: what is kept in place of a password.
+//!
+//! Each store is held to the suites of `flumen_core::testkit`.
+
+pub mod memory;
+pub mod password;
+pub mod sqlite;

@@ -1,0 +1,70 @@
+//! Users in memory. They live as long as the store.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+use flumen_core::Result;
+use flumen_core::user::{User, UserStore, Verifiers, name_taken, no_user};
+
+/// A store without a file.
+#[derive(Debug, Default)]
+pub struct MemoryStore {
+    users: Mutex<BTreeMap<String, (User, Verifiers)>>,
+}
+
+impl MemoryStore {
+    /// An empty one.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    fn users(&self) -> MutexGuard<'_, BTreeMap<String, (User, Verifiers)>> {
+        self.users.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn change(&self, name: &str, change: impl FnOnce(&mut (User, Verifiers))) -> Result<()> {
+        self.users().get_mut(name).map(change).ok_or_else(|| no_user(name))
+    }
+}
+
+#[async_trait]
+impl UserStore for MemoryStore {
+    async fn add(&self, user: &User, verifiers: &Verifiers) -> Result<()> {
+        let mut users = self.users();
+        if users.contains_key(&user.name) {
+            return Err(name_taken(&user.name));
+        }
+        users.insert(user.name.clone(), (user.clone(), verifiers.clone()));
+        Ok(())
+    }
+
+    async fn set_verifiers(&self, name: &str, verifiers: &Verifiers) -> Result<()> {
+        self.change(name, |(_, kept)| *kept = verifiers.clone())
+    }
+
+    async fn set_read_only(&self, name: &str, read_only: bool) -> Result<()> {
+        self.change(name, |(user, _)| user.read_only = read_only)
+    }
+
+    async fn list(&self) -> Result<Vec<User>> {
+        Ok(self.users().values().map(|(user, _)| user.clone()).collect())
+    }
+
+    async fn find(&self, name: &str) -> Result<Option<(User, Verifiers)>> {
+        Ok(self.users().get(name).cloned())
+    }
+
+    async fn remove(&self, name: &str) -> Result<()> {
+        self.users().remove(name).map(drop).ok_or_else(|| no_user(name))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[tokio::test]
+    async fn it_keeps_the_contract() {
+        let store = super::MemoryStore::new();
+        flumen_core::testkit::user_store(&store, &store).await;
+    }
+}
