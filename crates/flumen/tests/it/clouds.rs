@@ -219,7 +219,11 @@ async fn google() {
 #[tokio::test(flavor = "multi_thread")]
 async fn another_s3() {
     let bucket = moto::Bucket::new();
-    all(Cloud::new(&bucket.connection(), bucket.url(), bucket.store())).await;
+    let cloud = Cloud::new(&bucket.connection(), bucket.url(), bucket.store());
+    // Moto looks and writes in two steps, so nothing is proved by writing to it from several sides at once.
+    a_file_is_loaded_once(&cloud).await;
+    a_killed_load_is_done_again(&cloud).await;
+    names_and_environments_move(&cloud).await;
 }
 
 /// The load dies at the one moment that counts: its commit is on the way, and either arrives or does not.
