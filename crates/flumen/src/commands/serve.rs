@@ -21,7 +21,7 @@ use crate::context::Context;
 use crate::door_files::DoorFiles;
 use crate::{destination, users};
 
-/// Serve the lake to SQL clients: psql, SQLAlchemy, JDBC, pgAdmin and whatever else speaks Postgres
+/// Serve the lake to SQL clients: psql, SQLAlchemy, JDBC, pandas and whatever else speaks Postgres
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Without users ('flumen user add') nobody has to log in, and only this computer is listened to. With --tls-cert, every
