@@ -1,83 +1,18 @@
 //! The doors, with the real server and real clients.
 
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 
 use tokio_postgres::{NoTls, SimpleQueryMessage};
 
 use crate::postgres::{bad, good};
 use crate::sandbox::Sandbox;
+use crate::server::Server;
 
 const PEOPLE: &str = "id,name,fare,day,at,ok\n\
     1,ann,1.5,2019-01-01,2019-01-01 10:00:00,true\n\
     2,bob,2.25,2019-01-02,2019-01-02 11:30:00.5,false\n\
     3,,,,,\n";
-
-/// A server, which ends with this.
-struct Server {
-    child: Child,
-    sandbox: Sandbox,
-    pg: String,
-    flight: String,
-}
-
-impl Server {
-    /// A server of a project with two tables, with `options`.
-    fn start(sandbox: Sandbox, options: &[&str]) -> Self {
-        let ready = sandbox.path().join("ready");
-        let mut command = sandbox.command(env!("CARGO_BIN_EXE_flumen"));
-        command.args(["serve", "--pg", "127.0.0.1:0", "--flight", "127.0.0.1:0", "--ready-file", "ready"]);
-        let mut child = command.args(options).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
-        while !ready.is_file() {
-            if let Some(status) = child.try_wait().unwrap() {
-                panic!("the server ended: {status}");
-            }
-            std::thread::yield_now();
-        }
-        let text = std::fs::read_to_string(&ready).unwrap();
-        let (pg, flight) = text.trim().split_once('\n').unwrap();
-        Self { child, pg: pg.to_owned(), flight: flight.to_owned(), sandbox }
-    }
-
-    /// The address with a user in it.
-    fn pg_as(&self, user: &str) -> String {
-        self.pg.replace("postgres://", &format!("postgres://{user}@"))
-    }
-
-    async fn connect(&self, user: &str) -> Result<tokio_postgres::Client, tokio_postgres::Error> {
-        let (client, connection) = tokio_postgres::connect(&self.pg_as(user), NoTls).await?;
-        tokio::spawn(connection);
-        Ok(client)
-    }
-
-    /// What a line of psql prints.
-    fn psql(&self, user: &str, commands: &str) -> String {
-        let mut command = Command::new("psql");
-        command.args(["-X", "-q", &self.pg_as(user)]).env("LC_ALL", "C.UTF-8").stdin(Stdio::piped());
-        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        std::io::Write::write_all(&mut child.stdin.take().unwrap(), commands.as_bytes()).unwrap();
-        let output = child.wait_with_output().unwrap();
-        String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
-    }
-
-    /// The project of a server that has ended.
-    fn into_sandbox(mut self) -> Sandbox {
-        std::mem::replace(&mut self.sandbox, Sandbox::new())
-    }
-
-    /// Asks the server to end, and waits until it has.
-    fn stop(&mut self) -> i32 {
-        assert!(Command::new("kill").arg(self.child.id().to_string()).status().unwrap().success());
-        self.child.wait().unwrap().code().unwrap_or(-1)
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
 
 fn project() -> Sandbox {
     let sandbox = Sandbox::new();
