@@ -1,0 +1,1 @@
+//! What a flow is: read from YAML, and checked whole.

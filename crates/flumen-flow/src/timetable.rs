@@ -1,0 +1,1 @@
+//! When a flow runs, and for which data interval.
