@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use postgres_types::Type;
 
-use super::{Gives, Spec, Value, int, ours, ours_null, plain, plain_null};
+use super::{Gives, Spec, Value, at, int, ours, ours_null, plain, plain_null};
 use crate::failure::{Failure, code};
 use flumen_core::limits;
 
@@ -23,11 +23,11 @@ pub(super) const FUNCTIONS: &[Spec] = &[
         Ok(Value::array((0..count).map(|index| Value::Int(from + index * step)).collect()))
     }),
     plain("generate_subscripts", Type::INT4_ARRAY, |a, _| {
-        let Value::Array(values) = &a[0] else { return Ok(Value::Null) };
+        let Value::Array(values) = at(a, 0) else { return Ok(Value::Null) };
         Ok(Value::array((1..=values.len() as i64).map(Value::Int).collect()))
     }),
     ours("_pg_expandarray", Type::RECORD_ARRAY, |a, _| {
-        let Value::Array(values) = &a[0] else { return Ok(Value::Null) };
+        let Value::Array(values) = at(a, 0) else { return Ok(Value::Null) };
         let row = |(value, place): (&Value, i64)| Value::Row(Arc::new(vec![value.clone(), Value::Int(place)]));
         Ok(Value::array(values.iter().zip(1..).map(row).collect()))
     }),
