@@ -187,8 +187,8 @@ class Page:
         return "\n---\n".join(texts)
 
 
-def journey(page):
-    # The server is registered through the dialog.
+def register(page):
+    """The server is made known through the dialog."""
     page.node("Servers", 1).click()
     page.choose("Servers", 1, "Register", "Server...")
     page.fill("name", "flumen")
@@ -199,12 +199,39 @@ def journey(page):
     page.fill("username", door.username)
     page.fill("password", "any")
     page.click("button[data-test=Save]")
-    # The tree, down to a column.
+
+
+def open_tree(page):
+    """The tree is opened, down to the columns of a table."""
     path = ["flumen", "Databases", "lake", "Schemas", "raw", "Tables", "people", "Columns", "name"]
     for depth, (name, child) in enumerate(zip(path, path[1:]), 2):
         page.open_node(name, depth, child)
     columns = page.browser.find_elements(By.CSS_SELECTOR, ".file-entry[data-depth='10'] .file-name")
     assert [column.text for column in columns] == ["id", "name", "fare", "day", "at", "ok"]
+
+
+def look_at_rows(page):
+    """The rows of a table, in its order."""
+    page.choose("people", 8, "View/Edit Data", "All Rows")
+    with page.tool("raw.people/lake/me@flumen"):
+        page.rows(
+            [
+                ["1", "ann", "1.5", "2019-01-01", "2019-01-01 10:00:00", "true"],
+                ["2", "bob", "2.25", "2019-01-02", "2019-01-02 11:30:00.5", "false"],
+                ["3", "[null]", "[null]", "[null]", "[null]", "[null]"],
+            ]
+        )
+
+
+def query(page):
+    """Queries of one's own, one of them wrong."""
+    page.node("lake", 4).click()
+    page.click("button[data-label='Query Tool']")
+    with page.tool("lake/me@flumen*"):
+        page.run("select name, count(*) as n, current_user from raw.people group by name order by name")
+        page.rows([["ann", "1", "me"], ["bob", "1", "me"], ["[null]", "1", "me"]])
+        page.run("select nope from raw.people")
+        page.message("ERROR", "there is no column 'nope'", "LINE 1: select nope from raw.people")
 
 
 def main():
@@ -215,6 +242,20 @@ def main():
         try:
             page.wait("pgAdmin", answers)
             page.browser.get(address)
-            journey(page)
+            register(page)
+            open_tree(page)
+            look_at_rows(page)
+            query(page)
+            failed = [line for line in (folder / "pgadmin.log").read_text().splitlines() if "Error Message:" in line]
+            assert len(failed) == 1, failed
         except BaseException:
             traceback.print_exc()
+            page.browser.switch_to.default_content()
+            print("The page:", page.seen(), sep="\n")
+            for log in ["pgadmin.log", "output.log"]:
+                print(f"{log}:", (folder / log).read_text()[-20_000:] if (folder / log).exists() else "", sep="\n")
+            sys.exit(1)
+    print("ok")
+
+
+main()
