@@ -8,11 +8,12 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 import traceback
 import urllib.parse
 
 from selenium import webdriver
-from selenium.common.exceptions import WebDriverException
+from selenium.common.exceptions import NoSuchElementException, WebDriverException
 from selenium.webdriver import ActionChains, Keys
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
@@ -20,6 +21,8 @@ from selenium.webdriver.support.ui import WebDriverWait
 door = urllib.parse.urlparse(os.environ["FLUMEN_PG"])
 # What is waited for comes within a second or two, unless the machine has much else to do.
 PATIENCE_S = 120
+# How long a click in the tree may be without effect.
+RETRY_S = 5
 FLAGS = """--headless=new --no-sandbox --disable-gpu --disable-quic --disable-dev-shm-usage --no-first-run --disable-sync
 --disable-background-networking --disable-component-update --window-size=1600,1000""".split()
 # No network, no questions about passwords to keep, and the log of what it asks the server.
@@ -48,7 +51,7 @@ def running_pgadmin(folder):
         process = subprocess.Popen([sys.executable, package / "pgAdmin4.py"], env=environment, stdout=output, stderr=output)
         try:
 
-            def answers(_):
+            def answers():
                 assert process.poll() is None, "pgAdmin has ended"
                 with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)):
                     return True
@@ -72,114 +75,122 @@ def running_browser(folder):
         browser.quit()
 
 
+# Whatever is typed after this takes the place of what was there.
+ALL = Keys.CONTROL + "a" + Keys.NULL
+
+
 class Page:
-    """What a person sees and does. Everything waits until it can be done."""
+    """What a person sees and does. Everything is tried again until it can be done."""
 
     def __init__(self, browser):
         self.browser = browser
 
-    def wait(self, what, condition):
-        waiting = WebDriverWait(self.browser, PATIENCE_S, 0.1, [WebDriverException])
-        return waiting.until(condition, f"not seen: {what}")
+    def wait(self, what, attempt):
+        """Waits until `attempt` comes to something. What is not there yet is an error of the browser, and no reason to give up."""
+        return WebDriverWait(self.browser, PATIENCE_S, 0.1, [WebDriverException]).until(lambda _: attempt(), f"in vain: {what}")
 
-    def find(self, css, text=None):
-        """The last element that is shown, which has `text`."""
-
-        def shown(browser):
-            found = browser.find_elements(By.CSS_SELECTOR, css)
-            found = [one for one in found if one.is_displayed() and (text is None or one.text.strip() == text)]
-            return found[-1] if found else None
-
-        return self.wait(f"{css} {text or ''}", shown)
+    def shown(self, css, text=None):
+        """The last element that can be seen, of those with this text."""
+        found = [one for one in self.browser.find_elements(By.CSS_SELECTOR, css) if one.is_displayed()]
+        found = [one for one in found if text is None or one.text.strip() == text]
+        if not found:
+            raise NoSuchElementException(f"{css} {text or ''}")
+        return found[-1]
 
     def click(self, css, text=None):
-        self.wait(f"{css} {text or ''} to click", lambda _: self.find(css, text).click() or True)
-
-    def hover(self, css):
-        self.wait(css, lambda browser: ActionChains(browser).move_to_element(self.find(css)).perform() or True)
+        self.wait(f"to click {css} {text or ''}", lambda: self.shown(css, text).click() or True)
 
     def fill(self, name, value):
         """Writes into a field of a form."""
 
-        def filled(_):
-            field = self.find(f"input[name={name}]")
-            field.send_keys(Keys.CONTROL + "a", value)
+        def filled():
+            field = self.shown(f"input[name={name}]")
+            field.send_keys(ALL + value)
             return field.get_attribute("value") == value
 
-        self.wait(f"{name} = {value}", filled)
+        self.wait(f"to write {value} as {name}", filled)
 
     def node(self, name, depth):
         """The entry of the tree that is called `name`."""
-
-        def named(browser):
-            for entry in browser.find_elements(By.CSS_SELECTOR, f".file-entry[data-depth='{depth}']"):
-                if entry.find_element(By.CSS_SELECTOR, ".file-name").text == name:
-                    return entry
-            return None
-
-        return self.wait(f"{name} in the tree", named)
+        return self.shown(f".file-entry[data-depth='{depth}'] .file-name", name)
 
     def open_node(self, name, depth, child):
         """Opens an entry of the tree, and waits for one below it."""
 
-        def opened(browser):
-            toggle = self.node(name, depth).find_element(By.CSS_SELECTOR, ".directory-toggle")
-            if "open" not in toggle.get_attribute("class").split():
-                toggle.click()
-            below = browser.find_elements(By.CSS_SELECTOR, f".file-entry[data-depth='{depth + 1}'] .file-name")
-            return child in [one.text for one in below]
+        clicked_at = -RETRY_S
 
-        self.wait(f"{child} below {name}", opened)
+        def opened():
+            nonlocal clicked_at
+            label = self.node(name, depth).find_element(By.XPATH, "..")
+            toggle = label.find_element(By.XPATH, "../i")
+            is_open = "open" in toggle.get_attribute("class").split() or "loading" in label.get_attribute("class").split()
+            # Some entries open by themselves, and another click would close them.
+            if not is_open and time.monotonic() - clicked_at > RETRY_S:
+                clicked_at = time.monotonic()
+                toggle.click()
+            return self.node(child, depth + 1)
+
+        self.wait(f"to open {name} in the tree and see {child}", opened)
 
     def choose(self, name, depth, menu, entry):
         """Chooses from the menu of an entry of the tree."""
 
-        def chosen(browser):
-            ActionChains(browser).context_click(self.node(name, depth).find_element(By.CSS_SELECTOR, ".file-name")).perform()
-            self.hover(f"[data-label='{menu}']")
-            self.click(f"[data-label='{entry}']")
-            return True
+        def menu_opened():
+            ActionChains(self.browser).context_click(self.node(name, depth)).perform()
+            return self.shown(f"[data-label='{menu}']")
 
-        self.wait(f"{menu} > {entry} of {name}", chosen)
+        def submenu_opened():
+            ActionChains(self.browser).move_to_element(self.shown(f"[data-label='{menu}']")).perform()
+            return self.shown(f"[data-label='{entry}']")
 
-    def rows(self, expected):
-        """Waits for these rows in the grid of results."""
-
-        def shown(browser):
-            rows = []
-            for row in browser.find_elements(By.CSS_SELECTOR, "#id-dataoutput [role=row]"):
-                cells = [cell.text for cell in row.find_elements(By.CSS_SELECTOR, "[role=gridcell]")]
-                rows += [cells[1:]] if cells else []
-            return rows == expected
-
-        self.wait(f"the rows {expected}", shown)
-
-    def run(self, sql):
-        """Runs a query in the query tool."""
-        self.wait(sql, lambda _: self.find(".cm-content").send_keys(Keys.CONTROL + "a", sql) or True)
-        self.click("button[data-label='Execute script']")
-
-    def message(self, *parts):
-        """Waits for a message below the query."""
-
-        def shown(browser):
-            texts = [one.get_attribute("value") for one in browser.find_elements(By.CSS_SELECTOR, "#id-messages textarea")]
-            return any(all(part in text for part in parts) for text in texts)
-
-        self.wait(f"the message {parts}", shown)
+        self.wait(f"to open the menu of {name}", menu_opened)
+        self.wait(f"to open {menu}", submenu_opened)
+        self.click(f"[data-label='{entry}']")
 
     @contextlib.contextmanager
     def tool(self, title):
-        """What is opened in a tab of its own."""
-        self.find(".dock-tab", title)
-        self.wait("its page", lambda browser: browser.switch_to.frame(self.find("iframe")) or True)
+        """What has opened in a tab of its own."""
+        self.wait(f"to see the tab {title}", lambda: self.shown(".dock-tab", title))
+        self.wait("to enter its page", lambda: self.browser.switch_to.frame(self.shown("iframe")) or True)
         yield
         self.browser.switch_to.default_content()
 
-    def seen(self):
-        """Everything that can be read."""
+    def run(self, sql):
+        """Runs a query in the query tool."""
+
+        def written():
+            editor = self.shown(".cm-content")
+            editor.send_keys(ALL + sql)
+            return editor.text == sql
+
+        self.wait(f"to write {sql}", written)
+        self.click("button[data-label='Execute script']")
+
+    def rows(self, expected):
+        """Waits for these rows in the grid."""
+
+        def seen():
+            rows = self.browser.find_elements(By.CSS_SELECTOR, "#id-dataoutput [role=row]")
+            cells = [[cell.text for cell in row.find_elements(By.CSS_SELECTOR, "[role=gridcell]")] for row in rows]
+            # Each begins with its number.
+            return [row[1:] for row in cells if row] == expected
+
+        self.wait(f"to see the rows {expected}", seen)
+
+    def message(self, *parts):
+        """Waits for a message with these parts below the query."""
+
+        def seen():
+            text = self.shown("#id-messages textarea").get_attribute("value")
+            return all(part in text for part in parts)
+
+        self.wait(f"to read {parts}", seen)
+
+    def everything(self):
+        """All that can be read."""
+        self.browser.switch_to.default_content()
         texts = [self.browser.find_element(By.TAG_NAME, "body").text]
-        for frame in range(len(self.browser.find_elements(By.TAG_NAME, "iframe"))):
+        for frame in self.browser.find_elements(By.TAG_NAME, "iframe"):
             self.browser.switch_to.frame(frame)
             texts.append(self.browser.find_element(By.TAG_NAME, "body").text)
             texts += [area.get_attribute("value") for area in self.browser.find_elements(By.TAG_NAME, "textarea")]
@@ -189,7 +200,6 @@ class Page:
 
 def register(page):
     """The server is made known through the dialog."""
-    page.node("Servers", 1).click()
     page.choose("Servers", 1, "Register", "Server...")
     page.fill("name", "flumen")
     page.click("button[role=tab]", "Connection")
@@ -225,9 +235,9 @@ def look_at_rows(page):
 
 def query(page):
     """Queries of one's own, one of them wrong."""
-    page.node("lake", 4).click()
+    page.wait("to choose the database", lambda: page.node("lake", 4).click() or True)
     page.click("button[data-label='Query Tool']")
-    with page.tool("lake/me@flumen*"):
+    with page.tool("lake/me@flumen"):
         page.run("select name, count(*) as n, current_user from raw.people group by name order by name")
         page.rows([["ann", "1", "me"], ["bob", "1", "me"], ["[null]", "1", "me"]])
         page.run("select nope from raw.people")
@@ -250,8 +260,7 @@ def main():
             assert len(failed) == 1, failed
         except BaseException:
             traceback.print_exc()
-            page.browser.switch_to.default_content()
-            print("The page:", page.seen(), sep="\n")
+            print("The page:", page.everything(), sep="\n")
             for log in ["pgadmin.log", "output.log"]:
                 print(f"{log}:", (folder / log).read_text()[-20_000:] if (folder / log).exists() else "", sep="\n")
             sys.exit(1)
