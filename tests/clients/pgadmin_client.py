@@ -24,8 +24,8 @@ PATIENCE_S = 120
 # How long a click in the tree may be without effect.
 RETRY_S = 5
 FLAGS = """--headless=new --no-sandbox --disable-gpu --disable-quic --disable-dev-shm-usage --no-first-run --disable-sync
---disable-background-networking --disable-component-update --window-size=1600,1000""".split()
-# No network, no questions about passwords to keep, and the log of what it asks the server.
+--disable-background-networking --disable-component-update --window-size=1600,1200""".split()
+# No network, and no questions about passwords to keep.
 SETTINGS = """
 UPGRADE_CHECK_ENABLED = False
 MASTER_PASSWORD_REQUIRED = False
@@ -216,8 +216,12 @@ def open_tree(page):
     path = ["flumen", "Databases", "lake", "Schemas", "raw", "Tables", "people", "Columns", "name"]
     for depth, (name, child) in enumerate(zip(path, path[1:]), 2):
         page.open_node(name, depth, child)
-    columns = page.browser.find_elements(By.CSS_SELECTOR, ".file-entry[data-depth='10'] .file-name")
-    assert [column.text for column in columns] == ["id", "name", "fare", "day", "at", "ok"]
+
+    def columns():
+        names = page.browser.find_elements(By.CSS_SELECTOR, ".file-entry[data-depth='10'] .file-name")
+        return [name.text for name in names] == ["id", "name", "fare", "day", "at", "ok"]
+
+    page.wait("to see the columns", columns)
 
 
 def look_at_rows(page):

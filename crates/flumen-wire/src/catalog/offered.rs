@@ -9,9 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use arrow::array::{ArrayRef, new_empty_array};
 use arrow::datatypes::{DataType, Field, TimeUnit};
 use datafusion::common::{DataFusionError, Result as DataFusionResult, ScalarValue};
-use datafusion::logical_expr::{
-    ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
-};
+use datafusion::logical_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility};
 use flumen_core::{Error, Result};
 use flumen_lake::engine::Engine;
 use postgres_types::{Kind, Type};
@@ -84,7 +82,8 @@ impl ScalarUDFImpl for Offered {
         let arrays = args.args.iter().map(|arg| arg.to_array(rows)).collect::<DataFusionResult<Vec<_>>>()?;
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let kind = self.function.kind(&[]);
-        let mut values = (0..rows).map(|row| self.value(&arrays, row, &kind, &known)).collect::<DataFusionResult<Vec<_>>>()?;
+        let mut values =
+            (0..rows).map(|row| self.value(&arrays, row, &kind, &known)).collect::<DataFusionResult<Vec<_>>>()?;
         if one {
             return Ok(ColumnarValue::Scalar(values.pop().unwrap_or(ScalarValue::Null)));
         }

@@ -396,16 +396,31 @@ async fn functions_about_the_session_are_there_for_every_statement() {
     assert_eq!(answers[2], answers[0]);
     // Their arguments may be columns, their values may be written.
     client.batch_execute("create table public.seen as select id, current_user as who from raw.people").await.unwrap();
-    client.batch_execute("insert into public.seen select 9, pg_size_pretty(id * 10240) from raw.people where id = 2").await.unwrap();
-    client.batch_execute("update public.seen set who = current_database() where who = current_user and id = 2").await.unwrap();
+    client
+        .batch_execute("insert into public.seen select 9, pg_size_pretty(id * 10240) from raw.people where id = 2")
+        .await
+        .unwrap();
+    client
+        .batch_execute("update public.seen set who = current_database() where who = current_user and id = 2")
+        .await
+        .unwrap();
     let rows = client.query("select who from public.seen where who <> $1 order by id", &[&"you"]).await.unwrap();
     let names: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
     assert_eq!(names, ["me", "lake", "me", "20 kB"]);
     let error = client.batch_execute("select current_setting('nothing') from raw.people").await.unwrap_err();
     assert!(error.as_db_error().unwrap().message().contains("unrecognized configuration parameter"), "{error:?}");
+    // The settings as a function have the columns of the view.
+    let settings = "select name, setting, context from pg_show_all_settings() where context in ('user') \
+        except select name, setting, context from pg_settings";
+    assert!(client.query(settings, &[]).await.unwrap().is_empty());
+    assert_eq!(
+        client.query("select context from pg_show_all_settings() where name = 'jit'", &[]).await.unwrap().len(),
+        1
+    );
     // A call without its arguments is no end of the session.
     for from in ["", " from raw.people"] {
-        let _ = client.batch_execute(&format!("select current_schemas(), pg_relation_size(), pg_get_expr(){from}")).await;
+        let _ =
+            client.batch_execute(&format!("select current_schemas(), pg_relation_size(), pg_get_expr(){from}")).await;
     }
     client.batch_execute("select 1").await.unwrap();
 }

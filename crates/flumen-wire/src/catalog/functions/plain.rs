@@ -94,7 +94,9 @@ pub(super) const FUNCTIONS: &[Spec] = &[
             other => Value::Int(other.int().unwrap_or_default().saturating_abs()),
         })
     }),
-    plain("floor", Type::FLOAT8, |a, _| Ok(at(a, 0).float().map_or(Value::Null, |number| Value::Float(number.floor())))),
+    plain("floor", Type::FLOAT8, |a, _| {
+        Ok(at(a, 0).float().map_or(Value::Null, |number| Value::Float(number.floor())))
+    }),
     plain("ceil", Type::FLOAT8, |a, _| Ok(at(a, 0).float().map_or(Value::Null, |number| Value::Float(number.ceil())))),
     plain("round", Type::FLOAT8, |a, _| {
         let scale = 10f64.powi(int(a, 1) as i32);
