@@ -20,7 +20,7 @@ from selenium.webdriver.support.ui import WebDriverWait
 
 door = urllib.parse.urlparse(os.environ["FLUMEN_PG"])
 # What is waited for comes within a second or two, unless the machine has much else to do.
-PATIENCE_S = 120
+PATIENCE_S = 240
 # How long a click in the tree may be without effect.
 RETRY_S = 5
 FLAGS = """--headless=new --no-sandbox --disable-gpu --disable-quic --disable-dev-shm-usage --no-first-run --disable-sync
