@@ -5,6 +5,7 @@ use flumen_flow::timetable::{Rule, Timetable};
 use crate::{at, bounded, firings, schedule, told};
 
 /// Random rules, each with its first firings as python-dateutil 2.9 finds them; `end` after the last one of a rule that ends.
+/// None is weekly with BYSETPOS: there dateutil counts in the first week from DTSTART on, and RFC 5545 from its first day on.
 const RECURRENCES: &str = include_str!("recurrences.txt");
 
 fn timetable(text: &str, zone: Tz) -> Timetable {
