@@ -73,9 +73,8 @@ impl Names {
     }
 
     fn of(&self, first: &str) -> BTreeSet<&str> {
-        let second = |name: &'_ Name| (name.parts[0] == first).then(|| name.parts.get(1)).flatten().cloned();
-        let _ = second;
-        self.used.iter().filter(|name| name.parts[0] == first).filter_map(|name| name.parts.get(1)).map(String::as_str).collect()
+        let of_it = self.used.iter().filter(|name| name.parts[0] == first);
+        of_it.filter_map(|name| name.parts.get(1)).map(String::as_str).collect()
     }
 }
 
