@@ -104,7 +104,8 @@ impl Renderer {
     pub fn value(&self, field: &str, source: &str) -> Result<Rendered<Json>> {
         let evaluate = |scope: &Arc<Scope>| {
             let value = engine::evaluate(scope, engine::bare(source))?;
-            json::from_value(&value).map_err(|what| engine::Broken::new(format!("the result is not a value of JSON: {what}")))
+            json::from_value(&value)
+                .map_err(|what| engine::Broken::new(format!("the result is not a value of JSON: {what}")))
         };
         self.both(field, &evaluate, &|| Json::String(MASK.to_owned()))
     }

@@ -290,12 +290,13 @@ impl Timetable {
         let mut found = self.between(Some(name), Some(name));
         match (found.next(), found.next()) {
             (Some(only), None) => Ok(only),
-            (Some(first), Some(second)) => Err(Error::invalid(format!("several intervals of the schedule start in {name}"))
-                .hint(format!(
+            (Some(first), Some(second)) => {
+                Err(Error::invalid(format!("several intervals of the schedule start in {name}")).hint(format!(
                     "name one of them, such as {} or {}, or backfill all of them",
                     self.shown(first.start),
                     self.shown(second.start)
-                ))),
+                )))
+            }
             (None, _) => Err(self.none_starts_in(name)),
         }
     }
@@ -303,7 +304,9 @@ impl Timetable {
     fn none_starts_in(&self, name: &Stretch) -> Error {
         let error = Error::not_found(format!("no interval of the schedule starts in {name}"));
         match (self.from, self.until) {
-            (Some(from), _) if name.after <= from => error.hint(format!("the schedule starts with {}", self.shown(from))),
+            (Some(from), _) if name.after <= from => {
+                error.hint(format!("the schedule starts with {}", self.shown(from)))
+            }
             (_, Some(until)) if name.first >= until => {
                 error.hint(format!("the schedule ends before {}", self.shown(until)))
             }

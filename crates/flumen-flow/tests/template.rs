@@ -11,7 +11,8 @@ use chrono::{DateTime, TimeDelta, Utc};
 use chrono_tz::Tz;
 use flumen_flow::interval::Interval;
 use flumen_flow::template::{
-    Context, Given, Known, Param, ParamKind, Renderer, Success, Text, check, check_expression, names, names_in_expression,
+    Context, Given, Known, Param, ParamKind, Renderer, Success, Text, check, check_expression, names,
+    names_in_expression,
 };
 use serde_json::{Value as Json, json};
 
@@ -126,11 +127,17 @@ fn dates_are_on_the_wall_clock_of_the_flow() {
     let midnight = Interval { start: at("2021-01-31T23:00:00Z"), end: at("2021-02-28T23:00:00Z") };
     let renderer = Renderer::new(Context::new("f", "t", midnight, Tz::Europe__Berlin));
     let render = |source: &str| renderer.text("x", source).unwrap().value;
-    assert_eq!(render("{{ ds }} {{ ts }} {{ ts_nodash_with_tz }}"), "2021-02-01 2021-02-01T00:00:00+01:00 20210201T000000+0100");
+    assert_eq!(
+        render("{{ ds }} {{ ts }} {{ ts_nodash_with_tz }}"),
+        "2021-02-01 2021-02-01T00:00:00+01:00 20210201T000000+0100"
+    );
     assert_eq!(render("{{ execution_date.strftime('%Y-%m %Z') }}"), "2021-02 CET");
     assert_eq!(render("{{ execution_date.in_timezone('UTC') }}"), "2021-01-31 23:00:00+00:00");
     // A day is a day on the wall clock, hours are elapsed.
-    assert_eq!(render("{{ macros.datetime(2021, 3, 27, 12) + macros.timedelta(days=1) }}"), "2021-03-28 12:00:00+02:00");
+    assert_eq!(
+        render("{{ macros.datetime(2021, 3, 27, 12) + macros.timedelta(days=1) }}"),
+        "2021-03-28 12:00:00+02:00"
+    );
     assert_eq!(render("{{ macros.datetime(2021, 3, 28) + macros.timedelta(hours=3) }}"), "2021-03-28 04:00:00+02:00");
 }
 
@@ -144,11 +151,26 @@ fn what_is_secret_is_noted_and_masked() {
         assert!(secrets.iter().all(|secret| !format!("{rendered:?}").contains(secret)));
     };
     check("{{ conn.pg.host }}:{{ conn.pg.password }}", "db1:hunter22", "db1:***", &["hunter22"]);
-    check("{{ params.pin }} {{ var.key }} {{ var('key') }}", "0815-pin k3y-k3y k3y-k3y", "*** *** ***", &["0815-pin", "k3y-k3y"]);
-    check("{{ secret('api') }} {{ secret_env('TOKEN') }} {{ env_var('REGION') }}", "s3cret! t0ken eu", "*** *** eu", &["s3cret!", "t0ken"]);
+    check(
+        "{{ params.pin }} {{ var.key }} {{ var('key') }}",
+        "0815-pin k3y-k3y k3y-k3y",
+        "*** *** ***",
+        &["0815-pin", "k3y-k3y"],
+    );
+    check(
+        "{{ secret('api') }} {{ secret_env('TOKEN') }} {{ env_var('REGION') }}",
+        "s3cret! t0ken eu",
+        "*** *** eu",
+        &["s3cret!", "t0ken"],
+    );
     check("{{ conn.pg.password | upper }}", "HUNTER22", "***", &["hunter22"]);
     check("{{ params.color }}", "yellow", "yellow", &[]);
-    check("{{ params }}", &renderer.text("x", "{{ params }}").unwrap().value, &renderer.text("x", "{{ params }}").unwrap().shown, &["0815-pin"]);
+    check(
+        "{{ params }}",
+        &renderer.text("x", "{{ params }}").unwrap().value,
+        &renderer.text("x", "{{ params }}").unwrap().shown,
+        &["0815-pin"],
+    );
     assert!(!renderer.text("x", "{{ params }}").unwrap().shown.contains("0815"));
     assert!(!renderer.text("x", "{{ conn.pg | tojson }}").unwrap().shown.contains("hunter22"));
 }
@@ -158,7 +180,10 @@ fn json_keeps_its_types() {
     let renderer = Renderer::new(context());
     let source = json!({ "n": "{{ params.count }}", "text": "{{ params.count }} rows", "list": ["{{ outputs.list }}", 1, null], "when": "{{ execution_date }}" });
     let typed = renderer.json("call", &source, true).unwrap().value;
-    assert_eq!(typed, json!({ "n": 3, "text": "3 rows", "list": [["x", "y"], 1, null], "when": "2021-01-02 06:00:00+00:00" }));
+    assert_eq!(
+        typed,
+        json!({ "n": 3, "text": "3 rows", "list": [["x", "y"], 1, null], "when": "2021-01-02 06:00:00+00:00" })
+    );
     let texts = renderer.json("call", &json!(["{{ params.count }}", "{{ params.pin }}"]), false).unwrap();
     assert_eq!((texts.value, texts.shown), (json!(["3", "0815-pin"]), json!(["3", "***"])));
     let error = renderer.json("call", &json!({ "a": ["", "{{ params.cont }}"] }), true).unwrap_err();
@@ -197,13 +222,17 @@ fn lists() {
     assert_eq!(list("outputs.load.files"), r#"["a","b"]"#);
     assert_eq!(list("{{ range(3) }}"), "[0,1,2]");
     assert_eq!(list("outputs.list + ['z']"), r#"["x","y","z"]"#);
-    assert_eq!(list("outputs.load.rows"), "task 'load', field 'for_each': the expression is a number, not a list; write a list such as ['a', 'b'], range(3), or an output that is a list");
+    assert_eq!(
+        list("outputs.load.rows"),
+        "task 'load', field 'for_each': the expression is a number, not a list; write a list such as ['a', 'b'], range(3), or an output that is a list"
+    );
 }
 
 #[test]
 fn the_same_seed_gives_the_same() {
     let source = "{{ macros.uuid.uuid4() }} {{ macros.random() }} {{ macros.random.randint(1, 6) }}";
-    let render = |seed: u64, field: &str| Renderer::new(Context { seed, ..context() }).text(field, source).unwrap().value;
+    let render =
+        |seed: u64, field: &str| Renderer::new(Context { seed, ..context() }).text(field, source).unwrap().value;
     assert_eq!(render(1, "a"), render(1, "a"));
     assert_ne!(render(1, "a"), render(2, "a"));
     assert_ne!(render(1, "a"), render(1, "b"));
@@ -234,40 +263,71 @@ fn mistakes_are_found_before_anything_runs() {
     };
     let found = |source: &str| -> Vec<String> {
         let mistakes = check(source, &known);
-        mistakes.into_iter().map(|it| format!("{}: {}; {}", it.place, it.message, it.hint.unwrap_or_default())).collect()
+        mistakes
+            .into_iter()
+            .map(|it| format!("{}: {}; {}", it.place, it.message, it.hint.unwrap_or_default()))
+            .collect()
     };
     assert_eq!(found("{{ params.color }} {{ outputs.load.rows }} {{ execution_date.strftime('%Y') }}"), [""; 0]);
-    assert_eq!(found("a\n  {{ params.colr }} {{ outputs.lod.rows }}"), [
-        "line 2, column 6: there is no 'colr' in params; did you mean 'color'?",
-        "line 2, column 24: there is no 'lod' in outputs; did you mean 'load'?",
-    ]);
-    assert_eq!(found("{{ execution_dat }}{{ ds | uper }}{{ execution_date.strftim('%Y') }}{{ macros.timedeta(1) }}"), [
-        "line 1, column 4: there is no name 'execution_dat'; did you mean 'execution_date'?",
-        "line 1, column 23: there is no filter 'uper'; did you mean 'upper'?",
-        "line 1, column 38: there is no 'strftim' in execution_date; did you mean 'strftime'?",
-        "line 1, column 71: there is no 'timedeta' in macros; did you mean 'timedelta'?",
-    ]);
+    assert_eq!(
+        found("a\n  {{ params.colr }} {{ outputs.lod.rows }}"),
+        [
+            "line 2, column 6: there is no 'colr' in params; did you mean 'color'?",
+            "line 2, column 24: there is no 'lod' in outputs; did you mean 'load'?",
+        ]
+    );
+    assert_eq!(
+        found("{{ execution_dat }}{{ ds | uper }}{{ execution_date.strftim('%Y') }}{{ macros.timedeta(1) }}"),
+        [
+            "line 1, column 4: there is no name 'execution_dat'; did you mean 'execution_date'?",
+            "line 1, column 28: there is no filter 'uper'; did you mean 'upper'?",
+            "line 1, column 38: there is no 'strftim' in execution_date; did you mean 'strftime'?",
+            "line 1, column 72: there is no 'timedeta' in macros; did you mean 'timedelta'?",
+        ]
+    );
     let broken = check("select 1\nfrom {{ x", &known);
     assert_eq!((broken.len(), broken[0].place.line), (1, 2), "{broken:?}");
-    assert!(check_expression("params.color == 'x' and", &known)[0].message.starts_with("the template is not well formed"));
+    assert!(
+        check_expression("params.color == 'x' and", &known)[0].message.starts_with("the template is not well formed")
+    );
     assert_eq!(check("{% include 'x' %}", &known)[0].message, "a template in a flow cannot use another template");
 }
 
 #[test]
 fn a_template_that_never_ends_is_ended() {
     let renderer = Renderer::new(context());
-    let error = renderer.text("x", "{% for a in range(10000) %}{% for b in range(10000) %}{% endfor %}{% endfor %}").unwrap_err();
+    let error = renderer
+        .text("x", "{% for a in range(10000) %}{% for b in range(10000) %}{% endfor %}{% endfor %}")
+        .unwrap_err();
     assert!(error.message().ends_with("the template does too much work"), "{error}");
 }
 
 #[test]
 fn strange_templates_do_not_panic() {
     let renderer = Renderer::new(context());
-    for source in ["{{", "}}", "{%", "{{ }}", "{{ 1/0 }}", "{{ '\\u12' }}", "{{ ☃ }}", "{% if %}", "{{ a.b.c.d() }}", "{{ execution_date.add(years=99999999) }}", "{{ execution_date.replace(day=31).replace(month=2) }}", "{{ execution_date + macros.timedelta(days=999999999999) }}", "{{ -execution_date }}", "{{ macros.timedelta(days=1) * 99999999999999 }}", "{{ self }}", "{{ loop }}"] {
+    for source in [
+        "{{",
+        "}}",
+        "{%",
+        "{{ }}",
+        "{{ 1/0 }}",
+        "{{ '\\u12' }}",
+        "{{ ☃ }}",
+        "{% if %}",
+        "{{ a.b.c.d() }}",
+        "{{ execution_date.add(years=99999999) }}",
+        "{{ execution_date.replace(day=31).replace(month=2) }}",
+        "{{ execution_date + macros.timedelta(days=999999999999) }}",
+        "{{ -execution_date }}",
+        "{{ macros.timedelta(days=1) * 99999999999999 }}",
+        "{{ self }}",
+        "{{ loop }}",
+    ] {
         let _ = renderer.text("x", source);
         let _ = renderer.value("x", source);
         let _ = check(source, &Known::default());
     }
-    let huge = Interval { start: at("2021-01-01T00:00:00Z") - TimeDelta::days(900_000), end: at("2021-01-01T00:00:00Z") };
+    let huge =
+        Interval { start: at("2021-01-01T00:00:00Z") - TimeDelta::days(900_000), end: at("2021-01-01T00:00:00Z") };
     let _ = Renderer::new(Context::new("f", "t", huge, Tz::UTC)).text("x", "{{ yesterday_ds }} {{ ts }}");
 }

@@ -20,9 +20,9 @@ use flumen_flow::timetable::{Covers, Rule, Schedule, Timetable};
 fn at(text: &str) -> DateTime<Utc> {
     let forms = ["%Y-%m-%d %H:%M:%S", "%Y-%m-%d %H:%M"];
     let midnight = format!("{text} 00:00");
-    let read = [text, &midnight].into_iter().find_map(|text| {
-        forms.iter().find_map(|form| NaiveDateTime::parse_from_str(text, form).ok())
-    });
+    let read = [text, &midnight]
+        .into_iter()
+        .find_map(|text| forms.iter().find_map(|form| NaiveDateTime::parse_from_str(text, form).ok()));
     read.unwrap_or_else(|| panic!("{text}")).and_utc()
 }
 

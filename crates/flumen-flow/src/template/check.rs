@@ -22,17 +22,100 @@ pub(super) const DATE_FILTERS: &[(&str, &str)] = &[
 
 /// Filters of Jinja.
 const FILTERS: &[&str] = &[
-    "abs", "attr", "batch", "bool", "capitalize", "chain", "count", "d", "default", "dictsort", "e", "escape", "first", "float",
-    "format", "groupby", "indent", "int", "items", "join", "last", "length", "lines", "list", "lower", "map", "max", "min",
-    "pprint", "reject", "rejectattr", "replace", "reverse", "round", "safe", "select", "selectattr", "slice", "sort", "split",
-    "string", "sum", "title", "tojson", "trim", "unique", "upper", "zip",
+    "abs",
+    "attr",
+    "batch",
+    "bool",
+    "capitalize",
+    "chain",
+    "count",
+    "d",
+    "default",
+    "dictsort",
+    "e",
+    "escape",
+    "first",
+    "float",
+    "format",
+    "groupby",
+    "indent",
+    "int",
+    "items",
+    "join",
+    "last",
+    "length",
+    "lines",
+    "list",
+    "lower",
+    "map",
+    "max",
+    "min",
+    "pprint",
+    "reject",
+    "rejectattr",
+    "replace",
+    "reverse",
+    "round",
+    "safe",
+    "select",
+    "selectattr",
+    "slice",
+    "sort",
+    "split",
+    "string",
+    "sum",
+    "title",
+    "tojson",
+    "trim",
+    "unique",
+    "upper",
+    "zip",
 ];
 
 /// Tests of Jinja: what may stand after `is`.
 const TESTS: &[&str] = &[
-    "!=", "<", "<=", "==", ">", ">=", "boolean", "defined", "divisibleby", "endingwith", "eq", "equalto", "escaped", "even", "false", "filter",
-    "float", "ge", "greaterthan", "gt", "in", "int", "integer", "iterable", "le", "lessthan", "lower", "lt", "mapping", "ne",
-    "none", "number", "odd", "safe", "sameas", "sequence", "startingwith", "string", "test", "true", "undefined", "upper",
+    "!=",
+    "<",
+    "<=",
+    "==",
+    ">",
+    ">=",
+    "boolean",
+    "defined",
+    "divisibleby",
+    "endingwith",
+    "eq",
+    "equalto",
+    "escaped",
+    "even",
+    "false",
+    "filter",
+    "float",
+    "ge",
+    "greaterthan",
+    "gt",
+    "in",
+    "int",
+    "integer",
+    "iterable",
+    "le",
+    "lessthan",
+    "lower",
+    "lt",
+    "mapping",
+    "ne",
+    "none",
+    "number",
+    "odd",
+    "safe",
+    "sameas",
+    "sequence",
+    "startingwith",
+    "string",
+    "test",
+    "true",
+    "undefined",
+    "upper",
 ];
 
 /// Functions of Jinja.
@@ -91,7 +174,10 @@ pub fn check_expression(source: &str, known: &Known) -> Vec<Mistake> {
 }
 
 fn mistakes(names: &Names, known: &Known) -> Vec<Mistake> {
-    let mut mistakes: Vec<Mistake> = structure(names).chain(names.used.iter().filter_map(|name| wrong_name(name, known))).map(Mistake::from).collect();
+    let mut mistakes: Vec<Mistake> = structure(names)
+        .chain(names.used.iter().filter_map(|name| wrong_name(name, known)))
+        .map(Mistake::from)
+        .collect();
     mistakes.sort_by_key(|mistake| mistake.place);
     mistakes
 }
@@ -106,7 +192,9 @@ pub(super) fn at_once(names: &Names, context: &Context) -> Result<(), Broken> {
 /// Filters and tests that are not there, and other templates.
 fn structure(names: &Names) -> impl Iterator<Item = Broken> {
     let others = names.other_templates.iter().map(|place| {
-        Broken::new("a template in a flow cannot use another template").hint("write what it needs into the field").at(*place)
+        Broken::new("a template in a flow cannot use another template")
+            .hint("write what it needs into the field")
+            .at(*place)
     });
     let applied = names.applied.iter().filter_map(|it| {
         let ours = || DATE_FILTERS.iter().map(|(name, _)| *name);
@@ -137,7 +225,8 @@ fn wrong_name(name: &Name, known: &Known) -> Option<Broken> {
     }
     let second = name.parts.get(1)?;
     let all = |names: &'static [&'static str]| Some(names.to_vec());
-    let given = |names: &Option<BTreeSet<String>>| -> Option<Vec<String>> { Some(names.as_ref()?.iter().cloned().collect()) };
+    let given =
+        |names: &Option<BTreeSet<String>>| -> Option<Vec<String>> { Some(names.as_ref()?.iter().cloned().collect()) };
     let fixed = match first {
         "macros" => all(macros::MACROS),
         "ti" | "task_instance" => all(INSTANCE),

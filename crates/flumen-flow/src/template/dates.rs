@@ -62,15 +62,54 @@ const FIELDS: &[&str] = &["year", "month", "day", "hour", "minute", "second", "m
 
 /// What can be asked of a date.
 pub(super) const MEMBERS: &[&str] = &[
-    "year", "month", "day", "hour", "minute", "second", "microsecond", "day_of_week", "day_of_year", "week_of_year", "quarter",
-    "days_in_month", "timezone_name", "int_timestamp", "strftime", "isoformat", "to_date_string", "to_datetime_string",
-    "to_iso8601_string", "date", "timestamp", "weekday", "isoweekday", "add", "subtract", "replace", "in_timezone", "in_tz",
-    "astimezone", "start_of", "end_of", "diff_for_humans",
+    "year",
+    "month",
+    "day",
+    "hour",
+    "minute",
+    "second",
+    "microsecond",
+    "day_of_week",
+    "day_of_year",
+    "week_of_year",
+    "quarter",
+    "days_in_month",
+    "timezone_name",
+    "int_timestamp",
+    "strftime",
+    "isoformat",
+    "to_date_string",
+    "to_datetime_string",
+    "to_iso8601_string",
+    "date",
+    "timestamp",
+    "weekday",
+    "isoweekday",
+    "add",
+    "subtract",
+    "replace",
+    "in_timezone",
+    "in_tz",
+    "astimezone",
+    "start_of",
+    "end_of",
+    "diff_for_humans",
 ];
 
 const SPAN_MEMBERS: &[&str] = &[
-    "days", "seconds", "microseconds", "years", "months", "total_seconds", "total_minutes", "total_hours", "total_days", "in_seconds",
-    "in_minutes", "in_hours", "in_days",
+    "days",
+    "seconds",
+    "microseconds",
+    "years",
+    "months",
+    "total_seconds",
+    "total_minutes",
+    "total_hours",
+    "total_days",
+    "in_seconds",
+    "in_minutes",
+    "in_hours",
+    "in_days",
 ];
 
 /// An error that is shown as it is.
@@ -169,7 +208,9 @@ impl Moment {
             "minute" => date.and_hms_opt(local.hour(), local.minute(), 0),
             _ => {
                 let units = ["year", "quarter", "month", "week", "day", "hour", "minute"];
-                return Err(failed(Flumen::invalid(format!("a date has no '{unit}' to start")).did_you_mean(unit, units)));
+                return Err(failed(
+                    Flumen::invalid(format!("a date has no '{unit}' to start")).did_you_mean(unit, units),
+                ));
             }
         };
         start.map(|start| self.with_local(start)).ok_or_else(Self::out_of_range)
@@ -279,7 +320,8 @@ impl Object for Moment {
 
 /// `local` with some fields set; with `clamp`, a day that its month does not have is its last.
 fn set(local: NaiveDateTime, fields: Fields, clamp: bool) -> Result<NaiveDateTime, Error> {
-    let number = |field: Option<i64>, default: u32| field.map_or(default, |field| u32::try_from(field).unwrap_or(u32::MAX));
+    let number =
+        |field: Option<i64>, default: u32| field.map_or(default, |field| u32::try_from(field).unwrap_or(u32::MAX));
     let year = fields.year.and_then(|year| i32::try_from(year).ok()).unwrap_or(local.year());
     let month = number(fields.month, local.month());
     let mut day = number(fields.day, local.day());
@@ -412,7 +454,9 @@ impl Object for Span {
             "microseconds" => Value::from(self.micros % 1_000_000),
             "years" => Value::from(self.months / 12),
             "months" => Value::from(self.months % 12),
-            _ if SPAN_MEMBERS.contains(&name) => Value::from(wrong(format!("'{name}' of a span of time is called: write {name}()"))),
+            _ if SPAN_MEMBERS.contains(&name) => {
+                Value::from(wrong(format!("'{name}' of a span of time is called: write {name}()")))
+            }
             _ => Value::from(unknown_member("a span of time", name, SPAN_MEMBERS)),
         })
     }
@@ -502,7 +546,9 @@ pub(super) fn operate(operator: &str, left: &Value, right: &Value) -> Option<Res
             };
             let (one, other) = (kind(moments.0, spans.0, left), kind(moments.1, spans.1, right));
             let error = Flumen::invalid(format!("'{operator}' does not work with {one} and {other}"));
-            Err(failed(error.hint("add macros.timedelta(days=1) to a date, or compare it with macros.datetime(2021, 1, 31)")))
+            Err(failed(
+                error.hint("add macros.timedelta(days=1) to a date, or compare it with macros.datetime(2021, 1, 31)"),
+            ))
         }
     })
 }

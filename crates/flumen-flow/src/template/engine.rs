@@ -12,10 +12,10 @@ use minijinja::{AutoEscape, Environment, ErrorKind, Expression, UndefinedBehavio
 
 use super::check;
 use super::dates;
+use super::follow;
 use super::names::{Names, Walk};
 use super::place::Place;
 use super::scope::{Node, Scope, Thing};
-use super::follow;
 
 /// How much work one template may be, in instructions: far more than any needs, and an end for one that has none.
 const FUEL: u64 = 5_000_000;
@@ -109,7 +109,7 @@ fn operate(operator: &'static str, left: &Value, right: &Value) -> Result<Value,
         (None, "<=") => Ok(Value::from(left <= right)),
         (None, ">") => Ok(Value::from(left > right)),
         (None, ">=") => Ok(Value::from(left >= right)),
-        (None, _) => native(operator)?.eval(Value::from_iter([("a", left.clone()), ("b", right.clone())])),
+        (None, _) => native(operator)?.eval(Value::from_pairs([("a", left.clone()), ("b", right.clone())])),
     }
 }
 
@@ -275,7 +275,10 @@ fn explained(scope: &Arc<Scope>, source: &str, names: &Names, error: &minijinja:
         return placed(Broken::of(ours));
     }
     // A name in the part that failed which leads nowhere.
-    let within = names.used.iter().filter(|name| name.range.start < range.end.max(range.start + 1) && range.start < name.range.end);
+    let within = names
+        .used
+        .iter()
+        .filter(|name| name.range.start < range.end.max(range.start + 1) && range.start < name.range.end);
     for name in within.chain(&names.used) {
         if let Some((part, known)) = follow(scope, &name.parts)
             && is_about_undefined(error)

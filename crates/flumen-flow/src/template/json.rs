@@ -15,7 +15,7 @@ pub(super) fn to_value(json: &Json, text: &dyn Fn(&str) -> Value) -> Value {
         },
         Json::String(it) => text(it),
         Json::Array(items) => items.iter().map(|item| to_value(item, text)).collect(),
-        Json::Object(map) => map.iter().map(|(key, item)| (key.clone(), to_value(item, text))).collect(),
+        Json::Object(map) => Value::from_pairs(map.iter().map(|(key, item)| (key.clone(), to_value(item, text)))),
     }
 }
 

@@ -69,9 +69,11 @@ pub(super) fn call_method(scope: &Scope, thing: Thing, method: &str, args: &[Val
         (Thing::Datetime, "strptime") => from_args::<(&str, &str)>(args).and_then(|(text, format)| {
             Ok(Moment::at(strftime::parse(text, format).map_err(wrong)?.moment(scope.context.zone)).value())
         }),
-        (Thing::Datetime, "fromisoformat") | (Thing::Parser, "parse") => from_args::<(&str,)>(args).and_then(|(text,)| {
-            Ok(Moment::at(strftime::parse_iso(text).map_err(wrong)?.moment(scope.context.zone)).value())
-        }),
+        (Thing::Datetime, "fromisoformat") | (Thing::Parser, "parse") => {
+            from_args::<(&str,)>(args).and_then(|(text,)| {
+                Ok(Moment::at(strftime::parse_iso(text).map_err(wrong)?.moment(scope.context.zone)).value())
+            })
+        }
         (Thing::Datetime, "fromtimestamp") => from_args::<(f64,)>(args).and_then(|(seconds,)| {
             let moment = chrono::DateTime::from_timestamp_micros((seconds * 1e6) as i64);
             moment.map(|moment| scope.moment(moment)).ok_or_else(|| wrong("the date is out of all reason"))
@@ -115,7 +117,9 @@ fn datetime(scope: &Scope, args: &[Value]) -> Result<Value, Error> {
     let local = date
         .and_then(|year| NaiveDate::from_ymd_opt(year, month, day))
         .and_then(|date| date.and_hms_micro_opt(hour, minute, second, micro))
-        .ok_or_else(|| wrong(format!("there is no date {year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02}")))?;
+        .ok_or_else(|| {
+            wrong(format!("there is no date {year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02}"))
+        })?;
     Ok(scope.moment(zone::instant_of(scope.context.zone, local)))
 }
 
@@ -148,7 +152,14 @@ fn uuid(scope: &Scope) -> String {
     let (high, low) = (scope.draw(), scope.draw());
     // Version 4, variant 1.
     let (high, low) = (high & !0xf000 | 0x4000, low & !(0xc << 60) | 0x8 << 60);
-    format!("{:08x}-{:04x}-{:04x}-{:04x}-{:012x}", high >> 32, high >> 16 & 0xffff, high & 0xffff, low >> 48, low & 0xffff_ffff_ffff)
+    format!(
+        "{:08x}-{:04x}-{:04x}-{:04x}-{:012x}",
+        high >> 32,
+        high >> 16 & 0xffff,
+        high & 0xffff,
+        low >> 48,
+        low & 0xffff_ffff_ffff
+    )
 }
 
 /// `macros.x` that is not there.

@@ -329,10 +329,13 @@ impl<'s> Walk<'s> {
         let mut open = false;
         let mut dynamic = Vec::new();
         let mut at = expression;
+        let mut span = expression.span();
         loop {
             match at {
                 ast::Expr::Var(it) => {
                     parts.push(it.id.to_owned());
+                    (span.start_line, span.start_col) = (it.span().start_line, it.span().start_col);
+                    span.start_offset = it.span().start_offset;
                     break;
                 }
                 ast::Expr::GetAttr(it) => {
@@ -355,7 +358,7 @@ impl<'s> Walk<'s> {
             }
         }
         parts.reverse();
-        self.push(parts, open, expression.span());
+        self.push(parts, open, span);
         for subscript in dynamic {
             self.expression(subscript);
         }

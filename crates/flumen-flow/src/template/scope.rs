@@ -144,11 +144,44 @@ pub(super) enum Thing {
 
 /// Names at the top, always there.
 pub(super) const TOP: &[&str] = &[
-    "params", "conn", "var", "env_var", "secret", "secret_env", "outputs", "run_id", "flow", "task", "attempt",
-    "data_interval_start", "data_interval_end", "logical_date", "execution_date", "ds", "ds_nodash", "ts", "ts_nodash",
-    "ts_nodash_with_tz", "prev_ds", "prev_ds_nodash", "next_ds", "next_ds_nodash", "yesterday_ds", "yesterday_ds_nodash",
-    "tomorrow_ds", "tomorrow_ds_nodash", "prev_execution_date", "next_execution_date", "prev_data_interval_start_success",
-    "prev_data_interval_end_success", "prev_start_date_success", "ti", "task_instance", "dag_run", "macros", "now",
+    "params",
+    "conn",
+    "var",
+    "env_var",
+    "secret",
+    "secret_env",
+    "outputs",
+    "run_id",
+    "flow",
+    "task",
+    "attempt",
+    "data_interval_start",
+    "data_interval_end",
+    "logical_date",
+    "execution_date",
+    "ds",
+    "ds_nodash",
+    "ts",
+    "ts_nodash",
+    "ts_nodash_with_tz",
+    "prev_ds",
+    "prev_ds_nodash",
+    "next_ds",
+    "next_ds_nodash",
+    "yesterday_ds",
+    "yesterday_ds_nodash",
+    "tomorrow_ds",
+    "tomorrow_ds_nodash",
+    "prev_execution_date",
+    "next_execution_date",
+    "prev_data_interval_start_success",
+    "prev_data_interval_end_success",
+    "prev_start_date_success",
+    "ti",
+    "task_instance",
+    "dag_run",
+    "macros",
+    "now",
 ];
 
 /// Those of them that are dates.
@@ -249,7 +282,9 @@ impl Node {
         let _ = by_name.get::<Option<Value>>("dag_id")?;
         by_name.assert_all_used()?;
         let Some(tasks) = tasks.filter(|tasks| !tasks.is_none()) else {
-            return Err(failed(Flumen::invalid("xcom_pull does not say of which task").hint("write xcom_pull(task_ids='load')")));
+            return Err(failed(
+                Flumen::invalid("xcom_pull does not say of which task").hint("write xcom_pull(task_ids='load')"),
+            ));
         };
         let key = key.filter(|key| !key.is_none() && key.as_str() != Some("return_value"));
         let one = |task: &Value| self.pull_one(&task.to_string(), key.as_ref(), default.as_ref());
@@ -286,7 +321,11 @@ impl Node {
         by_name.assert_all_used()?;
         let name = match (by_place.first().and_then(Value::as_str), by_place.len()) {
             (Some(name), 1 | 2) => name,
-            _ => return Err(failed(Flumen::invalid(format!("{function} takes a name")).hint(format!("write {function}('NAME')")))),
+            _ => {
+                return Err(failed(
+                    Flumen::invalid(format!("{function} takes a name")).hint(format!("write {function}('NAME')")),
+                ));
+            }
         };
         let (scope, surroundings) = (&self.scope, &self.scope.context.surroundings);
         let found = match function {

@@ -4,7 +4,18 @@ use chrono::{DateTime, Datelike, FixedOffset, NaiveDate, NaiveDateTime, Offset, 
 use chrono_tz::Tz;
 
 pub(super) const MONTHS: [&str; 12] = [
-    "January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November", "December",
+    "January",
+    "February",
+    "March",
+    "April",
+    "May",
+    "June",
+    "July",
+    "August",
+    "September",
+    "October",
+    "November",
+    "December",
 ];
 
 const WEEKDAYS: [&str; 7] = ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"];
@@ -58,7 +69,9 @@ fn flagged(part: Part, flag: Option<char>) -> String {
         (Part::Text(text), _) => text,
         (Part::Number(number, ..), Some('-')) => number.to_string(),
         (Part::Number(number, width, _), Some('_')) => format!("{number:>width$}"),
-        (Part::Number(number, width, _), Some('0')) | (Part::Number(number, width, '0'), _) => format!("{number:0width$}"),
+        (Part::Number(number, width, _), Some('0')) | (Part::Number(number, width, '0'), _) => {
+            format!("{number:0width$}")
+        }
         (Part::Number(number, width, _), _) => format!("{number:>width$}"),
     }
 }
@@ -158,7 +171,16 @@ struct Reading {
 pub(super) fn parse(text: &str, format: &str) -> Result<Parsed, String> {
     let unfit = || format!("'{text}' does not have the form '{format}'");
     let mut it = Reading {
-        year: 1900, month: 1, day: 1, day_of_year: None, hour: 0, pm: None, minute: 0, second: 0, micros: 0, offset: None,
+        year: 1900,
+        month: 1,
+        day: 1,
+        day_of_year: None,
+        hour: 0,
+        pm: None,
+        minute: 0,
+        second: 0,
+        micros: 0,
+        offset: None,
     };
     let rest = parse_part(&mut it, text, format)?.ok_or_else(unfit)?;
     if !rest.is_empty() {
@@ -173,7 +195,8 @@ pub(super) fn parse(text: &str, format: &str) -> Result<Parsed, String> {
         Some(day) => NaiveDate::from_yo_opt(it.year, day),
         None => NaiveDate::from_ymd_opt(it.year, it.month, it.day),
     };
-    let local = date.and_then(|date| date.and_hms_micro_opt(hour, it.minute, it.second, it.micros)).ok_or_else(unfit)?;
+    let local =
+        date.and_then(|date| date.and_hms_micro_opt(hour, it.minute, it.second, it.micros)).ok_or_else(unfit)?;
     Ok(Parsed { local, offset: it.offset })
 }
 
@@ -295,9 +318,21 @@ fn parse_offset(text: &str) -> Option<(FixedOffset, &str)> {
 /// Reads a date or a time as ISO 8601 has it, or with a space in the place of the T.
 pub(super) fn parse_iso(text: &str) -> Result<Parsed, String> {
     let forms = [
-        "%Y-%m-%d", "%Y-%m-%dT%H:%M", "%Y-%m-%d %H:%M", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M:%S", "%Y-%m-%dT%H:%M:%S.%f",
-        "%Y-%m-%d %H:%M:%S.%f", "%Y-%m-%dT%H:%M%z", "%Y-%m-%dT%H:%M:%S%z", "%Y-%m-%d %H:%M:%S%z", "%Y-%m-%dT%H:%M:%S.%f%z",
-        "%Y-%m-%d %H:%M:%S.%f%z", "%Y%m%d", "%Y%m%dT%H%M%S", "%Y%m%dT%H%M%S%z",
+        "%Y-%m-%d",
+        "%Y-%m-%dT%H:%M",
+        "%Y-%m-%d %H:%M",
+        "%Y-%m-%dT%H:%M:%S",
+        "%Y-%m-%d %H:%M:%S",
+        "%Y-%m-%dT%H:%M:%S.%f",
+        "%Y-%m-%d %H:%M:%S.%f",
+        "%Y-%m-%dT%H:%M%z",
+        "%Y-%m-%dT%H:%M:%S%z",
+        "%Y-%m-%d %H:%M:%S%z",
+        "%Y-%m-%dT%H:%M:%S.%f%z",
+        "%Y-%m-%d %H:%M:%S.%f%z",
+        "%Y%m%d",
+        "%Y%m%dT%H%M%S",
+        "%Y%m%dT%H%M%S%z",
     ];
     forms.iter().find_map(|form| parse(text, form).ok()).ok_or_else(|| {
         format!("'{text}' is not a date; write it as 2021-01-02 or 2021-01-02T06:00:00+00:00, or give its format")

@@ -22,8 +22,7 @@ pub struct Stretch {
     pub after: DateTime<Utc>,
 }
 
-const FORMS: &str =
-    "write a date as 2021, 2021-01 or 2021-01-05, and a time of day as in 2021-01-05T06:00, with Z or +01:00 if need be";
+const FORMS: &str = "write a date as 2021, 2021-01 or 2021-01-05, and a time of day as in 2021-01-05T06:00, with Z or +01:00 if need be";
 
 impl Stretch {
     /// Reads a name; without an offset of its own it is on a wall clock in `zone`.
@@ -137,7 +136,8 @@ impl Dates {
     ///
     /// Errors: `Invalid`, naming the first that is wrong.
     pub fn parse<'a>(texts: impl IntoIterator<Item = &'a str>, zone: Tz) -> Result<Self> {
-        let moments = texts.into_iter().map(|text| Ok(Stretch::parse(text, zone)?.first)).collect::<Result<Vec<_>>>()?;
+        let moments =
+            texts.into_iter().map(|text| Ok(Stretch::parse(text, zone)?.first)).collect::<Result<Vec<_>>>()?;
         if moments.is_empty() {
             return Err(Error::invalid("the list of dates is empty").hint(FORMS));
         }
@@ -189,7 +189,9 @@ mod tests {
 
     #[test]
     fn what_is_no_date() {
-        for text in ["", "january", "2021-13", "2021-02-30", "2021-1", "21-01-01", "2021-01T06", "2021-01-01T25", "9999"] {
+        for text in
+            ["", "january", "2021-13", "2021-02-30", "2021-1", "21-01-01", "2021-01T06", "2021-01-01T25", "9999"]
+        {
             check(text, &format!("'{text}' is not a date"));
         }
         check("2021-01-01T06:00+99:00", "'2021-01-01T06:00+99:00' is not a date");

@@ -41,7 +41,8 @@ impl Span {
     ///
     /// Errors: `Invalid`, saying what is wrong with which part.
     pub fn parse(text: &str) -> Result<Self> {
-        let wrong = |what: String| Error::invalid(format!("the interval '{text}' {what}")).hint("write 1h, 1d or 1 month");
+        let wrong =
+            |what: String| Error::invalid(format!("the interval '{text}' {what}")).hint("write 1h, 1d or 1 month");
         let mut sum: Option<Span> = None;
         let mut rest = text.trim();
         while !rest.is_empty() {
@@ -92,7 +93,9 @@ impl Span {
 
 fn unit_named(name: &str) -> Option<Span> {
     // `M` is a month in other notations and a minute in none: it is no unit here.
-    let known = |names: &&[&str]| names.iter().any(|known| *known == name || (name.len() > 1 && known.eq_ignore_ascii_case(name)));
+    let known = |names: &&[&str]| {
+        names.iter().any(|known| *known == name || (name.len() > 1 && known.eq_ignore_ascii_case(name)))
+    };
     UNITS.iter().find(|(names, _)| known(&names)).map(|(_, span)| *span)
 }
 
@@ -101,8 +104,10 @@ fn unknown_unit(text: &str, count: i64, unit: &str) -> Error {
     match unit {
         "" => Error::invalid(format!("the interval '{text}' has no unit"))
             .hint(format!("write {count}s, {count}m, {count}h, {count}d, {count}w or {count} months")),
-        "M" => Error::invalid(format!("the interval '{text}' has the unit 'M', which is minutes to some and months to others"))
-            .hint(format!("write {count}m for minutes or {count}mo for months")),
+        "M" => Error::invalid(format!(
+            "the interval '{text}' has the unit 'M', which is minutes to some and months to others"
+        ))
+        .hint(format!("write {count}m for minutes or {count}mo for months")),
         _ => {
             let error = Error::invalid(format!("the interval '{text}' has no unit that is known: '{unit}'"));
             match nearest(unit, names()) {
@@ -223,8 +228,17 @@ mod tests {
         check("0h", "the interval '0h' has no length; write 1h, 1d or 1 month");
         check("-1h", "the interval '-1h' is not a number with a unit; write 1h, 1d or 1 month");
         check("2 wekks", "the interval '2 wekks' has no unit that is known: 'wekks'; did you mean '2 weeks'?");
-        check("1M", "the interval '1M' has the unit 'M', which is minutes to some and months to others; write 1m for minutes or 1mo for months");
-        check("1d 12h", "the interval '1d 12h' mixes hours, days or months, which are not of one length; write 1h, 1d or 1 month");
-        check("9999999999999h", "the interval '9999999999999h' has more than 1000000 of a unit; write 1h, 1d or 1 month");
+        check(
+            "1M",
+            "the interval '1M' has the unit 'M', which is minutes to some and months to others; write 1m for minutes or 1mo for months",
+        );
+        check(
+            "1d 12h",
+            "the interval '1d 12h' mixes hours, days or months, which are not of one length; write 1h, 1d or 1 month",
+        );
+        check(
+            "9999999999999h",
+            "the interval '9999999999999h' has more than 1000000 of a unit; write 1h, 1d or 1 month",
+        );
     }
 }

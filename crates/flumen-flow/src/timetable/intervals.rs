@@ -92,7 +92,9 @@ impl<'a> Intervals<'a> {
 
     fn at_front(&self) -> Option<Interval> {
         match self.front {
-            Front::First => Some(self.timetable.interval_due(self.timetable.firing_after(super::first_local().and_utc())?)),
+            Front::First => {
+                Some(self.timetable.interval_due(self.timetable.firing_after(super::first_local().and_utc())?))
+            }
             Front::At(interval) => Some(interval),
             Front::Done => None,
         }

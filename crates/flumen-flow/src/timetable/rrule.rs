@@ -222,7 +222,11 @@ impl Rule {
             Frequency::Monthly => {
                 let months = i64::from(start.year()) * 12 + i64::from(start.month0()) + units;
                 let month = |months: i64| {
-                    NaiveDate::from_ymd_opt(i32::try_from(months.div_euclid(12)).ok()?, months.rem_euclid(12) as u32 + 1, 1)
+                    NaiveDate::from_ymd_opt(
+                        i32::try_from(months.div_euclid(12)).ok()?,
+                        months.rem_euclid(12) as u32 + 1,
+                        1,
+                    )
                 };
                 (month(months)?, month(months + 1)?)
             }

@@ -17,7 +17,11 @@ fn watch(last: Option<(&str, &str)>, known_since: &str, watched_since: &str) -> 
 
 fn check(timetable: &Timetable, policy: Catchup, watch: Watch, now: &str, missed: &[&str], run: &[&str]) {
     let due = timetable.due(policy, &watch, at(now));
-    assert_eq!((starts(due.missed), starts(due.run)), (missed.iter().map(|it| (*it).to_owned()).collect(), run.iter().map(|it| (*it).to_owned()).collect()), "{policy:?} at {now}");
+    assert_eq!(
+        (starts(due.missed), starts(due.run)),
+        (missed.iter().map(|it| (*it).to_owned()).collect(), run.iter().map(|it| (*it).to_owned()).collect()),
+        "{policy:?} at {now}"
+    );
 }
 
 #[test]
@@ -73,9 +77,11 @@ fn once_and_always() {
     assert!(always.is_continuous());
     let due = always.due(Catchup::Last, &fresh, at("2021-01-05 12:00")).run.next().unwrap();
     assert_eq!((shown(due.start), shown(due.end)), ("2021-01-01 00:00".to_owned(), "2021-01-05 12:00".to_owned()));
-    let again = always.due(Catchup::Last, &Watch { last: Some(due), ..fresh }, at("2021-01-05 12:10")).run.next().unwrap();
+    let again =
+        always.due(Catchup::Last, &Watch { last: Some(due), ..fresh }, at("2021-01-05 12:10")).run.next().unwrap();
     assert_eq!((again.start, again.end), (due.end, at("2021-01-05 12:10")));
-    let unscheduled = Timetable::new(flumen_flow::timetable::Schedule { rules: vec![], ..schedule(Tz::UTC, Rule::Once) }).unwrap();
+    let unscheduled =
+        Timetable::new(flumen_flow::timetable::Schedule { rules: vec![], ..schedule(Tz::UTC, Rule::Once) }).unwrap();
     check(&unscheduled, Catchup::All, fresh, "2021-02-01", &[], &[]);
 }
 

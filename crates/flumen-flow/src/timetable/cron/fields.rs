@@ -61,8 +61,10 @@ pub(super) fn parse(text: &str) -> Result<Cron> {
     };
     match cron.local_from(super::super::first_local()) {
         Some(_) => Ok(cron),
-        None => Err(Error::invalid(format!("the cron expression '{text}' never fires: none of its months has such a day"))
-            .hint("write another day of the month, or L for the last one")),
+        None => {
+            Err(Error::invalid(format!("the cron expression '{text}' never fires: none of its months has such a day"))
+                .hint("write another day of the month, or L for the last one"))
+        }
     }
 }
 
@@ -71,7 +73,9 @@ fn named(text: &str) -> Result<&'static str> {
     found.map(|(_, expression)| *expression).ok_or_else(|| {
         let names = || NAMED.iter().map(|(name, _)| *name).chain(["@once", "@continuous"]);
         let hint = names().collect::<Vec<_>>().join(", ");
-        Error::invalid(format!("there is no schedule '{text}'")).hint(format!("write one of {hint}")).did_you_mean(text, names())
+        Error::invalid(format!("there is no schedule '{text}'"))
+            .hint(format!("write one of {hint}"))
+            .did_you_mean(text, names())
     })
 }
 
@@ -169,10 +173,11 @@ impl Field {
 
     fn backwards(&self, range: &str, from: u32, to: u32) -> Wrong {
         let last = if self.last == 7 { 6 } else { self.last };
-        let word = |value: u32| match value.checked_sub(self.named_from).and_then(|place| self.names.get(place as usize)) {
-            Some(name) if range.bytes().any(|byte| byte.is_ascii_alphabetic()) => (*name).to_owned(),
-            _ => value.to_string(),
-        };
+        let word =
+            |value: u32| match value.checked_sub(self.named_from).and_then(|place| self.names.get(place as usize)) {
+                Some(name) if range.bytes().any(|byte| byte.is_ascii_alphabetic()) => (*name).to_owned(),
+                _ => value.to_string(),
+            };
         let side = |from: u32, to: u32| match from == to {
             true => word(from),
             false => format!("{}-{}", word(from), word(to)),
@@ -184,7 +189,10 @@ impl Field {
     }
 
     fn example(&self) -> String {
-        format!("write *, a number from {} to {}, a range such as {0}-{1}, or a step such as */2", self.first, self.last)
+        format!(
+            "write *, a number from {} to {}, a range such as {0}-{1}, or a step such as */2",
+            self.first, self.last
+        )
     }
 
     /// What was probably meant by `text`.
@@ -262,7 +270,10 @@ fn weekdays(text: &str) -> Result<Weekdays, Wrong> {
 /// The one value that goes with a letter.
 fn single(field: &Field, part: &str, value: &str, example: &str) -> Result<u32, Wrong> {
     if value.contains(['-', '/', '*']) || value.is_empty() {
-        return Err(Wrong::new(format!("the {} '{part}' is not about one day", field.name), format!("write for example {example}")));
+        return Err(Wrong::new(
+            format!("the {} '{part}' is not about one day", field.name),
+            format!("write for example {example}"),
+        ));
     }
     field.value(value)
 }

@@ -14,8 +14,20 @@ const MOST_COUNTED: u32 = 1_000_000;
 const PROPERTIES: &[&str] = &["DTSTART", "RRULE", "RDATE", "EXDATE"];
 
 const PARTS: &[&str] = &[
-    "FREQ", "INTERVAL", "COUNT", "UNTIL", "BYMONTH", "BYWEEKNO", "BYYEARDAY", "BYMONTHDAY", "BYDAY", "BYHOUR", "BYMINUTE",
-    "BYSECOND", "BYSETPOS", "WKST",
+    "FREQ",
+    "INTERVAL",
+    "COUNT",
+    "UNTIL",
+    "BYMONTH",
+    "BYWEEKNO",
+    "BYYEARDAY",
+    "BYMONTHDAY",
+    "BYDAY",
+    "BYHOUR",
+    "BYMINUTE",
+    "BYSECOND",
+    "BYSETPOS",
+    "WKST",
 ];
 
 const FREQUENCIES: &[(&str, Frequency)] = &[
@@ -38,7 +50,8 @@ const WEEKDAYS: &[(&str, Weekday)] = &[
     ("SU", Weekday::Sun),
 ];
 
-const TIME_FORMS: &str = "write 20210102T060000, 20210102T060000Z for UTC, or ;TZID=Europe/Berlin:20210102T060000 with a time zone";
+const TIME_FORMS: &str =
+    "write 20210102T060000, 20210102T060000Z for UTC, or ;TZID=Europe/Berlin:20210102T060000 with a time zone";
 
 /// When a rule begins, and in which zone it counts.
 #[derive(Clone, Copy)]
@@ -76,7 +89,9 @@ pub(super) fn parse(text: &str, zone: Tz, start: Option<DateTime<Utc>>) -> Resul
             .hint("put DTSTART:20210102T060000 on a line before RRULE, or give the schedule a 'start'"));
     };
     if rules.is_empty() && also.is_empty() {
-        return Err(Error::invalid(format!("the recurrence '{text}' has no RRULE")).hint("write for example RRULE:FREQ=DAILY"));
+        return Err(
+            Error::invalid(format!("the recurrence '{text}' has no RRULE")).hint("write for example RRULE:FREQ=DAILY")
+        );
     }
     let rules = rules.into_iter().map(|text| rule(text, begins)).collect::<Result<Vec<_>>>()?;
     let recurrence = Recurrence { rules, also: Dates::of(also), except: Dates::of(except) };
@@ -113,7 +128,8 @@ fn moment(text: &str, zone: Tz, part: &str) -> Result<Start> {
         .or_else(|_| NaiveDate::parse_from_str(local, "%Y%m%d").map(midnight))
         .ok()
         .filter(|read| (FIRST_YEAR..LAST_YEAR).contains(&read.year()) && read.nanosecond() < 1_000_000_000);
-    let local = read.ok_or_else(|| Error::invalid(format!("the {part} '{text}' is not a date or a time")).hint(TIME_FORMS))?;
+    let local =
+        read.ok_or_else(|| Error::invalid(format!("the {part} '{text}' is not a date or a time")).hint(TIME_FORMS))?;
     let zone = if utc { Tz::UTC } else { zone };
     Ok(Start { zone, moment: zone::instant_of(zone, local) })
 }
@@ -129,7 +145,9 @@ fn rule(text: &str, start: Start) -> Result<Rule> {
                 .did_you_mean(&name, PARTS.iter().copied()));
         }
         if parts.iter().any(|(known, _)| *known == name) {
-            return Err(Error::invalid(format!("the RRULE '{text}' has {name} twice")).hint("put the values into one list"));
+            return Err(
+                Error::invalid(format!("the RRULE '{text}' has {name} twice")).hint("put the values into one list")
+            );
         }
         parts.push((name, value));
     }
@@ -161,7 +179,9 @@ fn rule(text: &str, start: Start) -> Result<Rule> {
     fill_in(&mut rule);
     match (part("UNTIL"), part("COUNT")) {
         (Some(_), Some(_)) => {
-            return Err(Error::invalid(format!("the RRULE '{text}' has both UNTIL and COUNT")).hint("leave out one of them"));
+            return Err(
+                Error::invalid(format!("the RRULE '{text}' has both UNTIL and COUNT")).hint("leave out one of them")
+            );
         }
         (Some(until), None) => rule.until = Some(end(until, start.zone)?),
         (None, Some(count)) => rule.limit(counted(count)?),
@@ -194,9 +214,9 @@ fn frequency(text: &str, value: Option<&str>) -> Result<Frequency> {
         return Err(Error::invalid(format!("the RRULE '{text}' has no FREQ")).hint(hint()));
     };
     let found = FREQUENCIES.iter().find(|(name, _)| name.eq_ignore_ascii_case(value));
-    found
-        .map(|(_, frequency)| *frequency)
-        .ok_or_else(|| Error::invalid(format!("the FREQ '{value}' is not known")).hint(hint()).did_you_mean(value, names()))
+    found.map(|(_, frequency)| *frequency).ok_or_else(|| {
+        Error::invalid(format!("the FREQ '{value}' is not known")).hint(hint()).did_you_mean(value, names())
+    })
 }
 
 /// A list of numbers in a range that is sorted; 0 is only in ranges that are never negative.
@@ -206,7 +226,9 @@ fn numbers(name: &str, text: Option<&str>, (first, last): (i32, i32)) -> Result<
     for part in text.split(',') {
         match part.strip_prefix('+').unwrap_or(part).parse::<i32>() {
             Ok(0) if first < 0 => {
-                return Err(Error::invalid(format!("the {name} '{text}' has 0")).hint("write 1 for the first, -1 for the last"));
+                return Err(
+                    Error::invalid(format!("the {name} '{text}' has 0")).hint("write 1 for the first, -1 for the last")
+                );
             }
             Ok(number) if (first..=last).contains(&number) => numbers.push(number),
             Ok(number) => {
@@ -252,13 +274,17 @@ fn weekdays(text: Option<&str>) -> Result<Vec<(i32, Weekday)>> {
 
 /// What RFC 5545 does not allow together.
 fn contradictions(text: &str, rule: &Rule) -> Result<()> {
-    let wrong = |what: &str, hint: &str| Err(Error::invalid(format!("the RRULE '{text}' {what}")).hint(hint.to_owned()));
+    let wrong =
+        |what: &str, hint: &str| Err(Error::invalid(format!("the RRULE '{text}' {what}")).hint(hint.to_owned()));
     let numbered = rule.weekdays.iter().any(|(nth, _)| *nth != 0);
     if !rule.week_numbers.is_empty() && rule.frequency != Frequency::Yearly {
         return wrong("has BYWEEKNO without FREQ=YEARLY", "write FREQ=YEARLY");
     }
     if numbered && !matches!(rule.frequency, Frequency::Monthly | Frequency::Yearly) {
-        return wrong("has a number before a day of the week, but is not monthly or yearly", "write FREQ=MONTHLY, or BYDAY=MO");
+        return wrong(
+            "has a number before a day of the week, but is not monthly or yearly",
+            "write FREQ=MONTHLY, or BYDAY=MO",
+        );
     }
     if numbered && !rule.week_numbers.is_empty() {
         return wrong("has both BYWEEKNO and a number before a day of the week", "leave out one of them");
@@ -266,7 +292,8 @@ fn contradictions(text: &str, rule: &Rule) -> Result<()> {
     if !rule.month_days.is_empty() && rule.frequency == Frequency::Weekly {
         return wrong("has BYMONTHDAY, but is weekly", "write FREQ=DAILY or FREQ=MONTHLY");
     }
-    if !rule.year_days.is_empty() && matches!(rule.frequency, Frequency::Daily | Frequency::Weekly | Frequency::Monthly) {
+    if !rule.year_days.is_empty() && matches!(rule.frequency, Frequency::Daily | Frequency::Weekly | Frequency::Monthly)
+    {
         return wrong("has BYYEARDAY, but is daily, weekly or monthly", "write FREQ=YEARLY");
     }
     Ok(())
