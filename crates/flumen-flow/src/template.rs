@@ -146,7 +146,8 @@ impl Renderer {
     /// Whether the expression in `field` is true, as Jinja has it: empty texts and lists, zero and None are not.
     pub fn truth(&self, field: &str, source: &str) -> Result<bool> {
         let scope = Scope::new(self.context.clone(), field, false);
-        let value = engine::evaluate(&scope, engine::bare(source)).map_err(|broken| self.within(field, broken))?;
+        let value = engine::evaluate(&scope, engine::bare(source))
+            .map_err(|broken| self.within(field, broken.masked(&scope.secrets())))?;
         Ok(value.is_true())
     }
 
@@ -177,7 +178,7 @@ impl Renderer {
     /// Renders twice where secrets are in it: as it is, and with secrets masked.
     fn both<T: Clone>(&self, field: &str, make: Make<'_, T>, masked: &dyn Fn() -> T) -> Result<Rendered<T>> {
         let scope = Scope::new(self.context.clone(), field, false);
-        let value = make(&scope).map_err(|broken| self.within(field, broken))?;
+        let value = make(&scope).map_err(|broken| self.within(field, broken.masked(&scope.secrets())))?;
         let secrets = scope.secrets();
         let shown = match secrets.is_empty() {
             true => value.clone(),

@@ -172,6 +172,8 @@ fn what_is_secret_is_noted_and_masked() {
         &["0815-pin"],
     );
     assert!(!renderer.text("x", "{{ params }}").unwrap().shown.contains("0815"));
+    let error = renderer.text("x", "{{ conn.pg.password | ds }}").unwrap_err();
+    assert!(error.message().contains("'***' is not a date"), "{error}");
     assert!(!renderer.text("x", "{{ conn.pg | tojson }}").unwrap().shown.contains("hunter22"));
 }
 

@@ -23,7 +23,7 @@ fn at(text: &str) -> DateTime<Utc> {
     let read = [text, &midnight]
         .into_iter()
         .find_map(|text| forms.iter().find_map(|form| NaiveDateTime::parse_from_str(text, form).ok()));
-    read.unwrap_or_else(|| panic!("{text}")).and_utc()
+    read.unwrap().and_utc()
 }
 
 fn schedule(zone: Tz, rule: Rule) -> Schedule {

@@ -5,6 +5,7 @@ use std::error::Error as _;
 use std::sync::{Arc, OnceLock};
 
 use flumen_core::Error;
+use flumen_core::secret::MASK;
 use minijinja::machinery::{self, CodeGenerator, Instruction, Instructions, ast};
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Value, ValueKind};
@@ -53,6 +54,15 @@ impl Broken {
 
     pub(super) fn of(error: &Error) -> Self {
         Self { message: error.message().to_owned(), hint: error.remedy().map(str::to_owned), place: None }
+    }
+
+    /// It without the secrets that the template used.
+    pub(super) fn masked(mut self, secrets: &[String]) -> Self {
+        for secret in secrets {
+            self.message = self.message.replace(secret.as_str(), MASK);
+            self.hint = self.hint.map(|hint| hint.replace(secret.as_str(), MASK));
+        }
+        self
     }
 
     pub(super) fn error(self) -> Error {

@@ -96,7 +96,7 @@ fn unit_named(name: &str) -> Option<Span> {
     let known = |names: &&[&str]| {
         names.iter().any(|known| *known == name || (name.len() > 1 && known.eq_ignore_ascii_case(name)))
     };
-    UNITS.iter().find(|(names, _)| known(&names)).map(|(_, span)| *span)
+    UNITS.iter().find(|(names, _)| known(names)).map(|(_, span)| *span)
 }
 
 fn unknown_unit(text: &str, count: i64, unit: &str) -> Error {

@@ -27,7 +27,7 @@ fn has(field: &str, value: u32) -> bool {
             None if range == "*" => (0, 99),
             None => (range.parse().unwrap(), range.parse().unwrap()),
         };
-        (from..=to).contains(&value) && (value - from) % step == 0
+        (from..=to).contains(&value) && (value - from).is_multiple_of(step)
     })
 }
 
