@@ -1,7 +1,7 @@
 //! Whether a value has the shape that a JSON Schema describes, told as a person would.
 //!
 //! It knows what schemas made from types consist of: types, properties, items, constants, alternatives, references, the least
-//! and the most, and the formats in [`super::units`]. Anything else in a schema is for editors and means nothing here.
+//! and the most, and the formats in [`super::units`]. Alternatives beside properties, and anything else in a schema, is for editors and means nothing here.
 
 use std::str::FromStr;
 
@@ -62,7 +62,7 @@ impl<'a> Shape<'a> {
         if let Some(target) = self.node["$ref"].as_str().and_then(|name| self.root.pointer(name.strip_prefix('#')?)) {
             return self.at(target).gather(depth + 1, found);
         }
-        for key in ["anyOf", "oneOf"] {
+        for key in ["anyOf", "oneOf"].into_iter().filter(|_| self.node["properties"].is_null()) {
             if let Some(all) = self.node[key].as_array() {
                 return all.iter().for_each(|one| self.at(one).gather(depth + 1, found));
             }
@@ -379,6 +379,7 @@ mod tests {
     enum Mode {
         /// Adds.
         Append,
+        /// Replaces some.
         ReplaceWhere,
     }
 
@@ -427,6 +428,6 @@ mod tests {
              from: 'from' must be text or a list, not keys and values\n\
              workers: 'workers' must be a whole number, not 1.5",
         );
-        check(json!({ "from": "a", "to": "b", "mode": 3 }), "mode: 'mode' must be append or replace-where, not '3'");
+        check(json!({ "from": "a", "to": "b", "mode": 3 }), "mode: 'mode' must be append or replace-where, not 3");
     }
 }

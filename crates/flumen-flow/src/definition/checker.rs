@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use flumen_core::task_kind::shape::Shape;
 use flumen_core::task_kind::{Kinds, Path, Problem, Uses, is_template};
 use serde_json::Value;
 
@@ -160,8 +159,8 @@ impl Checker {
     fn name(&self, fields: &FlowFields, around: &Surroundings, reading: &mut Reading<'_>) -> String {
         let at = Path::of(["flow"]);
         let Some(name) = &fields.flow else {
-            if reading.root.get("flow").is_none() {
-                let problem = Problem::new(Path::top(), "the flow has no name");
+            if !reading.is_damaged(&at) {
+                let problem = Problem::at_key(at, "the flow has no name");
                 reading.note("", &Path::top(), problem.hint("write flow: NAME in the first line"));
             }
             return String::new();
@@ -581,6 +580,8 @@ fn task(draft: Draft, needs: Vec<String>, uses: Uses, outer: &[&Shared]) -> Task
 
 #[cfg(test)]
 mod tests {
+    use flumen_core::task_kind::shape::Shape;
+
     use super::*;
 
     #[test]

@@ -20,6 +20,7 @@ pub(super) struct FlowFields {
     /// Words to find it by.
     pub tags: Option<Vec<String>>,
     /// What a run can be told. A bare value is a default, from which the type follows.
+    #[expect(dead_code, reason = "read one by one, from the tree")]
     pub params: Option<BTreeMap<String, Value>>,
     /// When it runs by itself: a cron expression such as "0 6 2 * *" or "@daily", or more in keys and values.
     pub schedule: Option<ScheduleField>,
@@ -37,6 +38,7 @@ pub(super) struct FlowFields {
     /// What holds for every task that does not say otherwise.
     pub defaults: Option<Shared>,
     /// The tasks, by name.
+    #[expect(dead_code, reason = "read one by one, from the tree")]
     pub tasks: Option<BTreeMap<String, Value>>,
     /// Groups of tasks, by name.
     pub groups: Option<BTreeMap<String, GroupFields>>,
@@ -377,6 +379,7 @@ pub(super) struct GroupFields {
     /// The group that it belongs to.
     pub group: Option<String>,
     /// Its tasks; those elsewhere that say `group` belong to it too.
+    #[expect(dead_code, reason = "read one by one, from the tree")]
     pub tasks: Option<BTreeMap<String, Value>>,
 }
 

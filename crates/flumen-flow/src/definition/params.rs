@@ -242,7 +242,11 @@ impl ParamSpec {
                 self.default = Some(value);
                 None
             }
-            Err(problem) => Some(Problem { path: Path::of(["default"]), ..problem }),
+            Err(problem) => {
+                let own = format!("parameter '{}'", self.name);
+                let message = problem.message.replacen(&own, "its default", 1);
+                Some(Problem { path: Path::of(["default"]), message, ..problem })
+            }
         }
     }
 }

@@ -57,14 +57,16 @@ impl<'a> Reading<'a> {
         Mistake { file: self.file.to_owned(), place, message, hint: problem.hint }
     }
 
-    /// Whether something is wrong with the value at `path`, or in it: what is missing there may have been meant.
+    /// Whether something is wrong with the value at `path`, in it, or round it: what is missing there may have been meant.
     pub fn is_damaged(&self, path: &Path) -> bool {
-        self.damaged.iter().any(|damaged| path.holds(damaged))
+        self.damaged.iter().any(|damaged| path.holds(damaged) || damaged.holds(path))
     }
 
     /// The value at `path` in JSON, as far as it is as `schema` says; what is not is noted and left out.
     pub fn shaped(&mut self, context: &str, path: &Path, schema: &Value) -> Value {
-        let Some(node) = self.root.find(path) else { return Value::Null };
+        let Some(node) = self.root.find(path).filter(|node| !(path.keys().is_empty() && node.is_null())) else {
+            return Value::Null;
+        };
         let mut value = node.json(Some(Shape::of(schema)));
         for problem in shape::check(schema, &value, Templates::InTexts) {
             remove(&mut value, &problem);

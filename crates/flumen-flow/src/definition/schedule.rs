@@ -216,7 +216,7 @@ fn check_params(at: &Path, given: &Map<String, Value>, params: &[ParamSpec], rea
         let is_given = problem.path.keys().first().is_some_and(|name| given.contains_key(name));
         if is_given {
             reading.note("", at, problem);
-        } else {
+        } else if !reading.is_damaged(&Path::of(["params"]).join(&problem.path)) {
             let hint = "give it a default, write 'required: false', or give it under 'params' of the schedule";
             let name = problem.path.clone();
             let message = format!("{} in scheduled runs", problem.message);

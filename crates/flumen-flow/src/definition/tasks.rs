@@ -51,13 +51,16 @@ pub(super) struct Draft {
     pub hooks: Hooks,
 }
 
-/// Whether something may have this name; if not, that is noted at its key.
+/// Whether something may have this name; if not, that is noted.
 pub(super) fn check_name(what: &str, name: &str, path: &Path, reading: &mut Reading<'_>) {
     let good = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
         && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-')
         && name.len() <= NAME_CHARS;
     if !good {
-        let problem = Problem::at_key(path.clone(), format!("'{name}' cannot be the name of {what}"));
+        // The name of a flow is a value, all others are keys.
+        let at_key = path.keys().len() > 1;
+        let message = format!("'{name}' cannot be the name of {what}");
+        let problem = Problem { path: path.clone(), at_key, message, hint: None };
         let hint = format!("use a letter or '_', then letters, digits, '_' and '-', {NAME_CHARS} at most");
         reading.note("", &Path::top(), problem.hint(hint));
     }

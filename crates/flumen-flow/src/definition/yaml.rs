@@ -3,11 +3,14 @@
 //! Scalars stay the text that the file has: whoever knows what a value must be decides what its text means (see
 //! [`Node::json`]), so that `007` is a text where a text is wanted. Anchors, aliases and merge keys (`<<`) are resolved
 //! here, and what came through an alias has the place where it is written. Tags are refused.
+//!
+//! A template needs no quotes, also where YAML would see its braces as its own: `{ table: lake.raw.{{ params.color }} }`.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 
-use flumen_core::task_kind::Path;
 use flumen_core::task_kind::shape::{Shape, type_name};
+use flumen_core::task_kind::{Path, is_template};
 use serde_json::{Map, Number, Value};
 use serde_saphyr::granit_parser::{Event, Parser, ScalarStyle, Span, StrInput};
 
@@ -56,8 +59,9 @@ impl Node {
     ///
     /// Errors: the place where it stops being YAML.
     pub fn parse(text: &str, mistakes: &mut Vec<Broken>) -> Result<Self, Broken> {
+        let shielded = shield(text);
         let mut reader = Reader {
-            events: Parser::new_from_str(text),
+            events: Parser::new_from_str(&shielded),
             last: Place::START,
             anchors: HashMap::new(),
             values: 0,
@@ -106,7 +110,10 @@ impl Node {
             let last = depth + 1 == path.keys().len();
             match &node.content {
                 Content::List(items) => {
-                    let Some(item) = key.parse::<usize>().ok().and_then(|index| items.get(index)) else { break };
+                    let Some(item) = key.parse::<usize>().ok().and_then(|index| items.get(index)) else {
+                        place = node.place;
+                        break;
+                    };
                     node = item;
                     place = item.place;
                 }
@@ -115,7 +122,11 @@ impl Node {
                     node = &entry.value;
                     place = if !last || at_key { entry.place } else { entry.value.place };
                 }
-                _ => break,
+                // A bare value stands for a field of its own, and one for a list of one.
+                _ => {
+                    place = node.place;
+                    break;
+                }
             }
         }
         place
@@ -208,6 +219,58 @@ fn number(text: &str) -> Option<Number> {
     Number::from_f64(text.parse().ok()?)
 }
 
+/// What YAML takes for its own outside quotes. In templates each is replaced by a private character while YAML is read.
+const OURS: [char; 7] = ['{', '}', '[', ']', ',', ':', '#'];
+/// The first of the private characters.
+const SHIELD: u32 = 0xF_0F00;
+
+/// The text with the templates in it made harmless for YAML. No character moves.
+fn shield(text: &str) -> Cow<'_, str> {
+    if !is_template(text) {
+        return Cow::Borrowed(text);
+    }
+    let mut shielded = String::with_capacity(text.len() + 64);
+    let mut rest = text;
+    while let Some(start) = rest.find('{') {
+        let (before, template) = rest.split_at(start);
+        shielded.push_str(before);
+        let Some(end) = end_of_template(template) else {
+            shielded.push('{');
+            rest = &template[1..];
+            continue;
+        };
+        let (template, after) = template.split_at(end + 2);
+        shielded.extend(template.chars().map(|c| match (0..).zip(OURS).find(|(_, ours)| *ours == c) {
+            Some((number, _)) => char::from_u32(SHIELD + number).unwrap_or(c),
+            None => c,
+        }));
+        rest = after;
+    }
+    shielded.push_str(rest);
+    Cow::Owned(shielded)
+}
+
+/// Where the closing braces of the template at the start of `text` are, if they are in the same line and before the next one.
+fn end_of_template(text: &str) -> Option<usize> {
+    let closing = match text.as_bytes().get(1)? {
+        b'{' => "}}",
+        b'%' => "%}",
+        _ => return None,
+    };
+    let end = text.find(closing)?;
+    let inside = &text[2..end.max(2)];
+    (!inside.contains('\n') && !is_template(inside)).then_some(end)
+}
+
+fn unshield(text: Cow<'_, str>) -> String {
+    let ours = |c: char| OURS.get((c as u32).checked_sub(SHIELD)? as usize).copied();
+    if text.chars().any(|c| ours(c).is_some()) {
+        text.chars().map(|c| ours(c).unwrap_or(c)).collect()
+    } else {
+        text.into_owned()
+    }
+}
+
 struct Reader<'a, 'm> {
     events: Parser<'a, StrInput<'a>>,
     last: Place,
@@ -258,8 +321,8 @@ impl<'a> Reader<'a, '_> {
             return Err(self.refuse("a tag (!name)"));
         }
         let content = match event {
-            Event::Scalar(text, ScalarStyle::Plain, ..) => Content::Plain(text.into_owned()),
-            Event::Scalar(text, ..) => Content::Quoted(text.into_owned()),
+            Event::Scalar(text, ScalarStyle::Plain, ..) => Content::Plain(unshield(text)),
+            Event::Scalar(text, ..) => Content::Quoted(unshield(text)),
             Event::SequenceStart(..) => self.list(depth)?,
             Event::MappingStart(..) => self.map(depth)?,
             Event::Alias(id) => {
@@ -294,9 +357,7 @@ impl<'a> Reader<'a, '_> {
         loop {
             let (place, key, is_plain) = match self.next()? {
                 (Event::MappingEnd, _) => break,
-                (Event::Scalar(text, style, ..), span) => {
-                    (place(&span), text.into_owned(), style == ScalarStyle::Plain)
-                }
+                (Event::Scalar(text, style, ..), span) => (place(&span), unshield(text), style == ScalarStyle::Plain),
                 _ => return Err(self.refuse("a key that is not plain text")),
             };
             let (event, span) = self.next()?;
@@ -360,11 +421,29 @@ mod tests {
     fn scalars_mean_what_loses_nothing() {
         check("[1, -2, +3, 1.5, 1e3, 0x1f, 0, 0.5, .5]", "[1,-2,3,1.5,1000.0,31,0,0.5,0.5]");
         check(
-            "[007, 1_000, 12e4567, 1-2, 2019-01-01, -, ., 1.2.3, 99999999999999999999]",
-            r#"["007","1_000","12e4567","1-2","2019-01-01","-",".","1.2.3","99999999999999999999"]"#,
+            "[007, 1_000, 12e4567, 1-2, 2019-01-01, ., 1.2.3, 99999999999999999999]",
+            r#"["007","1_000","12e4567","1-2","2019-01-01",".","1.2.3","99999999999999999999"]"#,
         );
         check("[true, False, yes, \"true\", ~, null, '~', ]", r#"[true,false,"yes","true",null,null,"~"]"#);
         check("", "null");
+        check("# a comment\na: 1 # one\n\n# more\nb: [1, # two\n 2]\n", "{\"a\":1,\"b\":[1,2]}");
+    }
+
+    #[test]
+    fn templates_need_no_quotes() {
+        check("{ a: x.{{ y['k'] }}_z, b: {{ p }} }", r#"{"a":"x.{{ y['k'] }}_z","b":"{{ p }}"}"#);
+        check(
+            "a: {{ [1, 2] | map('#') }} # no\nb: {% if x: %}y{% endif %}\n",
+            r#"{"a":"{{ [1, 2] | map('#') }}","b":"{% if x: %}y{% endif %}"}"#,
+        );
+        check(
+            "a: \"{{ var(\\\"x\\\") }}\"\nb: |\n  {{ x }}\n  {% y %}\n",
+            r#"{"a":"{{ var(\"x\") }}","b":"{{ x }}\n{% y %}\n"}"#,
+        );
+        check("{ a: '{{ x', b: 1, c: '{{ y }}' }", r#"{"a":"{{ x","b":1,"c":"{{ y }}"}"#);
+        check("{ a: {b: {c: 1}}, d: '{{' }", r#"{"a":{"b":{"c":1}},"d":"{{"}"#);
+        let node = Node::parse("{ a: {{ x }}, b: 1 }", &mut Vec::new()).unwrap();
+        assert_eq!(node.place_of(&Path::of(["b"]), true), Place { line: 1, column: 15 });
     }
 
     #[test]
