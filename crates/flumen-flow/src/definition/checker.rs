@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::fields::{FlowFields, GroupFields, OneOrMore, ParamFields, ParamType, Shared};
 use super::flow::{DEFAULT_POOL, Flow, ForEachSource, Group, Hooks, Task};
 use super::graph::{self, Order};
-use super::mistake::{Mistake, Mistakes};
+use super::mistake::{Mistake, Mistakes, Place};
 use super::names::{self, Names, OF_HOOKS, Outputs, Scope};
 use super::params::{self, Given, ParamSpec};
 use super::reading::{Reading, those_of, unknown_connection};
@@ -16,7 +16,7 @@ use super::schedule;
 use super::schemas::Schemas;
 use super::surroundings::{Surroundings, Texts};
 use super::tasks::{self, Draft};
-use super::yaml::{Broken, Node};
+use super::yaml::{Broken, Content, Node};
 
 /// The runs of a flow that may be active at once, unless it says otherwise.
 const ACTIVE_RUNS: u32 = 16;
@@ -43,7 +43,7 @@ impl Checker {
             Ok(root) => root,
             Err(last) => {
                 broken.push(last);
-                Node { place: super::Place::START, content: super::yaml::Content::Map(Vec::new()) }
+                Node { place: Place::START, content: Content::Map(Vec::new()) }
             }
         };
         let mut reading = Reading::new(file, &root);
@@ -183,7 +183,7 @@ impl Checker {
         let context = format!("parameter '{name}'");
         tasks::check_name("a parameter", name, &at, reading);
         let mut spec = ParamSpec { name: name.to_owned(), ..ParamSpec::default() };
-        let is_quoted = |node: &Node| matches!(node.content, super::yaml::Content::Quoted(_));
+        let is_quoted = |node: &Node| matches!(node.content, Content::Quoted(_));
         if node.is_null() {
             let problem = Problem::at_key(Path::top(), "it has neither a value nor a type");
             reading.note(&context, &at, problem.hint("write its default, or { type: string } if it has none"));
@@ -197,7 +197,7 @@ impl Checker {
             let value = reading.shaped(&context, &at, &self.schemas.param);
             let fields: ParamFields = reading.typed(&context, &at, value);
             let sample = node.get("default").or_else(|| match &node.get("enum")?.content {
-                super::yaml::Content::List(items) => items.first(),
+                Content::List(items) => items.first(),
                 _ => None,
             });
             spec.kind = fields.kind.unwrap_or_else(|| match sample {
@@ -250,10 +250,10 @@ impl Checker {
         let entries = |path: &Path| root.find(path).map(|node| node.entries()).unwrap_or_default();
         let mut groups = Vec::new();
         let mut defaults = BTreeMap::new();
-        let mut drafts: Vec<Draft> = Vec::new();
+        let mut drafts: Vec<(Place, Draft)> = Vec::new();
         let at = Path::of(["tasks"]);
         for entry in entries(&at) {
-            drafts.push(tasks::read(self, entry.key.clone(), at.key(&entry.key), None, "", reading));
+            drafts.push((entry.place, tasks::read(self, entry.key.clone(), at.key(&entry.key), None, "", reading)));
         }
         for entry in entries(&Path::of(["groups"])) {
             let at = Path::of(["groups", &entry.key]);
@@ -267,12 +267,14 @@ impl Checker {
             for task in entries(&at.key("tasks")) {
                 let path = at.key("tasks").key(&task.key);
                 let id = format!("{prefix}{}", task.key);
-                drafts.push(tasks::read(self, id, path, Some(entry.key.clone()), &prefix, reading));
+                let draft = tasks::read(self, id, path, Some(entry.key.clone()), &prefix, reading);
+                drafts.push((task.place, draft));
             }
             let needs = tasks::needs_of_group(group.needs, &at);
             groups.push(Group { name: entry.key.clone(), description: group.description, group: group.group, needs });
         }
-        drafts.sort_by_key(|draft| root.place_of(&draft.path, true));
+        drafts.sort_by_key(|(place, _)| *place);
+        let drafts: Vec<Draft> = drafts.into_iter().map(|(_, draft)| draft).collect();
         check_groups(&groups, &drafts, reading);
         (groups, defaults, drafts)
     }

@@ -125,6 +125,11 @@ pub(super) fn read(
     let mut sets: Vec<DatasetRule> = datasets.into_iter().map(|(_, field)| dataset_rule(field)).collect();
     // Several entries of a list are several ways, each of which is enough.
     spec.datasets = if sets.len() > 1 { Some(DatasetRule::Any(sets)) } else { sets.pop() };
+    if !reading.is_damaged(&at)
+        && let Err(error) = texts.schedule(&spec)
+    {
+        reading.note_error(&at, &error);
+    }
     spec
 }
 

@@ -7,7 +7,7 @@ use flumen_core::{Error, Result};
 use minijinja::{Environment, ErrorKind};
 
 use super::params::ParamSpec;
-use super::schedule::RuleSpec;
+use super::schedule::{RuleSpec, ScheduleSpec};
 
 /// What the project has.
 #[derive(Debug, Clone, Default)]
@@ -92,6 +92,14 @@ pub trait Texts {
     ///
     /// Errors: that it is not.
     fn moment(&self, text: &str) -> Result<()>;
+
+    /// Whether a schedule whose parts can be read makes sense as a whole.
+    ///
+    /// Errors: which parts contradict each other.
+    fn schedule(&self, schedule: &ScheduleSpec) -> Result<()> {
+        let _ = schedule;
+        Ok(())
+    }
 
     /// A file that a task names, from its path in the project.
     fn file(&self, path: &str) -> ProjectFile {

@@ -353,6 +353,7 @@ impl<'a> Reader<'a, '_> {
 
     fn map(&mut self, depth: usize) -> Result<Content, Broken> {
         let mut entries: Vec<Entry> = Vec::new();
+        let mut lines: HashMap<String, usize> = HashMap::new();
         let mut merged: Vec<Node> = Vec::new();
         loop {
             let (place, key, is_plain) = match self.next()? {
@@ -367,11 +368,11 @@ impl<'a> Reader<'a, '_> {
                     Content::List(several) => merged.extend(several),
                     _ => merged.push(value),
                 }
-            } else if let Some(first) = entries.iter().find(|entry| entry.key == key) {
-                let message =
-                    format!("the key '{key}' is here a second time; the first is in line {}", first.place.line);
+            } else if let Some(line) = lines.get(&key) {
+                let message = format!("the key '{key}' is here a second time; the first is in line {line}");
                 self.mistakes.push((place, message, Some("keep one of them".to_owned())));
             } else {
+                lines.insert(key.clone(), place.line);
                 entries.push(Entry { place, key, value });
             }
         }
@@ -382,7 +383,7 @@ impl<'a> Reader<'a, '_> {
                 continue;
             };
             for other in others {
-                if entries.iter().all(|entry| entry.key != other.key) {
+                if lines.insert(other.key.clone(), other.place.line).is_none() {
                     entries.push(other);
                 }
             }
