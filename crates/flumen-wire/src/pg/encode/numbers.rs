@@ -253,7 +253,7 @@ mod tests {
 
     #[test]
     fn doubles_are_the_shortest_that_lead_back() {
-        for hundredths in (-30_000..30_000).chain((0..2_000).map(|n| n * 498_713_337_913)) {
+        for hundredths in (-30_000_i64..30_000).chain((0_i64..2_000).map(|n| n * 498_713_337_913)) {
             let value = hundredths as f64 / 100.0;
             for value in [value, value.next_up(), value * 1.1] {
                 let mut slow = BytesMut::new();
