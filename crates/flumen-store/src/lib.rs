@@ -1,7 +1,7 @@
-//! The metadata database. It begins with the users.
+//! The metadata database: users, and the runs of flows.
 //!
 //! - [`sqlite`]: a file in the project, for one machine.
-//! - [`memory`]: the same without a file, for tests and for servers that keep nothing.
+//! - [`memory`]: the same without a file, for tests and for servers that keep nothing. It keeps runs too.
 //! - [`password`]: what is kept in place of a password.
 //!
 //! Each store is held to the suites of `flumen_core::testkit`.
