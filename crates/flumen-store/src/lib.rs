@@ -1,4 +1,4 @@
-//! The metadata database: users, and the runs of flows.
+//! The metadata database: users, flows and their runs.
 //!
 //! - [`sqlite`]: a file in the project, for one machine.
 //! - [`memory`]: the same without a file, for tests and for servers that keep nothing. It keeps runs too.
@@ -6,6 +6,8 @@
 //!
 //! Each store is held to the suites of `flumen_core::testkit`.
 
+mod bell;
 pub mod memory;
 pub mod password;
 pub mod sqlite;
+mod wakes;

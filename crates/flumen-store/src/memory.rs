@@ -3,7 +3,6 @@
 mod meta;
 mod queue;
 mod runs;
-mod wakes;
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};

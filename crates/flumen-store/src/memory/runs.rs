@@ -15,7 +15,7 @@ use flumen_core::flow::{
 use flumen_core::{Error, Result};
 
 use super::queue::{Queue, Taken};
-use super::wakes::Wakes;
+use crate::wakes::Wakes;
 
 /// Runs of one flow and deployment, by the start of their intervals and then by age.
 type Line = (FlowName, Option<String>);

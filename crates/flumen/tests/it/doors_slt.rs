@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use flumen_testkit::slt::{Connections, Database, Reply, run_file};
+use flumen_testkit::slt::{Connections, Database, Reply, run_folder};
 use tokio_postgres::{Client, SimpleQueryMessage};
 
 use crate::sandbox::Sandbox;
@@ -42,20 +42,10 @@ impl Database for Door {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_files_say_what_the_door_answers() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/slt");
-    let mut files: Vec<_> = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).collect();
-    files.retain(|path| path.extension().is_some_and(|extension| extension == "slt"));
-    files.sort();
-    assert!(!files.is_empty());
-    let mut failed = Vec::new();
-    for file in files {
-        let ran = tokio::spawn(async move {
-            let sandbox = Sandbox::new();
-            sandbox.write("flumen.yml", "name: p\n");
-            let mut door = Door { server: Server::start(sandbox, &[]), connections: Connections::default() };
-            run_file(&file, "door", &mut door).await;
-        });
-        // All files are told about, not only the first that is wrong.
-        failed.extend(ran.await.err());
-    }
-    assert!(failed.is_empty(), "{} files say something else", failed.len());
+    run_folder(&folder, "door", || {
+        let sandbox = Sandbox::new();
+        sandbox.write("flumen.yml", "name: p\n");
+        Door { server: Server::start(sandbox, &[]), connections: Connections::default() }
+    })
+    .await;
 }

@@ -10,7 +10,7 @@ use futures::stream::{BoxStream, poll_fn};
 
 /// All listeners of a store; their streams end with it.
 #[derive(Debug, Default)]
-pub(super) struct Wakes {
+pub(crate) struct Wakes {
     listeners: Vec<Arc<Mutex<Listener>>>,
 }
 
@@ -27,7 +27,7 @@ fn lock(listener: &Mutex<Listener>) -> MutexGuard<'_, Listener> {
 }
 
 impl Wakes {
-    pub(super) fn listen(&mut self) -> BoxStream<'static, Wake> {
+    pub(crate) fn listen(&mut self) -> BoxStream<'static, Wake> {
         let listener = Arc::new(Mutex::new(Listener::default()));
         self.listeners.push(Arc::clone(&listener));
         poll_fn(move |context| {
@@ -44,7 +44,7 @@ impl Wakes {
         .boxed()
     }
 
-    pub(super) fn wake(&mut self, wake: Wake) {
+    pub(crate) fn wake(&mut self, wake: Wake) {
         // A listener that only we still know has gone.
         self.listeners.retain(|listener| Arc::strong_count(listener) > 1);
         for listener in &self.listeners {
