@@ -16,6 +16,7 @@ pub mod observe;
 pub mod read;
 pub mod secret;
 pub mod sql;
+pub mod task_kind;
 #[cfg(feature = "testkit")]
 pub mod testkit;
 pub mod text;

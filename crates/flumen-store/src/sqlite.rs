@@ -19,8 +19,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use flumen_core::{Error, Result};
-use sqlx::migrate::{Migration, MigrationType, Migrator};
 use sqlx::SqlSafeStr as _;
+use sqlx::migrate::{Migration, MigrationType, Migrator};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
 
 use writer::Writer;

@@ -1,6 +1,6 @@
 //! What is kept of a run: the run, its task runs, and the log of what happened.
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -22,6 +22,22 @@ impl Interval {
     /// The interval that is only a moment.
     pub fn at(moment: DateTime<Utc>) -> Self {
         Self { start: moment, end: moment }
+    }
+
+    /// Whether it is only a moment.
+    pub fn is_moment(&self) -> bool {
+        self.start == self.end
+    }
+
+    /// How long it is.
+    pub fn length(&self) -> TimeDelta {
+        self.end - self.start
+    }
+
+    /// The smallest interval that holds both: what a run covers that several updates of datasets caused.
+    #[must_use]
+    pub fn union(&self, other: &Self) -> Self {
+        Self { start: self.start.min(other.start), end: self.end.max(other.end) }
     }
 }
 

@@ -65,15 +65,15 @@ async fn lose(
     let count = rows.len();
     for row in rows {
         let failed = |error| tx.failed(error);
-        let (run, key): (i64, String) =
-            (row.try_get("run").map_err(failed)?, row.try_get("key").map_err(failed)?);
+        let (run, key): (i64, String) = (row.try_get("run").map_err(failed)?, row.try_get("key").map_err(failed)?);
         let of: i64 = row.try_get("number").map_err(failed)?;
         let worker = WorkerId::from(row.try_get::<String, _>("worker").map_err(failed)?);
         let expired = moment(row.try_get("expires_us").map_err(failed)?);
         let cause = cause(&worker, expired);
         let outcome = Outcome::Lost { worker, cause };
         let key = task_key(&key)?;
-        execute(tx, sqlx::query("delete from leases where run = ? and key = ?").bind(run).bind(key.to_string())).await?;
+        execute(tx, sqlx::query("delete from leases where run = ? and key = ?").bind(run).bind(key.to_string()))
+            .await?;
         let number = u64::try_from(of).unwrap_or_default();
         post(tx, run, &[Signal::Ended { key, number, outcome, at: now }]).await?;
         tx.wake(Wake::Queue);
@@ -82,7 +82,8 @@ async fn lose(
 }
 
 pub(super) async fn lose_worker(tx: &mut Tx, worker: &WorkerId, cause: &str, now: DateTime<Utc>) -> Result<usize> {
-    let rows = sqlx::query("select run, key, number, worker, expires_us from leases where worker = ? order by run, key");
+    let rows =
+        sqlx::query("select run, key, number, worker, expires_us from leases where worker = ? order by run, key");
     let rows = rows.bind(worker.as_str()).fetch_all(&mut tx.connection).await.map_err(|error| tx.failed(error))?;
     lose(tx, rows, |_, _| cause.to_owned(), now).await
 }
@@ -112,8 +113,7 @@ pub(super) async fn ring(tx: &mut Tx, now: DateTime<Utc>, limit: usize) -> Resul
     let count = rows.len();
     for row in rows {
         let failed = |error| tx.failed(error);
-        let (run, timer): (i64, String) =
-            (row.try_get("run").map_err(failed)?, row.try_get("timer").map_err(failed)?);
+        let (run, timer): (i64, String) = (row.try_get("run").map_err(failed)?, row.try_get("timer").map_err(failed)?);
         let at = moment(row.try_get("at_us").map_err(failed)?);
         post(tx, run, &[Signal::Due { timer: body(&timer)?, at }]).await?;
     }

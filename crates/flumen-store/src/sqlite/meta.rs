@@ -9,7 +9,8 @@ use flumen_core::flow::store::{
     PendingWait, Pool, PoolUse, Renewal, RunFilter, Rung, Wake, WorkerRecord,
 };
 use flumen_core::flow::{
-    Event, FlowName, FlowVersion, Lease, Outcome, RunId, RunRecord, Signal, TaskId, TaskRun, TaskState, Touched, WorkerId,
+    Event, FlowName, FlowVersion, Lease, Outcome, RunId, RunRecord, Signal, TaskId, TaskRun, TaskState, Touched,
+    WorkerId,
 };
 use futures::stream::BoxStream;
 use sqlx::Row as _;
@@ -194,7 +195,13 @@ impl MetaStore for SqliteStore {
         self.read_all("select body from backfills order by created_us desc, id desc").await
     }
 
-    async fn save_version(&self, flow: &FlowName, version: &FlowVersion, content: &Bytes, now: DateTime<Utc>) -> Result<()> {
+    async fn save_version(
+        &self,
+        flow: &FlowName,
+        version: &FlowVersion,
+        content: &Bytes,
+        now: DateTime<Utc>,
+    ) -> Result<()> {
         let (flow, version, content) = (flow.clone(), version.clone(), content.clone());
         self.writer
             .write(move |tx| Box::pin(async move { objects::save_version(tx, &flow, &version, &content, now).await }))
@@ -211,7 +218,8 @@ impl MetaStore for SqliteStore {
     }
 
     async fn paused(&self) -> Result<Vec<FlowName>> {
-        let names = sqlx::query_scalar::<_, String>("select flow from paused order by flow").fetch_all(&self.pool).await;
+        let names =
+            sqlx::query_scalar::<_, String>("select flow from paused order by flow").fetch_all(&self.pool).await;
         Ok(names.map_err(|error| self.failed(error))?.into_iter().map(FlowName::from).collect())
     }
 

@@ -81,10 +81,9 @@ pub(super) async fn remove_pool(tx: &mut Tx, name: &str) -> Result<()> {
 pub(super) fn pool_use(row: &sqlx::sqlite::SqliteRow) -> sqlx::Result<PoolUse> {
     let count: Option<u32> = row.try_get("rate_count")?;
     let per: Option<i64> = row.try_get("rate_us")?;
-    let rate = count.zip(per).map(|(count, per)| Rate {
-        count,
-        per: Duration::from_micros(u64::try_from(per).unwrap_or_default()),
-    });
+    let rate = count
+        .zip(per)
+        .map(|(count, per)| Rate { count, per: Duration::from_micros(u64::try_from(per).unwrap_or_default()) });
     Ok(PoolUse {
         pool: Pool { name: row.try_get("name")?, slots: row.try_get("slots")?, rate },
         used: row.try_get("used")?,

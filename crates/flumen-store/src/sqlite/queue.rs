@@ -198,7 +198,8 @@ async fn lease(tx: &mut Tx, claim: &Claim, taken: Vec<(Waiting, u32)>) -> Result
         return Ok(Vec::new());
     }
     let ids: Vec<i64> = taken.iter().map(|(row, _)| row.id).collect();
-    execute(tx, sqlx::query("delete from queue where id in (select value from json_each(?))").bind(listed(&ids)?)).await?;
+    execute(tx, sqlx::query("delete from queue where id in (select value from json_each(?))").bind(listed(&ids)?))
+        .await?;
     // Time is the floor, so that a store that was lost and made anew still gives greater numbers.
     let last = sqlx::query_scalar::<_, i64>("update numbers set last = max(?1, last + 1) + ?2 - 1 returning last");
     let count = i64::try_from(taken.len()).unwrap_or(i64::MAX);
@@ -219,7 +220,8 @@ async fn lease(tx: &mut Tx, claim: &Claim, taken: Vec<(Waiting, u32)>) -> Result
             }
         };
         let key = row.queued.key.clone();
-        let leased = "insert into leases (run, key, number, worker, expires_us, pool, slots) values (?, ?, ?, ?, ?, ?, ?)";
+        let leased =
+            "insert into leases (run, key, number, worker, expires_us, pool, slots) values (?, ?, ?, ?, ?, ?, ?)";
         let leased = sqlx::query(leased)
             .bind(row.run)
             .bind(key.to_string())
@@ -230,7 +232,8 @@ async fn lease(tx: &mut Tx, claim: &Claim, taken: Vec<(Waiting, u32)>) -> Result
             .bind(i64::from(slots));
         execute(tx, leased).await?;
         let positive = u64::try_from(number).unwrap_or_default();
-        let signal = Signal::Claimed { key: key.clone(), number: positive, worker: claim.worker.clone(), at: claim.now };
+        let signal =
+            Signal::Claimed { key: key.clone(), number: positive, worker: claim.worker.clone(), at: claim.now };
         post(tx, row.run, &[signal]).await?;
         let lease =
             Lease { run: record.id, key, number: positive, worker: claim.worker.clone(), expires: claim.expires };

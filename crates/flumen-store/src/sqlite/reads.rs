@@ -88,10 +88,8 @@ impl SqliteStore {
         let mut tx = self.pool.begin().await.map_err(|error| self.failed(error))?;
         let row = sqlx::query("select seq, step, body from runs where id = ?").bind(key_of(run));
         let row = row.fetch_optional(&mut *tx).await.map_err(|error| self.failed(error))?.ok_or_else(|| no_run(run))?;
-        let (seq, step): (i64, i64) = (
-            row.try_get(0).map_err(|error| self.failed(error))?,
-            row.try_get(1).map_err(|error| self.failed(error))?,
-        );
+        let (seq, step): (i64, i64) =
+            (row.try_get(0).map_err(|error| self.failed(error))?, row.try_get(1).map_err(|error| self.failed(error))?);
         let record = body(&row.try_get::<String, _>(2).map_err(|error| self.failed(error))?)?;
         let tasks = sqlx::query_scalar::<_, String>("select body from tasks where run = ?").bind(seq);
         let tasks = tasks.fetch_all(&mut *tx).await.map_err(|error| self.failed(error))?;
@@ -181,7 +179,10 @@ impl SqliteStore {
         }
         let (later, order) = if filter.oldest_first { (">", "asc") } else { ("<", "desc") };
         if let Some(after) = filter.after {
-            query.push(format!(" and seq {later} (select seq from runs where id = ")).push_bind(key_of(after)).push(")");
+            query
+                .push(format!(" and seq {later} (select seq from runs where id = "))
+                .push_bind(key_of(after))
+                .push(")");
         }
         query.push(format!(" order by seq {order} limit ")).push_bind(most(filter.limit.unwrap_or(usize::MAX)));
         let texts = query.build_query_scalar::<String>().fetch_all(&self.pool).await;
