@@ -9,6 +9,7 @@ pub mod contract;
 pub mod database;
 pub mod dataset;
 pub mod error;
+pub mod flow;
 pub mod limits;
 pub mod load;
 pub mod observe;

@@ -37,6 +37,11 @@ const LAYERS: &[(&str, &[&str], &[&str])] = &[
     ),
     ("flumen-wire", &["flumen-core", "flumen-lake"], &["reqwest", "axum", "sqlx", "deltalake-core"]),
     (
+        "flumen-worker",
+        &["flumen-core", "flumen-project", "flumen-flow", "flumen-connect", "flumen-lake"],
+        &["axum", "sqlx", "deltalake-core"],
+    ),
+    (
         "flumen",
         &["flumen-core", "flumen-project", "flumen-connect", "flumen-lake", "flumen-store", "flumen-wire"],
         &["sqlx"],

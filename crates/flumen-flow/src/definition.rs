@@ -9,6 +9,7 @@ mod checker;
 mod fields;
 mod flow;
 mod graph;
+mod meaning;
 mod mistake;
 mod names;
 pub mod params;
@@ -23,8 +24,9 @@ pub use checker::Checker;
 pub use fields::OnOverlap;
 pub use flow::{
     Cache, CacheInputs, CacheParams, DEFAULT_POOL, FailureName, Flow, ForEach, ForEachSource, Group, Hook, Hooks, Rate,
-    Retry, Task, TriggerRule, version,
+    Retry, Task, version,
 };
+pub use meaning::{FileLookup, Meanings};
 pub use mistake::{Mistake, Mistakes, Place};
 pub use schedule::{Catchup, Covers, DatasetRule, RuleSpec, ScheduleSpec};
 pub use surroundings::{GLOBALS, KnownFlow, PlainTexts, ProjectFile, References, Surroundings, SyntaxProblem, Texts};

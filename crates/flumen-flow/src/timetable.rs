@@ -23,6 +23,8 @@ pub mod zone;
 use chrono::{DateTime, NaiveDate, NaiveDateTime, Utc};
 use chrono_tz::Tz;
 use flumen_core::{Error, Result};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 use self::cron::Cron;
 use self::dates::{Dates, Stretch};
@@ -89,10 +91,12 @@ impl Rule {
 }
 
 /// What a run is about.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
 pub enum Covers {
     /// The time from one firing to the next.
     #[default]
+    #[serde(rename = "data")]
     Interval,
     /// Only the moment of its firing.
     Trigger,

@@ -4,12 +4,14 @@
 use std::collections::BTreeMap;
 
 use flumen_core::Result;
+use flumen_core::flow::TriggerRule;
 use flumen_core::task_kind::shape::{self, Templates};
 use flumen_core::task_kind::{Path, units::Period};
+use flumen_flow::compiled::Compiled;
 use flumen_flow::definition::params::{Bound, ParamSpec, ParamType};
 use flumen_flow::definition::{
-    Checker, DatasetRule, FailureName, Flow, ForEachSource, KnownFlow, Mistakes, PlainTexts, ProjectFile, References,
-    RuleSpec, Surroundings, SyntaxProblem, Texts, TriggerRule, version,
+    Checker, DatasetRule, FailureName, Flow, ForEachSource, KnownFlow, Meanings, Mistakes, PlainTexts, ProjectFile,
+    References, RuleSpec, Surroundings, SyntaxProblem, Texts, version,
 };
 use serde_json::{Value, json};
 
@@ -872,9 +874,30 @@ fn every_example_in_the_documentation_is_right() {
     let examples = examples();
     assert!(examples.len() > 8, "{}", examples.len());
     for (text, line) in examples {
-        let checked = Checker::new(kinds::kinds()).check("docs/flows.md", &text, &around, &PlainTexts);
-        assert!(checked.is_ok(), "in line {line} of docs/flows.md:\n{text}\n{}", checked.unwrap_err());
+        let texts = Meanings::new(&|_| ProjectFile::Unread);
+        let checked = Checker::new(kinds::kinds()).check("docs/flows.md", &text, &around, &texts);
+        let flow = checked.unwrap_or_else(|mistakes| panic!("in line {line} of docs/flows.md:\n{text}\n{mistakes}"));
+        Compiled::new(flow).unwrap_or_else(|error| panic!("in line {line} of docs/flows.md:\n{text}\n{error}"));
     }
+}
+
+#[test]
+fn the_taxi_flow_is_compiled() {
+    let texts = Meanings::new(&|_| ProjectFile::Unread);
+    let flow = Checker::new(kinds::kinds()).check("f.yml", TAXI, &surroundings(), &texts).unwrap();
+    let Compiled { graph, timetable, .. } = Compiled::new(flow).unwrap();
+    let needs: Vec<&[usize]> = graph.nodes().iter().map(|node| node.needs.as_slice()).collect();
+    assert_eq!(needs, [&[][..], &[0], &[1], &[2]]);
+    assert_eq!(graph.node(3).rule, TriggerRule::NoneFailed);
+    assert_eq!((graph.node(0).retry.retries, graph.node(0).timeout), (3, Some(period("10m").0)));
+    let months: Vec<String> =
+        timetable.all().map(|interval| interval.start.format("%Y-%m-%d %H").to_string()).collect();
+    assert_eq!((months.len(), months[0].as_str(), months[29].as_str()), (30, "2019-01-02 06", "2021-06-02 06"));
+    // What timetables and templates know is told with its place.
+    let wrong = TAXI.replace("0 6 2 * *", "0 25 2 * *").replace("strftime('%Y-%m')", "year | upcase");
+    let mistakes =
+        Checker::new(kinds::kinds()).check("f.yml", &wrong, &surroundings(), &texts).unwrap_err().to_string();
+    assert!(mistakes.contains("f.yml:6:") && mistakes.contains("25") && mistakes.contains("upcase"), "{mistakes}");
 }
 
 #[test]

@@ -4,10 +4,13 @@
 
 use std::collections::BTreeMap;
 
+use flumen_core::flow::TriggerRule;
 use flumen_core::task_kind::units::{Bytes, Period};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+
+use crate::timetable::{Catchup, Covers};
 
 /// A flow: tasks, what comes before what, and when all of it runs.
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
@@ -210,37 +213,6 @@ pub(super) struct TaskFields {
     pub on_retry: Option<OneOrMore<Value>>,
     /// What is done when its deadline passed, or it takes longer than it should.
     pub on_late: Option<OneOrMore<Value>>,
-}
-
-/// What a task makes of how the tasks before it ended.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum TriggerRule {
-    /// All succeeded.
-    #[default]
-    AllSuccess,
-    /// All failed.
-    AllFailed,
-    /// All ended, however.
-    AllDone,
-    /// All ended, none was skipped, one at least succeeded.
-    AllDoneMinOneSuccess,
-    /// One succeeded; the others are not waited for.
-    OneSuccess,
-    /// One failed; the others are not waited for.
-    OneFailed,
-    /// One succeeded or failed; the others are not waited for.
-    OneDone,
-    /// All succeeded or were skipped.
-    NoneFailed,
-    /// All succeeded or were skipped, and not all were skipped.
-    NoneFailedMinOneSuccess,
-    /// All ended, and none was skipped.
-    NoneSkipped,
-    /// All were skipped.
-    AllSkipped,
-    /// None is waited for.
-    Always,
 }
 
 /// A condition.
@@ -447,30 +419,6 @@ pub(super) struct ScheduleFields {
     pub interval: Option<Covers>,
     /// Parameters of the runs that it starts.
     pub params: Option<Map<String, Value>>,
-}
-
-/// What happens to intervals that were missed.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Catchup {
-    /// Each is run.
-    All,
-    /// The last is run.
-    #[default]
-    Last,
-    /// None is run.
-    None,
-}
-
-/// What a scheduled run is about.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Covers {
-    /// The time from one firing to the next.
-    #[default]
-    Data,
-    /// The moment at which it fires.
-    Trigger,
 }
 
 /// What happens to a scheduled run while as many are active as may be.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use flumen_core::flow::TriggerRule;
 use flumen_core::task_kind::units::{Bytes, Period};
 use flumen_core::task_kind::{Path, Uses};
 use serde::Serialize;
@@ -9,7 +10,7 @@ use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
 use super::fields::OnOverlap;
-pub use super::fields::{CacheInputs, CacheParams, FailureName, TriggerRule};
+pub use super::fields::{CacheInputs, CacheParams, FailureName};
 use super::mistake::{Mistake, Place};
 use super::params::ParamSpec;
 use super::schedule::ScheduleSpec;

@@ -6,7 +6,8 @@ use flumen_core::task_kind::{Path, Problem};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-pub use super::fields::{Catchup, Covers};
+pub use crate::timetable::{Catchup, Covers};
+
 use super::fields::{DatasetsField, DatasetsFields, OneOrMore, RuleField, RuleFields, ScheduleField, ScheduleFields};
 use super::params::ParamSpec;
 use super::reading::Reading;

@@ -154,6 +154,26 @@ impl From<Broken> for Mistake {
     }
 }
 
+/// The names in a template.
+///
+/// Errors: the first thing that is wrong with it whatever the context is: its syntax, a filter that there is not.
+pub fn sound(source: &str) -> Result<Names, Mistake> {
+    if is_template(source) { sound_names(engine::names_of(source)) } else { Ok(Names::default()) }
+}
+
+/// The names in an expression.
+///
+/// Errors: as [`sound`].
+pub fn sound_expression(source: &str) -> Result<Names, Mistake> {
+    sound_names(engine::names_of_expression(engine::bare(source)))
+}
+
+fn sound_names(names: Result<Names, Broken>) -> Result<Names, Mistake> {
+    let names = names?;
+    let first = structure(&names).next();
+    first.map_or(Ok(names), |broken| Err(broken.into()))
+}
+
 /// All that is wrong with a template.
 pub fn check(source: &str, known: &Known) -> Vec<Mistake> {
     if !is_template(source) {

@@ -1,12 +1,15 @@
 //! What is due at a moment, and what of it is run: the policy for intervals that were missed.
 
 use chrono::{DateTime, Utc};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 use super::{Intervals, Mode, Timetable};
 use crate::interval::Interval;
 
 /// What becomes of intervals that ended while nobody could run them.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
 pub enum Catchup {
     /// All of them are run.
     All,
