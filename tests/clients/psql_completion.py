@@ -26,11 +26,11 @@ def until(text, typed):
         seen += os.read(terminal, 4096).decode(errors="replace")
 
 
-until("=> ", "")
+until("=# ", "")
 until("raw.people", "select * from raw.peo\t")
-until("=> ", ";\n")
+until("=# ", ";\n")
 until("lake", "\\c lak\t")
-until("=> ", "\x15\\echo\n")
+until("=# ", "\x15\\echo\n")
 until("fare", "update raw.people set fa\t")
 until("people", "\x15\\d raw.p\t")
 until("statement_timeout", "\x15set statement_t\t")

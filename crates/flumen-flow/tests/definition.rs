@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 #[path = "definition/kinds.rs"]
 mod kinds;
 
-/// The flow of `docs/flows.md`'s beginning.
+/// The flow of `flows.md`'s beginning.
 const TAXI: &str = r#"flow: yellow_taxi
 description: Monthly yellow-taxi trips into the lake
 tags: [nyc]
@@ -849,7 +849,7 @@ fn the_schema_for_editors_fits_what_the_checker_takes() {
 
 /// The YAML in the documentation that is a whole flow, and the line where it begins.
 fn examples() -> Vec<(String, usize)> {
-    let page = include_str!("../../../docs/flows.md");
+    let page = include_str!("../flows.md");
     let mut found = vec![(TAXI.to_owned(), 0)];
     let mut open: Option<(String, usize)> = None;
     for (number, line) in page.lines().enumerate() {
@@ -875,9 +875,9 @@ fn every_example_in_the_documentation_is_right() {
     assert!(examples.len() > 8, "{}", examples.len());
     for (text, line) in examples {
         let texts = Meanings::new(&|_| ProjectFile::Unread);
-        let checked = Checker::new(kinds::kinds()).check("docs/flows.md", &text, &around, &texts);
-        let flow = checked.unwrap_or_else(|mistakes| panic!("in line {line} of docs/flows.md:\n{text}\n{mistakes}"));
-        Compiled::new(flow).unwrap_or_else(|error| panic!("in line {line} of docs/flows.md:\n{text}\n{error}"));
+        let checked = Checker::new(kinds::kinds()).check("flows.md", &text, &around, &texts);
+        let flow = checked.unwrap_or_else(|mistakes| panic!("in line {line} of flows.md:\n{text}\n{mistakes}"));
+        Compiled::new(flow).unwrap_or_else(|error| panic!("in line {line} of flows.md:\n{text}\n{error}"));
     }
 }
 
@@ -902,7 +902,7 @@ fn the_taxi_flow_is_compiled() {
 
 #[test]
 fn the_documentation_names_every_field() {
-    let page = include_str!("../../../docs/flows.md");
+    let page = include_str!("../flows.md");
     let schema = Checker::new(kinds::kinds()).editor_schema();
     let kinds: Vec<_> = kinds::kinds().names().collect();
     let mut missing = Vec::new();
@@ -919,5 +919,5 @@ fn the_documentation_names_every_field() {
             }
         }
     }
-    assert!(missing.is_empty(), "docs/flows.md says nothing about {missing:?}");
+    assert!(missing.is_empty(), "flows.md says nothing about {missing:?}");
 }

@@ -124,7 +124,7 @@ impl Interpreter {
                 _ => failed(error),
             })?;
         rustix::io::ioctl_fionbio(&ours, true).map_err(|error| failed(error.into()))?;
-        let door = Arc::new(AsyncFd::new(ours).map_err(failed)?);
+        let door = Arc::new(AsyncFd::register(ours).map_err(failed)?);
         let waiting: Waiting = Arc::new(Mutex::new(Some(HashMap::new())));
         tokio::spawn({
             let (door, waiting) = (Arc::clone(&door), Arc::clone(&waiting));

@@ -107,7 +107,7 @@ mod tests {
 
     #[test]
     fn what_is_left_on_the_list_is_killed() {
-        let mut spawn = || Command::new("sleep").arg("1000").process_group(0).spawn().unwrap();
+        let spawn = || Command::new("sleep").arg("1000").process_group(0).spawn().unwrap();
         let (mut left, mut finished) = (spawn(), spawn());
         watch(format!("+{}\n+{}\nnonsense\n-{}\n", left.id(), finished.id(), finished.id()).as_bytes());
         assert!(!left.wait().unwrap().success());

@@ -70,6 +70,11 @@ fn python_clients() {
 }
 
 #[test]
+fn psql_completes_names() {
+    check_client(Command::new("python3").arg("psql_completion.py"), &server());
+}
+
+#[test]
 fn jdbc() {
     let server = server();
     check_client(Command::new("java").args(["-cp", "/usr/share/java/postgresql.jar", "JdbcClient.java"]), &server);
