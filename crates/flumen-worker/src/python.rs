@@ -124,7 +124,10 @@ impl Interpreter {
                 _ => failed(error),
             })?;
         rustix::io::ioctl_fionbio(&ours, true).map_err(|error| failed(error.into()))?;
-        let door = Arc::new(AsyncFd::register(ours).map_err(failed)?);
+        // SAFETY: an `OwnedFd` is an open file and the same one until it is dropped, which is when the `AsyncFd` is.
+        #[allow(unsafe_code, reason = "tokio has no other way to wait for a socket that it does not know")]
+        let door = unsafe { AsyncFd::register(ours) }.map_err(|error| failed(error.into()))?;
+        let door = Arc::new(door);
         let waiting: Waiting = Arc::new(Mutex::new(Some(HashMap::new())));
         tokio::spawn({
             let (door, waiting) = (Arc::clone(&door), Arc::clone(&waiting));
