@@ -36,6 +36,7 @@ const LAYERS: &[(&str, &[&str], &[&str])] = &[
         &["tokio", "datafusion", "deltalake-core", "object_store", "reqwest", "axum", "sqlx"],
     ),
     ("flumen-wire", &["flumen-core", "flumen-lake"], &["reqwest", "axum", "sqlx", "deltalake-core"]),
+    ("flumen-scheduler", &["flumen-core", "flumen-flow"], &["sqlx", "axum", "datafusion", "deltalake-core"]),
     (
         "flumen-worker",
         &["flumen-core", "flumen-project", "flumen-flow", "flumen-connect", "flumen-lake"],
