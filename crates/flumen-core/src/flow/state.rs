@@ -145,6 +145,7 @@ words! {
     }
 }
 
+#[allow(clippy::derivable_impls, reason = "only one of the enums that the macro makes has a default")]
 impl Default for TriggerRule {
     fn default() -> Self {
         Self::AllSuccess
