@@ -3,6 +3,7 @@
 //! Runs take turns: a row's turn is one after that of its run's last row, and never before the first that still waits. So a run
 //! with one row is not behind the thousand rows of another.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 
 use chrono::{DateTime, TimeDelta, Utc};
@@ -47,16 +48,19 @@ pub(super) async fn put(tx: &mut Tx, run: i64, id: RunId, rows: &[Queued]) -> Re
     let mut list = Vec::with_capacity(rows.len());
     for queued in rows {
         let line = (queued.pool.as_str(), queued.priority);
-        if !turns.contains_key(&line) {
-            let turn = sqlx::query_scalar::<_, i64>(
-                "select max(
-                    coalesce((select min(turn) from queue where pool = ?1 and priority = ?2), 0),
-                    coalesce((select max(turn) + 1 from queue where run = ?3 and pool = ?1 and priority = ?2), 0))",
-            );
-            let turn = turn.bind(&queued.pool).bind(queued.priority).bind(run).fetch_one(&mut tx.connection).await;
-            turns.insert(line, turn.map_err(|error| tx.failed(error))?);
-        }
-        let turn = turns.entry(line).or_default();
+        let turn = match turns.entry(line) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(place) => {
+                let turn = sqlx::query_scalar::<_, i64>(
+                    "select max(
+                        coalesce((select min(turn) from queue where pool = ?1 and priority = ?2), 0),
+                        coalesce((select max(turn) + 1 from queue where run = ?3 and pool = ?1 and priority = ?2), 0))",
+                );
+                let turn = turn.bind(&queued.pool).bind(queued.priority).bind(run).fetch_one(&mut tx.connection);
+                let turn = turn.await.map_err(|error| tx.failed(error))?;
+                place.insert(turn)
+            }
+        };
         list.push((queued.key.to_string(), &queued.pool, queued.priority, *turn, json(queued)?));
         *turn += 1;
     }
