@@ -73,13 +73,11 @@ pub async fn run_file(path: &Path, name: &str, database: &mut impl Database) {
 
 /// Runs each file of `folder` over a database of its own, which `open` makes. All files are told about, not only the first that
 /// is wrong.
-pub async fn run_folder<D: Database + Send>(
+pub async fn run_folder<D: Database + Send + 'static>(
     folder: &Path,
     name: &'static str,
     open: impl Fn() -> D + Send + Sync + Clone + 'static,
-) where
-    D: 'static,
-{
+) {
     let mut files: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
     files.retain(|path| path.extension().is_some_and(|extension| extension == "slt"));
     files.sort();
