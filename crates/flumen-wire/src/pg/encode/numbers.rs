@@ -44,7 +44,7 @@ pub(in crate::pg) fn double(value: f64, out: &mut BytesMut) {
 fn as_hundredths(value: f64) -> Option<i64> {
     const LARGEST: f64 = 1e13;
     let negative_zero = value == 0.0 && value.is_sign_negative();
-    if !(value.abs() < LARGEST) || negative_zero {
+    if value.is_nan() || value.abs() >= LARGEST || negative_zero {
         return None;
     }
     let hundredths = (value * 100.0).round();
