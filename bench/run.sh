@@ -10,3 +10,4 @@ export FLUMEN=${CARGO_TARGET_DIR:-$HOME/.cache/flumen/target}/release/flumen
 # Each script takes the cases that are its own.
 python3 bench/compare.py "$@"
 python3 bench/sql.py "$@"
+python3 bench/doors.py "$@"

@@ -18,6 +18,7 @@ venv main pyarrow==26.0.1 numpy==2.4.6 duckdb==2.0.0 polars==2.1.0 datafusion==5
   psycopg2-binary==2.9.13 sqlalchemy==2.1.9
 venv tpch tpchgen-cli==4.0.0
 venv cli duckdb-cli==1.5.6
+venv clients -r "$H/../tests/clients/requirements.txt"
 # The newest DuckDB for which the registry has the Postgres extension.
 venv duck duckdb==1.5.5 duckdb-extension-postgres-scanner==1.5.5 duckdb-extension-tpch==1.5.5
 

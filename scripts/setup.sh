@@ -2,9 +2,10 @@
 # Installs what is missing on a Debian machine that has a Rust toolchain, and says so. Can be run any number of times.
 #   setup.sh build    a C compiler, for the libraries that are built from C
 #   setup.sh test     the same, and what the tests start and connect with: Debian's postgresql; azurite (from npm) and moto
-#                     (from PyPI), the emulators of Azure and S3; Java with its Postgres driver, and Python packages: the SQL
-#                     clients of tests/clients/requirements.txt, the readers of Delta tables of tests/interop/requirements.txt.
-#                     What is not Debian's goes to ~/.cache/flumen (FLUMEN_TEST_TOOLS, FLUMEN_CLIENTS override it)
+#                     (from PyPI), the emulators of Azure and S3; Java with its Postgres driver, chromium, and Python packages:
+#                     the SQL clients of tests/clients/requirements.txt, pgAdmin with what drives a browser
+#                     (pgadmin-requirements.txt), the readers of Delta tables of tests/interop/requirements.txt.
+#                     What is not Debian's goes to ~/.cache/flumen (FLUMEN_TEST_TOOLS, FLUMEN_CLIENTS, FLUMEN_PGADMIN override it)
 set -euo pipefail
 azurite=3.35.0
 moto=5.2.5
@@ -64,6 +65,17 @@ make_moto() {
   rm -rf "$1/venv"
 }
 
+# Makes the folder $2 a Python environment with the packages of the list $3, unless it has been made from that very list. $1 says
+# what they are.
+install_python() {
+  local what=$1 folder=$2 list=$3
+  cmp -s "$list" "$folder/requirements.txt" && return 0
+  echo "setup: installing $what into $folder"
+  python3 -m venv --clear "$folder"
+  "$folder/bin/pip" install --quiet --disable-pip-version-check --requirement "$list"
+  cp "$list" "$folder/requirements.txt"
+}
+
 # The version of these is that of the list that names them all.
 make_interop() {
   python3 -m venv "$1/venv"
@@ -79,6 +91,8 @@ if [ "${1:-build}" = test ]; then
   command -v npm > /dev/null || want+=(npm)
   command -v java > /dev/null || want+=(default-jre-headless)
   [ -e /usr/share/java/postgresql.jar ] || want+=(libpostgresql-jdbc-java)
+  command -v chromium > /dev/null || want+=(chromium)
+  command -v chromedriver > /dev/null || want+=(chromium-driver)
   command -v python3 > /dev/null || want+=(python3)
   python3 -c 'import venv, ensurepip' 2> /dev/null || want+=(python3-venv)
 fi
@@ -88,13 +102,7 @@ install_packages "${want[@]}"
 tools=${FLUMEN_TEST_TOOLS:-$HOME/.cache/flumen/tools}
 install_tool azurite "$azurite" make_azurite
 install_tool moto "$moto" make_moto
-# The Python clients, as requirements.txt has them.
-clients=${FLUMEN_CLIENTS:-$HOME/.cache/flumen/clients}
-requirements=$here/tests/clients/requirements.txt
-if ! cmp -s "$requirements" "$clients/requirements.txt"; then
-  echo "setup: installing the Python clients into $clients"
-  python3 -m venv --clear "$clients"
-  "$clients/bin/pip" install --quiet --disable-pip-version-check --requirement "$requirements"
-  cp "$requirements" "$clients/requirements.txt"
-fi
+install_python "the Python clients" "${FLUMEN_CLIENTS:-$HOME/.cache/flumen/clients}" "$here/tests/clients/requirements.txt"
+# pgAdmin wants other versions of some packages than the clients do.
+install_python "pgAdmin" "${FLUMEN_PGADMIN:-$HOME/.cache/flumen/pgadmin}" "$here/tests/clients/pgadmin-requirements.txt"
 install_tool interop "$(cksum < "$here/tests/interop/requirements.txt")" make_interop

@@ -9,12 +9,14 @@ pub mod contract;
 pub mod database;
 pub mod dataset;
 pub mod error;
+pub mod flow;
 pub mod limits;
 pub mod load;
 pub mod observe;
 pub mod read;
 pub mod secret;
 pub mod sql;
+pub mod task_kind;
 #[cfg(feature = "testkit")]
 pub mod testkit;
 pub mod text;

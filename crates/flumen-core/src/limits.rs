@@ -100,6 +100,12 @@ pub const FLIGHT_IDLE: Duration = Duration::from_secs(30 * 60);
 pub const CATALOG_ROWS: i64 = 1_000_000;
 /// Steps that a query about the catalog may take: joined rows and queries within it.
 pub const CATALOG_STEPS: u64 = 50_000_000;
+/// Bytes of a line that a task prints, before it is cut in two.
+pub const LOG_LINE_BYTES: usize = 16 << 10;
+/// How long a program that is to end may take for it before it is killed.
+pub const TERMINATION_GRACE: Duration = Duration::from_secs(5);
+/// How long the output of a program that has ended is waited for.
+pub const LOG_DRAIN: Duration = Duration::from_secs(1);
 /// Tables of the catalog that are looked into at once.
 pub const CATALOG_TABLES_AT_ONCE: usize = 16;
 /// Bytes of lake tables that one round of background work rewrites.

@@ -2,6 +2,10 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on should fail")]
 
+mod meta;
+
+pub use meta::meta_store;
+
 use chrono::DateTime;
 
 use crate::ErrorKind;

@@ -30,7 +30,18 @@ const LAYERS: &[(&str, &[&str], &[&str])] = &[
     ("flumen-connect", &["flumen-core", "flumen-project"], &["datafusion", "deltalake-core", "sqlx"]),
     ("flumen-lake", &["flumen-core", "flumen-project"], &["reqwest", "axum", "sqlx", "tokio-postgres"]),
     ("flumen-store", &["flumen-core"], &["datafusion", "deltalake-core", "axum", "reqwest"]),
+    (
+        "flumen-flow",
+        &["flumen-core"],
+        &["tokio", "datafusion", "deltalake-core", "object_store", "reqwest", "axum", "sqlx"],
+    ),
     ("flumen-wire", &["flumen-core", "flumen-lake"], &["reqwest", "axum", "sqlx", "deltalake-core"]),
+    ("flumen-scheduler", &["flumen-core", "flumen-flow"], &["sqlx", "axum", "datafusion", "deltalake-core"]),
+    (
+        "flumen-worker",
+        &["flumen-core", "flumen-project", "flumen-flow", "flumen-connect", "flumen-lake"],
+        &["axum", "sqlx", "deltalake-core"],
+    ),
     (
         "flumen",
         &["flumen-core", "flumen-project", "flumen-connect", "flumen-lake", "flumen-store", "flumen-wire"],

@@ -51,6 +51,7 @@ mod statistics;
 mod system;
 mod tables;
 mod time_travel;
+mod volumes;
 mod write;
 
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -524,6 +524,11 @@ impl Snapshot {
     }
 }
 
+/// Where the file is that a log names by `path`: percent signs in it are those of the file's own name.
+pub(crate) fn file_path(path: &str) -> Path {
+    Path::parse(path).unwrap_or_else(|_| Path::from(path))
+}
+
 /// A Parquet file whose rows are a table's.
 #[derive(Debug, Clone, PartialEq)]
 pub struct DataFile {

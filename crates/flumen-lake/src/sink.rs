@@ -48,7 +48,7 @@ pub(crate) use stats::delta_stats;
 use crate::catalog::{self, Catalog, Copied};
 use crate::commit::{Change, Current, Note, commit, line};
 use crate::constraints::Constraints;
-use crate::lake::{DataFile, Snapshot, Table, delete_files};
+use crate::lake::{DataFile, Snapshot, Table, delete_files, file_path};
 use crate::ledger::{self, Ledger, RECORD_KEY, UNDOES_KEY, claim_key, done_key, file_key};
 use crate::ops::merge::Merge;
 use crate::ops::replace_where::ReplaceWhere;
@@ -498,7 +498,7 @@ impl LakeSession {
         let version = committed?;
         let superseded: HashSet<Path> =
             self.rewriting.take().map(|of| of.superseded.into_iter().collect()).unwrap_or_default();
-        let ours = written.into_iter().filter(|file| !superseded.contains(&Path::from(file.path.as_str())));
+        let ours = written.into_iter().filter(|file| !superseded.contains(&file_path(&file.path)));
         let ours = ours.map(|file| file.path).collect();
         // The rows are committed: what a dead attempt left is not worth an error now.
         let _ = sweep(&self.table, &self.request.load, &ours).await;

@@ -1,4 +1,8 @@
-//! Users in memory. They live as long as the store.
+//! Users and runs in memory. They live as long as the store.
+
+mod meta;
+mod queue;
+mod runs;
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -7,10 +11,13 @@ use async_trait::async_trait;
 use flumen_core::Result;
 use flumen_core::user::{User, UserStore, Verifiers, name_taken, no_user};
 
+use runs::Runs;
+
 /// A store without a file.
 #[derive(Debug, Default)]
 pub struct MemoryStore {
     users: Mutex<BTreeMap<String, (User, Verifiers)>>,
+    runs: Mutex<Runs>,
 }
 
 impl MemoryStore {
@@ -21,6 +28,10 @@ impl MemoryStore {
 
     fn users(&self) -> MutexGuard<'_, BTreeMap<String, (User, Verifiers)>> {
         self.users.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn kept_runs(&self) -> MutexGuard<'_, Runs> {
+        self.runs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn change(&self, name: &str, change: impl FnOnce(&mut (User, Verifiers))) -> Result<()> {
@@ -66,5 +77,6 @@ mod tests {
     async fn it_keeps_the_contract() {
         let store = super::MemoryStore::new();
         flumen_core::testkit::user_store(&store, &store).await;
+        flumen_core::testkit::meta_store(&store, &store).await;
     }
 }

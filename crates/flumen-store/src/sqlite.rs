@@ -1,19 +1,37 @@
 //! The metadata in a SQLite file: for one machine, with any number of processes.
+//!
+//! - `writer.rs`: the one connection that writes: many changes in one durable transaction.
+//! - `runs.rs`, `queue.rs`, `leases.rs`, `objects.rs`: what changes look like, by what they are about.
+//! - `reads.rs`: looking. `meta.rs`: the seam, put together from these. `users.rs`: users.
+
+mod leases;
+mod meta;
+mod objects;
+mod queue;
+mod reads;
+mod runs;
+mod users;
+mod writer;
 
 use std::borrow::Cow;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
-use async_trait::async_trait;
-use chrono::DateTime;
-use flumen_core::user::{User, UserStore, Verifiers, name_taken, no_user};
 use flumen_core::{Error, Result};
+use sqlx::SqlSafeStr as _;
 use sqlx::migrate::{Migration, MigrationType, Migrator};
-use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteRow};
-use sqlx::{Row as _, SqlSafeStr as _};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
+
+use writer::Writer;
+
+use crate::bell::Bell;
 
 /// How the tables came to be, step by step. A step that was published never changes.
-const MIGRATIONS: &[(i64, &str, &str)] = &[(1, "users", include_str!("../migrations/0001_users.sql"))];
+const MIGRATIONS: &[(i64, &str, &str)] = &[
+    (1, "users", include_str!("../migrations/0001_users.sql")),
+    (2, "runs", include_str!("../migrations/0002_runs.sql")),
+];
 /// How long a writer waits for another one.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Connections to the file at once.
@@ -23,7 +41,9 @@ const CONNECTIONS: u32 = 4;
 #[derive(Debug, Clone)]
 pub struct SqliteStore {
     pool: SqlitePool,
-    place: String,
+    writer: Writer,
+    bell: Arc<Bell>,
+    place: Arc<str>,
 }
 
 impl SqliteStore {
@@ -40,32 +60,36 @@ impl SqliteStore {
             .filename(path)
             .create_if_missing(true)
             .journal_mode(SqliteJournalMode::Wal)
+            // What was acknowledged is on the disk.
+            .synchronous(SqliteSynchronous::Full)
             .busy_timeout(PATIENCE);
-        let pool = SqlitePoolOptions::new().max_connections(CONNECTIONS).connect_with(options).await;
+        let pool = SqlitePoolOptions::new().max_connections(CONNECTIONS).connect_with(options.clone()).await;
         let pool = pool.map_err(|error| failed(&place, error))?;
-        let store = Self { pool, place };
-        store.migrate().await?;
-        Ok(store)
-    }
-
-    async fn migrate(&self) -> Result<()> {
-        let steps = MIGRATIONS.iter().map(|(version, name, sql)| {
-            let sql = sqlx::AssertSqlSafe(*sql).into_sql_str();
-            Migration::new(*version, Cow::Borrowed(name), MigrationType::Simple, sql, false)
-        });
-        let migrator = Migrator { migrations: Cow::Owned(steps.collect()), ..Migrator::DEFAULT };
-        migrator.run(&self.pool).await.map_err(|error| match error {
-            sqlx::migrate::MigrateError::VersionMissing(_) => {
-                Error::invalid(format!("{}: a newer version of flumen has changed this file", self.place))
-                    .hint("use that version, or move the file away to begin with an empty one")
-            }
-            other => Error::internal(format!("{}: the tables could not be made", self.place)).caused_by(other),
-        })
+        migrate(&pool, &place).await?;
+        let place: Arc<str> = place.into();
+        let bell = Arc::new(Bell::at(path));
+        let writer = Writer::start(&options, Arc::clone(&place), Arc::clone(&bell)).await?;
+        Ok(Self { pool, writer, bell, place })
     }
 
     fn failed(&self, error: sqlx::Error) -> Error {
         failed(&self.place, error)
     }
+}
+
+async fn migrate(pool: &SqlitePool, place: &str) -> Result<()> {
+    let steps = MIGRATIONS.iter().map(|(version, name, sql)| {
+        let sql = sqlx::AssertSqlSafe(*sql).into_sql_str();
+        Migration::new(*version, Cow::Borrowed(name), MigrationType::Simple, sql, false)
+    });
+    let migrator = Migrator { migrations: Cow::Owned(steps.collect()), ..Migrator::DEFAULT };
+    migrator.run(pool).await.map_err(|error| match error {
+        sqlx::migrate::MigrateError::VersionMissing(_) => {
+            Error::invalid(format!("{place}: a newer version of flumen has changed this file"))
+                .hint("use that version, or move the file away to begin with an empty one")
+        }
+        other => Error::internal(format!("{place}: the tables could not be made")).caused_by(other),
+    })
 }
 
 fn failed(place: &str, error: sqlx::Error) -> Error {
@@ -85,80 +109,6 @@ fn private(_path: &Path) -> Result<()> {
     Ok(())
 }
 
-fn user(row: &SqliteRow) -> sqlx::Result<User> {
-    Ok(User {
-        name: row.try_get("name")?,
-        read_only: row.try_get("read_only")?,
-        created: DateTime::from_timestamp_micros(row.try_get("created_us")?).unwrap_or_default(),
-    })
-}
-
-#[async_trait]
-impl UserStore for SqliteStore {
-    async fn add(&self, user: &User, verifiers: &Verifiers) -> Result<()> {
-        let added = sqlx::query("insert into users (name, read_only, created_us, scram, web) values (?, ?, ?, ?, ?)")
-            .bind(&user.name)
-            .bind(user.read_only)
-            .bind(user.created.timestamp_micros())
-            .bind(&verifiers.scram)
-            .bind(&verifiers.web)
-            .execute(&self.pool)
-            .await;
-        match added {
-            Ok(_) => Ok(()),
-            Err(sqlx::Error::Database(error)) if error.is_unique_violation() => Err(name_taken(&user.name)),
-            Err(error) => Err(self.failed(error)),
-        }
-    }
-
-    async fn set_verifiers(&self, name: &str, verifiers: &Verifiers) -> Result<()> {
-        let changed = sqlx::query("update users set scram = ?, web = ? where name = ?")
-            .bind(&verifiers.scram)
-            .bind(&verifiers.web)
-            .bind(name)
-            .execute(&self.pool)
-            .await
-            .map_err(|error| self.failed(error))?;
-        if changed.rows_affected() == 0 { Err(no_user(name)) } else { Ok(()) }
-    }
-
-    async fn set_read_only(&self, name: &str, read_only: bool) -> Result<()> {
-        let changed = sqlx::query("update users set read_only = ? where name = ?")
-            .bind(read_only)
-            .bind(name)
-            .execute(&self.pool)
-            .await
-            .map_err(|error| self.failed(error))?;
-        if changed.rows_affected() == 0 { Err(no_user(name)) } else { Ok(()) }
-    }
-
-    async fn list(&self) -> Result<Vec<User>> {
-        let rows = sqlx::query("select name, read_only, created_us from users order by name").fetch_all(&self.pool);
-        let rows = rows.await.map_err(|error| self.failed(error))?;
-        rows.iter().map(user).collect::<sqlx::Result<_>>().map_err(|error| self.failed(error))
-    }
-
-    async fn find(&self, name: &str) -> Result<Option<(User, Verifiers)>> {
-        let row = sqlx::query("select name, read_only, created_us, scram, web from users where name = ?")
-            .bind(name)
-            .fetch_optional(&self.pool)
-            .await
-            .map_err(|error| self.failed(error))?;
-        let parts =
-            |row: &SqliteRow| Ok((user(row)?, Verifiers { scram: row.try_get("scram")?, web: row.try_get("web")? }));
-        row.as_ref().map(parts).transpose().map_err(|error: sqlx::Error| self.failed(error))
-    }
-
-    async fn remove(&self, name: &str) -> Result<()> {
-        let removed = sqlx::query("delete from users where name = ?")
-            .bind(name)
-            .execute(&self.pool)
-            .await
-            .map_err(|error| self.failed(error))?;
-        if removed.rows_affected() == 0 { Err(no_user(name)) } else { Ok(()) }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -170,6 +120,7 @@ mod tests {
         let store = SqliteStore::open(&path).await.expect("made");
         let again = SqliteStore::open(&path).await.expect("opened");
         flumen_core::testkit::user_store(&store, &again).await;
+        flumen_core::testkit::meta_store(&store, &again).await;
     }
 
     #[tokio::test]

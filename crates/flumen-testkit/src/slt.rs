@@ -71,6 +71,26 @@ pub async fn run_file(path: &Path, name: &str, database: &mut impl Database) {
     assert!(wrong.is_empty(), "{}:\n\n{}", path.display(), wrong.join("\n\n"));
 }
 
+/// Runs each file of `folder` over a database of its own, which `open` makes. All files are told about, not only the first that
+/// is wrong.
+pub async fn run_folder<D: Database + Send + 'static>(
+    folder: &Path,
+    name: &'static str,
+    open: impl Fn() -> D + Send + Sync + Clone + 'static,
+) {
+    let mut files: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.retain(|path| path.extension().is_some_and(|extension| extension == "slt"));
+    files.sort();
+    assert!(!files.is_empty());
+    let mut failed = 0;
+    for file in files {
+        let open = open.clone();
+        let ran = tokio::spawn(async move { run_file(&file, name, &mut open()).await });
+        failed += usize::from(ran.await.is_err());
+    }
+    assert_eq!(failed, 0, "so many files say something else");
+}
+
 /// Runs the records of `text`; gives the text with what was found, and what was wrong.
 pub async fn run_text(text: &str, name: &str, database: &mut impl Database) -> (String, Vec<String>) {
     let (mut got, mut wrong) = (String::new(), Vec::new());

@@ -9,7 +9,7 @@
 //! - `tables.rs`: the rows of the catalog's tables.
 //! - `compile.rs`, `compile_expression.rs`, `scope.rs`: from syntax to a query that is understood.
 //! - `plan.rs`, `expression.rs`, `aggregates.rs`, `patterns.rs`, `value.rs`: its rows.
-//! - `functions.rs`: what can be called; `types.rs`: the types.
+//! - `functions.rs`: what can be called; `offered.rs`: the same for statements that the engine runs; `types.rs`: the types.
 
 mod aggregates;
 mod compile;
@@ -17,6 +17,7 @@ mod compile_expression;
 mod expression;
 mod functions;
 pub(crate) mod listing;
+mod offered;
 mod patterns;
 mod plan;
 mod scope;
@@ -38,10 +39,12 @@ use crate::Shared;
 use crate::failure::{Failure, code};
 use crate::pg::rows_of_values;
 use crate::pg::types::Column;
+use crate::scan;
 use crate::sessions::{Session, Sessions};
 use crate::settings::{SERVER_VERSION, SessionSettings};
 use compile::{Compiler, folded, parts};
 use listing::{Needs, Snapshot};
+use offered::Known;
 
 pub(crate) use value::Value;
 
@@ -61,6 +64,8 @@ pub(crate) struct Catalog {
     session: Arc<Session>,
     engine: Arc<Engine>,
     settings: Arc<Mutex<SessionSettings>>,
+    /// What the functions know that the engine has from here.
+    known: Known,
 }
 
 /// An answer.
@@ -88,6 +93,23 @@ pub(crate) struct Context {
 }
 
 impl Context {
+    fn new(
+        snapshot: Snapshot,
+        session: &Arc<Session>,
+        sessions: &Arc<Sessions>,
+        settings: &Arc<Mutex<SessionSettings>>,
+    ) -> Self {
+        Self {
+            snapshot,
+            session: Arc::clone(session),
+            sessions: Arc::clone(sessions),
+            settings: Arc::clone(settings),
+            patterns: RefCell::default(),
+            working: RefCell::default(),
+            steps: Cell::new(0),
+        }
+    }
+
     fn settings(&self) -> MutexGuard<'_, SessionSettings> {
         self.settings.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -111,14 +133,33 @@ impl Context {
 }
 
 impl Catalog {
-    /// For one session.
+    /// For one session, whose engine gets the functions that are here.
+    ///
+    /// Errors: `Internal`.
     pub fn new(
         shared: Arc<Shared>,
         session: Arc<Session>,
         engine: Arc<Engine>,
         settings: Arc<Mutex<SessionSettings>>,
-    ) -> Self {
-        Self { shared, session, engine, settings }
+    ) -> flumen_core::Result<Self> {
+        let context = Context::new(Snapshot::default(), &session, &shared.sessions, &settings);
+        let known = Arc::new(Mutex::new(context));
+        offered::offer(&engine, &known)?;
+        Ok(Self { shared, session, engine, settings, known })
+    }
+
+    fn context(&self, snapshot: Snapshot) -> Context {
+        Context::new(snapshot, &self.session, &self.shared.sessions, &self.settings)
+    }
+
+    /// Tells the functions that `sql` calls what there is now. It is for the engine to run.
+    pub async fn tell(&self, sql: &str) -> Result<(), Failure> {
+        let seen = Seen::in_text(sql);
+        if seen.ours {
+            let context = self.context(self.snapshot(&seen).await?);
+            *self.known.lock().unwrap_or_else(PoisonError::into_inner) = context;
+        }
+        Ok(())
     }
 
     /// Whether `query` is about the catalog.
@@ -134,15 +175,7 @@ impl Catalog {
     /// Answers `query`.
     pub async fn query(&self, query: &Query) -> Result<crate::pg::Rows, Failure> {
         let snapshot = self.snapshot(&Seen::of(query)).await?;
-        let context = Context {
-            snapshot,
-            session: Arc::clone(&self.session),
-            sessions: Arc::clone(&self.shared.sessions),
-            settings: Arc::clone(&self.settings),
-            patterns: RefCell::default(),
-            working: RefCell::default(),
-            steps: Cell::new(0),
-        };
+        let context = self.context(snapshot);
         let plan = Compiler::new(&context.snapshot).query(query, None)?;
         let rows = plan.rows(&context, None)?;
         let columns = plan.columns.into_iter().map(|(name, kind)| Column::new(name, shown_type(kind))).collect();
@@ -210,9 +243,28 @@ impl Seen {
         seen
     }
 
+    /// What a statement mentions that is not a query, or one about the lake.
+    fn in_text(sql: &str) -> Self {
+        let mut seen = Seen::default();
+        let pieces = scan::pieces(sql);
+        for (place, piece) in pieces.iter().enumerate().filter(|(_, piece)| piece.kind == scan::Kind::Word) {
+            let word = sql[piece.at.clone()].to_lowercase();
+            let next = pieces.get(place + 1).map_or("", |piece| &sql[piece.at.clone()]);
+            if next == "(" || functions::is_our_word(&word) {
+                seen.called(&word);
+            }
+        }
+        seen
+    }
+
     fn function(&mut self, name: &ObjectName) {
-        let Some(last) = parts(name).pop() else { return };
-        self.ours |= functions::is_ours(&last);
+        if let Some(last) = parts(name).pop() {
+            self.called(&last);
+        }
+    }
+
+    fn called(&mut self, last: &str) {
+        self.ours |= functions::is_ours(last);
         let about_tables = ["size", "description", "indexdef", "constraintdef", "viewdef", "live_tuples"];
         self.columns |= about_tables.iter().any(|part| last.contains(part));
         self.functions |= last.starts_with("pg_get_function") || last.starts_with("to_regproc");

@@ -161,7 +161,10 @@ fn internal(error: impl std::fmt::Display) -> Status {
 /// Runs a statement in `session`.
 async fn run(session: &FlightSession, sql: &str) -> Result<Answer, Status> {
     session.guard.session.begin(sql);
-    let answer = session.engine.query(sql).await.map_err(|error| status(&error));
+    let answer = match session.catalog.tell(sql).await {
+        Ok(()) => session.engine.query(sql).await.map_err(|error| status(&error)),
+        Err(failure) => Err(Status::internal(failure.message)),
+    };
     session.guard.session.rest("idle");
     answer
 }

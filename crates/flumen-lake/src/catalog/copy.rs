@@ -18,7 +18,7 @@ use super::action::Action;
 use super::names::{Writable, not_there};
 use super::state::{Base, EnvEntry, Own, TableEntry};
 use super::{Catalog, Located};
-use crate::lake::{Table, delete_files};
+use crate::lake::{Table, delete_files, file_path};
 use crate::ledger::version_in;
 use crate::sink::LoadLock;
 
@@ -115,7 +115,7 @@ async fn copy_table(from: &Table, version: u64, to: &Table) -> Result<Copied> {
         copied.files += 1;
         copied.bytes += file.size;
     }
-    let data = files.iter().map(|file| Path::from(file.path.as_str()));
+    let data = files.iter().map(|file| file_path(&file.path));
     let log: Vec<ObjectMeta> = from
         .store()
         .list(Some(&Path::from("_delta_log")))

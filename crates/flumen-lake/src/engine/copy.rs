@@ -54,7 +54,7 @@ impl Engine {
             streams.into_iter().map(|stream| plain(stream, &schema)).collect();
         let sink = destinations.sink(target).await?;
         let request = self.request(&schema, streams.len())?;
-        let mut record = record(&request, sink.address());
+        let mut record = LoadRecord::new(request.load.clone(), sink.address(), request.mode.clone(), request.started);
         let session = sink.begin(request).await?;
         match pump(streams, || session.writer(), sql).await {
             Ok(rows) => {
@@ -125,23 +125,4 @@ fn plain(stream: SendableRecordBatchStream, schema: &SchemaRef) -> SendableRecor
         })
     });
     Box::pin(RecordBatchStreamAdapter::new(Arc::clone(schema), batches))
-}
-
-fn record(request: &LoadRequest, dataset: String) -> LoadRecord {
-    LoadRecord {
-        load: request.load.clone(),
-        dataset,
-        mode: request.mode.clone(),
-        started: request.started,
-        files: Vec::new(),
-        rows_read: 0,
-        rows_written: 0,
-        rows_quarantined: 0,
-        rows_skipped: 0,
-        bytes_read: 0,
-        drift: Vec::new(),
-        cursor: None,
-        options: Default::default(),
-        undoes: None,
-    }
 }

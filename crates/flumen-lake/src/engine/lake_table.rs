@@ -33,7 +33,7 @@ use url::Url;
 
 use super::columns;
 use super::statistics::{self, FileStatistics};
-use crate::lake::{DataFile, Snapshot, Table};
+use crate::lake::{DataFile, Snapshot, Table, file_path};
 
 /// The column that says in which file of the table a row is, where it was asked for.
 pub(super) const PATH_COLUMN: &str = "_flumen_path";
@@ -344,5 +344,5 @@ fn location(name: &TableName, root: &Url, path: &str) -> Result<Path> {
     }
     let folder = Path::from_url_path(root.path()).map_err(wrong)?;
     let joined = format!("{folder}/{path}");
-    Ok(Path::parse(&joined).unwrap_or_else(|_| Path::from(joined)))
+    Ok(file_path(&joined))
 }

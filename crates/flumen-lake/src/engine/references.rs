@@ -11,11 +11,12 @@ use datafusion::sql::sqlparser::ast::{
     Expr, FunctionArg, FunctionArgExpr, Ident, ObjectName, ObjectNamePart, TableAlias, TableFactor, TableVersion,
     Value, VisitMut, VisitorMut,
 };
+use flumen_core::dataset::TableName;
 use flumen_core::{Error, Result};
 
 use super::lake_table::{Contents, LakeTable};
 use super::write::name_of;
-use super::{Engine, changes, columns, time_travel};
+use super::{Engine, changes, columns, time_travel, volumes};
 use crate::lake::Table;
 
 /// How the names begin under which such tables stand in the query.
@@ -27,6 +28,7 @@ enum Reference {
     Time(ObjectName, String),
     History(String),
     Changes(String, u64, Option<u64>),
+    Files(Option<String>),
 }
 
 /// Finds them, and puts names in their place.
@@ -98,6 +100,10 @@ fn of_function(name: &ObjectName, args: &[&FunctionArg]) -> Result<Option<Refere
         ("changes", [table, from, to]) => Ok(Some(Reference::Changes(text(table)?, number(from)?, Some(number(to)?)))),
         ("changes", _) => Err(Error::invalid("changes wants a table and versions")
             .hint("write: from changes('raw.trips', 3, 5), both versions included")),
+        ("files", []) => Ok(Some(Reference::Files(None))),
+        ("files", [volume]) => Ok(Some(Reference::Files(Some(text(volume)?)))),
+        ("files", _) => Err(Error::invalid("files wants a volume, or nothing for those of all volumes")
+            .hint("write: from files('lake.files.images')")),
         _ => Ok(None),
     }
 }
@@ -120,6 +126,15 @@ fn text(expr: &Expr) -> Result<String> {
         _ => None,
     }
     .ok_or_else(|| Error::invalid(format!("'{expr}' should be a text in single quotes")))
+}
+
+/// The volume that `text` means: `files.images`, or with the lake before it.
+fn volume_name(text: &str) -> Result<TableName> {
+    let within = text.strip_prefix("lake.").filter(|rest| rest.contains('.')).unwrap_or(text);
+    let (namespace, volume) = within.split_once('.').ok_or_else(|| {
+        Error::invalid(format!("'{text}' is not the name of a volume")).hint("write: from files('lake.files.images')")
+    })?;
+    TableName::new(namespace, volume)
 }
 
 impl Engine {
@@ -167,6 +182,11 @@ impl Engine {
             Reference::History(name) => {
                 let table = self.text_table(&name).await?;
                 changes::history(&table, self.latest(&table).await?).await
+            }
+            Reference::Files(name) => {
+                let name = name.map(|name| volume_name(&name)).transpose()?;
+                let catalog = self.tables.catalog("files")?;
+                volumes::files(self.tables.state(catalog).await?.as_ref(), name.as_ref())
             }
             Reference::Changes(name, from, to) => {
                 let table = self.text_table(&name).await?;

@@ -13,7 +13,7 @@ use super::read::footer;
 use super::survey::{Role, Site, sites};
 use super::vacuum::{head, is_data, list, staged};
 use crate::catalog::{Catalog, Entry, State};
-use crate::lake::{DataFile, Table};
+use crate::lake::{DataFile, Table, file_path};
 use crate::ledger::version_in;
 
 /// What is to be checked.
@@ -156,7 +156,7 @@ async fn check_site(catalog: &Catalog, site: &Site, options: &CheckOptions, repo
         let state = deltalake_core::table::state::DeltaTableState::new(snapshot.state);
         let mut removed = state.all_tombstones(table.log.as_ref());
         while let Some(file) = removed.try_next().await.map_err(|error| table.error(error))? {
-            known.insert(Path::from(file.path().as_ref()).to_string());
+            known.insert(file_path(&file.path()).to_string());
         }
     }
     let orphans: Vec<u64> = there
@@ -184,11 +184,11 @@ async fn check_files(
     report: &mut Report,
 ) -> Result<()> {
     for file in files {
-        if file.path.contains("://") || !known.insert(Path::from(file.path.as_str()).to_string()) {
+        if file.path.contains("://") || !known.insert(file_path(&file.path).to_string()) {
             continue;
         }
         report.files += 1;
-        match there.get(Path::from(file.path.as_str()).as_ref()) {
+        match there.get(file_path(&file.path).as_ref()) {
             // A load may have committed it after the folder was listed.
             None => match head(table, &file.path).await? {
                 Some(size) if size == file.size => {}

@@ -20,7 +20,7 @@ use parquet::errors::ParquetError;
 use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
 use tokio::runtime::Handle;
 
-use crate::lake::{DataFile, Table};
+use crate::lake::{DataFile, Table, file_path};
 use crate::sink::NewFile;
 
 /// A Parquet file of a table, with what the log says about it.
@@ -126,7 +126,7 @@ fn object_reader(table: &Table, path: &str, size: u64) -> Result<StoreReader> {
         return Err(Error::invalid(format!("{}: the file {path} is outside of the table's folder", table.address()))
             .hint("the table is a shallow clone that another tool made; copy its rows into a table of its own"));
     }
-    Ok(StoreReader { store: Arc::clone(table.store()), path: Path::from(path), size })
+    Ok(StoreReader { store: Arc::clone(table.store()), path: file_path(path), size })
 }
 
 /// A file in a store, for the Parquet reader.

@@ -13,7 +13,7 @@ use object_store::path::Path;
 use tokio::runtime::Handle;
 
 use super::read::{FileRows, StoredFile};
-use crate::lake::{DataFile, Snapshot, Table, delete_files};
+use crate::lake::{DataFile, Snapshot, Table, delete_files, file_path};
 use crate::sink::{LoadFiles, NewFile, RewriteTarget};
 
 /// What becomes of the rows of a table. Everything blocks.
@@ -79,7 +79,7 @@ impl Rewriting {
     /// Gives the paths of all that was written, for the case that nothing comes of it.
     pub(crate) fn discard(self) -> Vec<Path> {
         let made = self.last.map(|(_, outcome)| outcome.added).unwrap_or_default();
-        made.into_iter().map(|file| Path::from(file.path.as_str())).collect()
+        made.into_iter().map(|file| file_path(&file.path)).collect()
     }
 
     /// What the operation comes to on `snapshot`, for the rows of the load in `source`.
@@ -99,7 +99,7 @@ impl Rewriting {
         }
         if let Some((_, outcome)) = self.last.take() {
             let made = outcome.added.iter().filter(|file| !source.iter().any(|of| of.path == file.path));
-            delete_files(table, made.map(|file| Path::from(file.path.as_str())).collect::<Vec<_>>()).await?;
+            delete_files(table, made.map(|file| file_path(&file.path)).collect::<Vec<_>>()).await?;
         }
         let Some(operation) = self.operation.take() else {
             return Err(Error::internal("an operation was lost when it failed"));
@@ -129,7 +129,7 @@ impl Rewriting {
         self.superseded = source
             .iter()
             .filter(|file| !outcome.added.iter().any(|added| added.path == file.path))
-            .map(|file| Path::from(file.path.as_str()))
+            .map(|file| file_path(&file.path))
             .collect();
         self.last = Some((paths, outcome.clone()));
         Ok(outcome)

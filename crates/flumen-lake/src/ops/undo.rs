@@ -11,14 +11,13 @@ use deltalake_core::kernel::{Add, Remove, Transaction};
 use flumen_core::load::LoadId;
 use flumen_core::{Error, Result};
 use object_store::ObjectStoreExt;
-use object_store::path::Path;
 use serde_json::Value;
 
 use super::read::footer;
 use super::rewrite::Rewriting;
 use super::take_out::TakeOut;
 use crate::commit::{Change, Current, line};
-use crate::lake::{DataFile, Snapshot, Table};
+use crate::lake::{DataFile, Snapshot, Table, file_path};
 use crate::ledger::{self, Ledger, LoadCommit, done_key, file_key};
 use crate::sink::{RewriteTarget, add, is_mixed, remove};
 use crate::types::same_type;
@@ -150,7 +149,7 @@ impl Undo<'_> {
 
     /// A file that comes back. The log does not keep the statistics of removed files; the footer has them.
     async fn restored(&self, snapshot: &Snapshot, removed: &Remove) -> Result<Add> {
-        let place = Path::from(removed.path.as_str());
+        let place = file_path(&removed.path);
         let there = self.table.store().head(&place).await.map_err(|error| match error {
             object_store::Error::NotFound { .. } => Error::conflict(format!(
                 "{}: the file {} that the load {} replaced was vacuumed",

@@ -24,7 +24,7 @@ use uuid::Uuid;
 
 use super::survey::{Role, Site, sites};
 use crate::catalog::{Action, Catalog, State};
-use crate::lake::{Lake, Table, delete_files, store_error};
+use crate::lake::{Lake, Table, delete_files, file_path, store_error};
 use crate::sink::LoadLock;
 
 /// What is to be vacuumed, and how.
@@ -276,7 +276,7 @@ async fn needed(table: &Table, site: &Site) -> Result<Needed> {
         snapshots.extend(pinned);
     }
     for snapshot in &snapshots {
-        needed.files.extend(snapshot.files()?.into_iter().map(|file| decoded(&file.path)));
+        needed.files.extend(snapshot.files()?.into_iter().map(|file| file_path(&file.path).to_string()));
     }
     let state = DeltaTableState::new(snapshot.state);
     let mut removed = state.all_tombstones(table.log.as_ref());
@@ -284,14 +284,9 @@ async fn needed(table: &Table, site: &Site) -> Result<Needed> {
         // Another tool need not say when: then it is as if it were now.
         let at =
             file.deletion_timestamp().and_then(DateTime::from_timestamp_millis).unwrap_or(DateTime::<Utc>::MAX_UTC);
-        needed.removed.insert(decoded(&file.path()), at);
+        needed.removed.insert(file_path(&file.path()).to_string(), at);
     }
     Ok(needed)
-}
-
-/// The path of a file in the store's spelling.
-fn decoded(path: &str) -> String {
-    Path::from(path).to_string()
 }
 
 /// Whether a file may hold rows, or is what writing rows leaves behind. Everything else is left alone.
@@ -424,7 +419,7 @@ pub(crate) fn staged(lake: &Lake) -> Vec<std::path::PathBuf> {
 
 /// Whether an object is there. Gives its bytes.
 pub(crate) async fn head(table: &Table, path: &str) -> Result<Option<u64>> {
-    match table.store().head(&Path::from(path)).await {
+    match table.store().head(&file_path(path)).await {
         Ok(found) => Ok(Some(found.size)),
         Err(object_store::Error::NotFound { .. }) => Ok(None),
         Err(error) => Err(store_error(table.address(), error)),

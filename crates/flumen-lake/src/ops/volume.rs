@@ -191,7 +191,7 @@ impl Catalog {
     }
 }
 
-fn no_volume(state: &State, name: &TableName) -> Error {
+pub(crate) fn no_volume(state: &State, name: &TableName) -> Error {
     let known: Vec<String> = state.volumes.keys().map(ToString::to_string).collect();
     Error::not_found(format!("there is no volume '{name}'"))
         .hint("'flumen lake put FILE lake.NAMESPACE.VOLUME/' makes one")

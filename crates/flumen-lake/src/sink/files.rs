@@ -31,8 +31,11 @@ use super::output::{Output, Syncing, local_path};
 use super::partition::{Partition, Partitioning};
 use super::stats::delta_stats;
 use crate::constraints::Constraints;
-use crate::lake::{LOAD_FOLDER, Table};
+use crate::lake::{LOAD_FOLDER, Table, file_path};
 use flumen_project::durable::sync_folder;
+
+/// Bytes of a column's name, or of its value, in the name of a partition's folder.
+const PARTITION_NAME_BYTES: usize = 110;
 
 /// A data file that is complete, but that no commit names yet.
 #[derive(Debug, Clone)]
@@ -170,11 +173,12 @@ impl LoadFiles {
     /// A path that no file has.
     pub(crate) fn new_path(&self, partition: &Partition) -> Path {
         let number = self.counter.fetch_add(1, Ordering::Relaxed);
-        let mut path = Path::from(self.folder.as_str());
+        let mut path = self.folder.clone();
         for (column, value) in partition.iter() {
-            path = path.join(partition_folder(column, value.as_deref()));
+            path.push('/');
+            path.push_str(&partition_folder(column, value.as_deref()));
         }
-        let path = path.join(format!("{}-{number:05}.parquet", self.attempt.simple()));
+        let path = file_path(&format!("{path}/{}-{number:05}.parquet", self.attempt.simple()));
         locked(&self.state).begun.push(path.clone());
         path
     }
@@ -254,7 +258,7 @@ impl LoadFiles {
             let synced = self.runtime.block_on(file).map_err(std::io::Error::other).flatten();
             synced.map_err(|error| self.io_error(error))?;
         }
-        let paths = complete.iter().filter_map(|file| local_path(&self.table, &Path::from(file.path.as_str())));
+        let paths = complete.iter().filter_map(|file| local_path(&self.table, &file_path(&file.path)));
         let folders: BTreeSet<PathBuf> = paths.filter_map(|path| path.parent().map(PathBuf::from)).collect();
         for folder in folders {
             sync_folder(&folder).map_err(|error| self.io_error(error))?;
@@ -307,13 +311,23 @@ fn io_error(place: &str, error: std::io::Error) -> Error {
     }
 }
 
-/// `column=value`, with what a file system or an object store might not like left out: the value itself is in the log.
+/// `column=value` as Hive, Spark and Polars spell it: what a file system or an object store might not like is written as `%20`.
+/// A value too long for a name is cut: what counts is the value in the log.
 fn partition_folder(column: &str, value: Option<&str>) -> String {
-    let plain = |text: &str| -> String {
-        let kept = |c: char| if c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_') { c } else { '_' };
-        text.chars().map(kept).take(100).collect()
+    let escaped = |text: &str| {
+        let mut escaped = String::with_capacity(text.len());
+        for byte in text.bytes() {
+            if escaped.len() >= PARTITION_NAME_BYTES {
+                break;
+            }
+            match byte {
+                b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' => escaped.push(char::from(byte)),
+                _ => escaped.push_str(&format!("%{byte:02X}")),
+            }
+        }
+        escaped
     };
-    format!("{}={}", plain(column), value.map_or_else(|| "__HIVE_DEFAULT_PARTITION__".to_owned(), plain))
+    format!("{}={}", escaped(column), value.map_or_else(|| "__HIVE_DEFAULT_PARTITION__".to_owned(), escaped))
 }
 
 fn properties() -> WriterProperties {

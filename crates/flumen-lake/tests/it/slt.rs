@@ -11,7 +11,7 @@ use flumen_core::sql::SqlEngine;
 use flumen_lake::catalog::{Catalog, PROD};
 use flumen_lake::engine::{Engine, EngineSettings};
 use flumen_lake::lake::Lake;
-use flumen_testkit::slt::{Connections, Database, Reply, run_file};
+use flumen_testkit::slt::{Connections, Database, Reply, run_folder};
 use futures::TryStreamExt;
 
 use crate::sql::MemoryFiles;
@@ -21,6 +21,7 @@ use crate::support::{TestClock, TestIds};
 struct Engines {
     lake: Lake,
     connections: Connections<Engine>,
+    _folder: tempfile::TempDir,
 }
 
 impl Engines {
@@ -91,23 +92,10 @@ fn texts(column: &ArrayRef) -> Vec<Option<String>> {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_files_say_what_the_engine_answers() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/slt");
-    let mut files: Vec<_> = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).collect();
-    files.retain(|path| path.extension().is_some_and(|extension| extension == "slt"));
-    files.sort();
-    assert!(!files.is_empty());
-    let mut failed = Vec::new();
-    for file in files {
-        let (_folder, lake) = {
-            let folder = tempfile::tempdir().unwrap();
-            let lake = Lake::local(folder.path().join("lake")).unwrap();
-            (folder, lake)
-        };
-        let ran = tokio::spawn(async move {
-            let mut engines = Engines { lake, connections: Connections::default() };
-            run_file(&file, "engine", &mut engines).await;
-        });
-        // All files are told about, not only the first that is wrong.
-        failed.extend(ran.await.err());
-    }
-    assert!(failed.is_empty(), "{} files say something else", failed.len());
+    run_folder(&folder, "engine", || {
+        let folder = tempfile::tempdir().unwrap();
+        let lake = Lake::local(folder.path().join("lake")).unwrap();
+        Engines { lake, connections: Connections::default(), _folder: folder }
+    })
+    .await;
 }

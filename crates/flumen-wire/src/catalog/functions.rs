@@ -65,6 +65,16 @@ const fn plain_null(name: &'static str, gives: Gives, body: Body) -> Spec {
 }
 
 impl Function {
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        self.0.name
+    }
+
+    /// Whether a call does something, or gives another value each time.
+    pub fn acts(self) -> bool {
+        matches!(self.0.name, "set_config" | "pg_cancel_backend" | "pg_terminate_backend" | "clock_timestamp")
+    }
+
     /// The type of what it gives for arguments of these types.
     pub fn kind(self, arguments: &[Type]) -> Type {
         match &self.0.gives {
@@ -93,6 +103,12 @@ fn all() -> impl Iterator<Item = &'static Spec> {
 /// The function called `name`.
 pub(super) fn find(name: &str) -> Option<Function> {
     all().find(|spec| spec.name == name).map(Function)
+}
+
+/// The functions that are ours and give one value. A column may be called `user`, and is not meant then.
+pub(super) fn single() -> impl Iterator<Item = Function> {
+    let ours = about::FUNCTIONS.iter().chain(privileges::FUNCTIONS).filter(|spec| spec.ours && spec.name != "user");
+    ours.map(Function)
 }
 
 /// Whether a call of `name` means us, and not the engine.
@@ -147,6 +163,12 @@ pub(super) fn field_of(_kind: &Type, name: &str) -> Option<(usize, Type)> {
 /// The names of all functions that are ours, for `pg_proc`.
 pub(super) fn names() -> impl Iterator<Item = (&'static str, Type)> {
     all().filter(|spec| spec.ours).map(|spec| (spec.name, Function(spec).kind(&[])))
+}
+
+/// An argument; null where there is none.
+fn at(arguments: &[Value], place: usize) -> &Value {
+    static NULL: Value = Value::Null;
+    arguments.get(place).unwrap_or(&NULL)
 }
 
 /// The text of an argument.

@@ -455,9 +455,11 @@ fn named_columns(condition: &str, columns: &[Column]) -> Vec<String> {
 
 fn functions(engine: &Engine) -> Vec<FunctionInfo> {
     let mut taken = BTreeSet::new();
+    // Those that the engine has from us are told about below.
     let mut found: Vec<FunctionInfo> = engine
         .functions()
         .into_iter()
+        .filter(|function| !super::functions::is_ours(&function.name))
         .map(|function| FunctionInfo {
             oid: numbered(&format!("function {}", function.name), &mut taken),
             name: function.name,

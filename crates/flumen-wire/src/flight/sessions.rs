@@ -10,13 +10,17 @@ use flumen_core::sql::Answer;
 use flumen_lake::engine::Engine;
 use tonic::Status;
 
+use crate::catalog::Catalog;
 use crate::failure::{Failure, code};
 use crate::login::Account;
+use crate::settings::SessionSettings;
 use crate::{DATABASE, Opened, Shared, sessions};
 
 /// A session.
 pub(super) struct FlightSession {
-    pub engine: Engine,
+    pub engine: Arc<Engine>,
+    /// Its functions are the engine's, too.
+    pub catalog: Catalog,
     pub guard: sessions::Guard,
     answers: Mutex<BTreeMap<u64, Answer>>,
     prepared: Mutex<BTreeMap<u64, String>>,
@@ -141,8 +145,12 @@ impl FlightSessions {
         let opened = self.shared.open(DATABASE, account, "Flight SQL", address).await;
         let opened = opened.map_err(|failure| refused(&failure))?;
         let Opened { engine, guard } = opened;
+        let (shared, engine) = (Arc::clone(&self.shared), Arc::new(engine));
+        let settings = Arc::new(Mutex::new(SessionSettings::new(&account.name, !account.read_only)));
+        let catalog = Catalog::new(shared, Arc::clone(&guard.session), Arc::clone(&engine), settings);
         let session = Arc::new(FlightSession {
             engine,
+            catalog: catalog.map_err(|error| super::status(&error))?,
             guard,
             answers: Mutex::default(),
             prepared: Mutex::default(),

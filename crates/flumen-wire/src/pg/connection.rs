@@ -13,7 +13,6 @@ use tokio_util::sync::CancellationToken;
 use super::extended::{Portal, Prepared};
 use super::messages::Frontend;
 use super::wire::{Broken, Wire};
-use crate::Shared;
 use crate::catalog::Catalog;
 use crate::failure::{Failure, code};
 use crate::sessions::Session;
@@ -66,13 +65,11 @@ impl Connection {
     /// A session that is logged in.
     pub fn new(
         wire: Wire,
-        shared: Arc<Shared>,
         session: Arc<Session>,
-        engine: Engine,
-        settings: SessionSettings,
+        engine: Arc<Engine>,
+        catalog: Catalog,
+        settings: Arc<Mutex<SessionSettings>>,
     ) -> Self {
-        let (engine, settings) = (Arc::new(engine), Arc::new(Mutex::new(settings)));
-        let catalog = Catalog::new(shared, Arc::clone(&session), Arc::clone(&engine), Arc::clone(&settings));
         Self {
             wire,
             session,

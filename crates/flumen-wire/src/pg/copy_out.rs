@@ -171,6 +171,9 @@ impl Writer {
                     }
                     let start = out.len();
                     cells.text(row, out);
+                    if cells.is_plain() && is_usual(*delimiter) {
+                        continue;
+                    }
                     if out[start..].iter().any(|byte| must_escape(*byte, *delimiter)) {
                         value.clear();
                         value.put_slice(&out[start..]);
@@ -190,14 +193,24 @@ impl Writer {
                         out.put_slice(null.as_bytes());
                         continue;
                     }
+                    let forced = self.forced.get(index) == Some(&true);
+                    if cells.is_plain() && is_usual(*delimiter) && null.is_empty() && !forced {
+                        cells.text(row, out);
+                        continue;
+                    }
                     value.clear();
                     cells.text(row, value);
-                    csv.write(value, self.forced.get(index) == Some(&true), out);
+                    csv.write(value, forced, out);
                 }
                 out.put_u8(b'\n');
             }
         }
     }
+}
+
+/// Whether a delimiter is one that no number and no time has in its text.
+fn is_usual(delimiter: u8) -> bool {
+    matches!(delimiter, b'\t' | b',' | b'|' | b';')
 }
 
 fn must_escape(byte: u8, delimiter: u8) -> bool {

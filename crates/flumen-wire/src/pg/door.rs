@@ -1,7 +1,7 @@
 //! Who comes to the door: TLS, login, and a session for whoever may have one.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use flumen_core::limits;
 use tokio::net::{TcpListener, TcpStream};
@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::connection::Connection;
 use super::messages::{self, Frontend, Opening};
 use super::wire::{Broken, Wire};
+use crate::catalog::Catalog;
 use crate::failure::{Failure, code};
 use crate::login::Account;
 use crate::settings::SessionSettings;
@@ -86,8 +87,13 @@ async fn session(
         Err(failure) => return Err((wire, failure)),
     };
     let Opened { engine, guard } = opened;
+    let (session, engine, settings) = (Arc::clone(&guard.session), Arc::new(engine), Arc::new(Mutex::new(settings)));
+    let catalog = match Catalog::new(shared, Arc::clone(&session), Arc::clone(&engine), Arc::clone(&settings)) {
+        Ok(catalog) => catalog,
+        Err(error) => return Err((wire, Failure { fatal: true, ..Failure::from(error) })),
+    };
     wire.out.authentication(0, b"");
-    Connection::new(wire, shared, Arc::clone(&guard.session), engine, settings).serve().await;
+    Connection::new(wire, session, engine, catalog, settings).serve().await;
     Ok(())
 }
 

@@ -29,6 +29,10 @@ pub(super) trait Cells: Send + Sync {
     fn text(&self, row: usize, out: &mut BytesMut);
     /// Writes the value of `row` in binary.
     fn binary(&self, row: usize, out: &mut BytesMut);
+    /// Whether the text of every value is made of digits and signs alone, so that nothing in it is ever to be escaped.
+    fn is_plain(&self) -> bool {
+        false
+    }
 }
 
 /// The columns of `batch`.
@@ -197,6 +201,9 @@ impl<T: ArrowPrimitiveType<Native: Number>> Cells for Numbers<T> {
     fn binary(&self, row: usize, out: &mut BytesMut) {
         self.0.value(row).put_binary(out);
     }
+    fn is_plain(&self) -> bool {
+        true
+    }
 }
 
 struct Decimals(PrimitiveArray<Decimal128Type>, i32);
@@ -294,6 +301,9 @@ impl Cells for Timestamps {
     }
     fn binary(&self, row: usize, out: &mut BytesMut) {
         out.put_i64(self.micros.value(row).saturating_sub(times::EPOCH_MICROS));
+    }
+    fn is_plain(&self) -> bool {
+        true
     }
 }
 

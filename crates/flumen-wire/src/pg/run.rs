@@ -157,6 +157,7 @@ impl Connection {
 
     /// Asks the engine.
     pub(super) async fn ask(&self, sql: &str, running: &mut Running) -> Result<Answer, Failure> {
+        running.run(self.catalog.tell(sql)).await??;
         running.run(self.engine.query(sql)).await?.map_err(|error| Failure::about(&error, sql))
     }
 

@@ -1,83 +1,18 @@
 //! The doors, with the real server and real clients.
 
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 
 use tokio_postgres::{NoTls, SimpleQueryMessage};
 
 use crate::postgres::{bad, good};
 use crate::sandbox::Sandbox;
+use crate::server::Server;
 
 const PEOPLE: &str = "id,name,fare,day,at,ok\n\
     1,ann,1.5,2019-01-01,2019-01-01 10:00:00,true\n\
     2,bob,2.25,2019-01-02,2019-01-02 11:30:00.5,false\n\
     3,,,,,\n";
-
-/// A server, which ends with this.
-struct Server {
-    child: Child,
-    sandbox: Sandbox,
-    pg: String,
-    flight: String,
-}
-
-impl Server {
-    /// A server of a project with two tables, with `options`.
-    fn start(sandbox: Sandbox, options: &[&str]) -> Self {
-        let ready = sandbox.path().join("ready");
-        let mut command = sandbox.command(env!("CARGO_BIN_EXE_flumen"));
-        command.args(["serve", "--pg", "127.0.0.1:0", "--flight", "127.0.0.1:0", "--ready-file", "ready"]);
-        let mut child = command.args(options).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
-        while !ready.is_file() {
-            if let Some(status) = child.try_wait().unwrap() {
-                panic!("the server ended: {status}");
-            }
-            std::thread::yield_now();
-        }
-        let text = std::fs::read_to_string(&ready).unwrap();
-        let (pg, flight) = text.trim().split_once('\n').unwrap();
-        Self { child, pg: pg.to_owned(), flight: flight.to_owned(), sandbox }
-    }
-
-    /// The address with a user in it.
-    fn pg_as(&self, user: &str) -> String {
-        self.pg.replace("postgres://", &format!("postgres://{user}@"))
-    }
-
-    async fn connect(&self, user: &str) -> Result<tokio_postgres::Client, tokio_postgres::Error> {
-        let (client, connection) = tokio_postgres::connect(&self.pg_as(user), NoTls).await?;
-        tokio::spawn(connection);
-        Ok(client)
-    }
-
-    /// What a line of psql prints.
-    fn psql(&self, user: &str, commands: &str) -> String {
-        let mut command = Command::new("psql");
-        command.args(["-X", "-q", &self.pg_as(user)]).env("LC_ALL", "C.UTF-8").stdin(Stdio::piped());
-        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        std::io::Write::write_all(&mut child.stdin.take().unwrap(), commands.as_bytes()).unwrap();
-        let output = child.wait_with_output().unwrap();
-        String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
-    }
-
-    /// The project of a server that has ended.
-    fn into_sandbox(mut self) -> Sandbox {
-        std::mem::replace(&mut self.sandbox, Sandbox::new())
-    }
-
-    /// Asks the server to end, and waits until it has.
-    fn stop(&mut self) -> i32 {
-        assert!(Command::new("kill").arg(self.child.id().to_string()).status().unwrap().success());
-        self.child.wait().unwrap().code().unwrap_or(-1)
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
 
 fn project() -> Sandbox {
     let sandbox = Sandbox::new();
@@ -105,11 +40,16 @@ fn clients() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/clients").canonicalize().unwrap()
 }
 
-/// The Python that `scripts/setup.sh test` has made.
+/// The Python with the clients, which `scripts/setup.sh test` has made.
 fn python() -> PathBuf {
+    python_in("FLUMEN_CLIENTS", "clients")
+}
+
+/// The Python of one of the folders that `scripts/setup.sh test` has made.
+fn python_in(variable: &str, name: &str) -> PathBuf {
     let home = std::env::var("HOME").unwrap_or_default();
-    let cache = std::env::var("FLUMEN_CLIENTS").unwrap_or_else(|_| format!("{home}/.cache/flumen/clients"));
-    PathBuf::from(cache).join("bin/python")
+    let folder = std::env::var(variable).unwrap_or_else(|_| format!("{home}/.cache/flumen/{name}"));
+    PathBuf::from(folder).join("bin/python")
 }
 
 #[track_caller]
@@ -130,9 +70,20 @@ fn python_clients() {
 }
 
 #[test]
+fn psql_completes_names() {
+    check_client(Command::new("python3").arg("psql_completion.py"), &server());
+}
+
+#[test]
 fn jdbc() {
     let server = server();
     check_client(Command::new("java").args(["-cp", "/usr/share/java/postgresql.jar", "JdbcClient.java"]), &server);
+}
+
+#[test]
+fn pgadmin() {
+    let server = server();
+    check_client(Command::new(python_in("FLUMEN_PGADMIN", "pgadmin")).arg("pgadmin_client.py"), &server);
 }
 
 #[test]
@@ -424,6 +375,59 @@ async fn portals_give_rows_a_few_at_a_time_and_types_are_told() {
     assert_eq!(rows, ["2", "3"]);
     block.rollback().await.unwrap();
     assert_eq!(client.batch_execute("fetch 1 from c").await.unwrap_err().code().unwrap().code(), "34000");
+}
+
+#[tokio::test]
+async fn functions_about_the_session_are_there_for_every_statement() {
+    let server = server();
+    let client = server.connect("me").await.unwrap();
+    let about = "current_user, session_user, current_catalog, current_database(), version(), pg_backend_pid(), \
+        current_setting('application_name'), has_table_privilege('raw.people', 'insert'), \
+        pg_is_in_recovery(), pg_size_pretty(2048), to_regclass('raw.people')::text";
+    client.batch_execute("set application_name = 'here'").await.unwrap();
+    // From no table, from the catalog, and from the lake: whoever answers, the answer is the same.
+    let mut answers = Vec::new();
+    for from in ["", " from pg_class where relname = 'people'", " from raw.people where id = 1"] {
+        let row = client.query_one(&format!("select {about}{from}"), &[]).await.unwrap();
+        let texts = [0, 1, 2, 3, 4, 6, 9, 10].map(|column| row.get::<_, String>(column));
+        answers.push((texts, row.get::<_, i32>(5), row.get::<_, bool>(7), row.get::<_, bool>(8)));
+    }
+    let (texts, pid, may, recovery) = &answers[0];
+    assert_eq!(texts[..4], ["me", "me", "lake", "lake"]);
+    assert!(texts[4].starts_with("PostgreSQL 15.0 (Flumen "), "{texts:?}");
+    assert_eq!(texts[5..], ["here", "2048 bytes", "people"]);
+    assert!(*pid > 0 && *may && !*recovery);
+    assert_eq!(answers[1], answers[0]);
+    assert_eq!(answers[2], answers[0]);
+    // Their arguments may be columns, their values may be written.
+    client.batch_execute("create table public.seen as select id, current_user as who from raw.people").await.unwrap();
+    client
+        .batch_execute("insert into public.seen select 9, pg_size_pretty(id * 10240) from raw.people where id = 2")
+        .await
+        .unwrap();
+    client
+        .batch_execute("update public.seen set who = current_database() where who = current_user and id = 2")
+        .await
+        .unwrap();
+    let rows = client.query("select who from public.seen where who <> $1 order by id", &[&"you"]).await.unwrap();
+    let names: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
+    assert_eq!(names, ["me", "lake", "me", "20 kB"]);
+    let error = client.batch_execute("select current_setting('nothing') from raw.people").await.unwrap_err();
+    assert!(error.as_db_error().unwrap().message().contains("unrecognized configuration parameter"), "{error:?}");
+    // The settings as a function have the columns of the view.
+    let settings = "select name, setting, context from pg_show_all_settings() where context in ('user') \
+        except select name, setting, context from pg_settings";
+    assert!(client.query(settings, &[]).await.unwrap().is_empty());
+    assert_eq!(
+        client.query("select context from pg_show_all_settings() where name = 'jit'", &[]).await.unwrap().len(),
+        1
+    );
+    // A call without its arguments is no end of the session.
+    for from in ["", " from raw.people"] {
+        let _ =
+            client.batch_execute(&format!("select current_schemas(), pg_relation_size(), pg_get_expr(){from}")).await;
+    }
+    client.batch_execute("select 1").await.unwrap();
 }
 
 #[tokio::test]

@@ -71,7 +71,7 @@ fn others_read_what_statements_have_changed() {
     sql(
         &sandbox,
         "create table raw.parted partitioned by (zone, day) as select * from (values \
-             (1, 'a', date '2019-01-01', 1.5, timestamptz '2019-01-01 00:00:00+02'), (2, 'b-c', date '2019-01-02', 2.5, null), \
+             (1, 'a', date '2019-01-01', 1.5, timestamptz '2019-01-01 00:00:00+02'), (2, 'b/c: é%20 d', date '2019-01-02', 2.5, null), \
              (3, null, null, 3.5, null), (4, 'a', date '2019-01-01', 4.5, null)) v(id, zone, day, fare, seen); \
          insert into raw.parted values (5, 'new', date '2020-01-01', 5.5, null); \
          update raw.parted set fare = fare + 1 where id in (1, 3); \
@@ -123,6 +123,13 @@ fn tables_of_others_are_read() {
     for (table, rows) in [("kinds", 20), ("parted", 30), ("checked", 13), ("changed", 17), ("guarded", 5)] {
         check_written(&sandbox, "deltalake", table, rows);
     }
+    // Files whose names have percent signs are known as what they are, whoever named them.
+    good(&sandbox, "flumen lake check --deep");
+    good(&sandbox, "flumen lake vacuum lake.deltalake.parted --retain 0d");
+    check_written(&sandbox, "deltalake", "parted", 30);
+    good(&sandbox, "flumen lake optimize lake.deltalake.parted");
+    good(&sandbox, "flumen lake vacuum lake.deltalake.parted --retain 0d && flumen lake check --deep");
+    check_written(&sandbox, "deltalake", "parted", 30);
     run("write.py", &["sail", "lake"], &sandbox.path());
     check_written(&sandbox, "sail", "spark", 22);
     // The condition of another writer holds here too.

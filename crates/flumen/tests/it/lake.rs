@@ -138,6 +138,15 @@ fn files_are_kept_beside_the_tables() {
     assert_eq!((listed[0]["media_type"].as_str(), listed[0]["size"].as_u64()), (Some("image/png"), Some(5)));
     assert_eq!(ok(&sandbox, "flumen lake get lake.files.images/2024/more/dog.png -").stdout, "a dog");
     ok(&sandbox, "flumen lake get lake.files.images/2024/cat.png && test \"$(cat cat.png)\" = 'a cat'");
+    let of = "select volume, path, size, media_type, tags from";
+    let expected = "volume,path,size,media_type,tags\nlake.files.images,2024/cat.png,5,image/png,[pets]\n\
+        lake.files.images,2024/more/dog.png,5,image/png,[pets]\n";
+    for function in ["files('files.images')", "files('lake.files.images')", "files()"] {
+        let listed = ok(&sandbox, &format!("flumen sql --format csv \"{of} {function} order by path\""));
+        assert_eq!(listed.stdout, expected, "{function}");
+    }
+    let unknown = sandbox.sh("flumen sql \"select * from files('files.image')\"");
+    assert!(unknown.code == 3 && unknown.stderr.contains("files.images"), "{}", unknown.stderr);
     ok(&sandbox, "flumen lake rm lake.files.images/2024/cat.png");
     assert_eq!(sandbox.sh("flumen lake get lake.files.images/2024/cat.png").code, 3);
     assert_eq!(sandbox.sh("flumen lake put pictures 'lake.files.images/../x/'").code, 2);

@@ -6,6 +6,7 @@
 
 mod exec;
 mod kept;
+mod wanted;
 
 use std::sync::Arc;
 
@@ -24,7 +25,8 @@ use datafusion::physical_plan::filter::FilterExec;
 use datafusion::physical_plan::projection::ProjectionExec;
 use datafusion::physical_plan::windows::{BoundedWindowAggExec, WindowUDFExpr};
 
-use exec::{FirstRowsExec, Wanted};
+use exec::FirstRowsExec;
+use wanted::Wanted;
 
 /// The most rows of a group that are kept in this way.
 const MOST_ROWS: usize = 100;

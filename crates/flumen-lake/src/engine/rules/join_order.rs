@@ -4,7 +4,11 @@
 //! the conditions between, and puts it together in the cheapest order it finds. A semi join above such a tree that looks at
 //! one of its parts alone is done on that part, if the tree has more rows than the part.
 //!
+//! What follows from the conditions counts as one: customers and suppliers of one nation may both be joined with it (`classes.rs`).
+//!
 //! Nothing is changed where statistics are missing. The columns of the answer and their order stay the same.
+
+mod classes;
 
 use std::sync::Arc;
 
@@ -13,6 +17,8 @@ use datafusion::common::{Column, DFSchemaRef, JoinConstraint, JoinType, NullEqua
 use datafusion::logical_expr::utils::{conjunction, split_conjunction_owned};
 use datafusion::logical_expr::{Expr, Join, LogicalPlan, Projection};
 use datafusion::optimizer::{ApplyOrder, OptimizerConfig, OptimizerRule};
+
+use classes::{Class, Classes, classes_of};
 
 use super::estimate::{Estimate, kept_by_semi_join};
 
@@ -111,51 +117,88 @@ fn is_plain(join: &Join) -> bool {
 /// What is known of the parts, for comparing orders.
 struct Costs {
     rows: Vec<f64>,
-    /// Pairs of parts with the part of their product that an equality keeps.
-    edges: Vec<(Set, f64)>,
+    /// What keeps a part of a product, the smallest part first.
+    edges: Vec<Edge>,
+}
+
+/// Something that keeps a part of the product of several parts.
+#[derive(Debug, Clone, Copy)]
+struct Edge {
+    set: Set,
+    part: f64,
+    /// The equalities that it stands for. Those that another one stands for already keep nothing away any more.
+    classes: Classes,
 }
 
 impl Costs {
     fn of(parts: &Parts) -> Option<Self> {
         let estimates: Vec<Estimate> = parts.plans.iter().map(Estimate::of).collect::<Option<_>>()?;
-        let mut pairs: Vec<(Set, f64, f64)> = Vec::new();
-        for (left, right) in &parts.equalities {
+        let (classes, class_of) = classes_of(parts);
+        // Equalities as they are written, then those that follow from them.
+        let mut equalities: Vec<(&Expr, &Expr, Option<usize>)> =
+            parts.equalities.iter().zip(&class_of).map(|((left, right), class)| (left, right, *class)).collect();
+        for (number, class) in classes.iter().enumerate() {
+            for (place, left) in class.members.iter().enumerate() {
+                let others = class.members[place + 1..].iter().filter(|right| right.part != left.part);
+                equalities.extend(others.map(|right| (&left.expr, &right.expr, Some(number))));
+            }
+        }
+        let mut pairs: Vec<(Set, f64, f64, Classes)> = Vec::new();
+        for (left, right, class) in equalities {
             let (l, r) = (parts.set_of(left), parts.set_of(right));
             let set = l | r;
+            let bit: Classes = class.filter(|class| *class < 64).map_or(0, |class| 1 << class);
+            // What follows may be written too.
+            if bit != 0 && pairs.iter().any(|pair| pair.0 == set && pair.3 & bit != 0) {
+                continue;
+            }
             let distinct = |set: Set, expr| match set.count_ones() {
                 1 => estimates.get(set.trailing_zeros() as usize).map(|of| (of.distinct(expr), of.base_rows)),
                 _ => None,
             };
             let Some(((l, l_rows), (r, r_rows))) = distinct(l, left).zip(distinct(r, right)) else {
-                pairs.push((set, 1.0 / CONDITION, f64::INFINITY));
+                pairs.push((set, 1.0 / CONDITION, f64::INFINITY, bit));
                 continue;
             };
             // Several equalities between the same two parts: together they have no more values than either has rows.
             match pairs.iter_mut().find(|pair| pair.0 == set) {
-                Some(pair) => pair.1 *= l.min(r),
-                None => pairs.push((set, l.min(r), l_rows.min(r_rows))),
+                Some(pair) => {
+                    pair.1 *= l.min(r);
+                    pair.3 |= bit;
+                }
+                None => pairs.push((set, l.min(r), l_rows.min(r_rows), bit)),
             }
         }
-        let mut edges: Vec<(Set, f64)> =
-            pairs.into_iter().map(|(set, domain, most)| (set, 1.0 / domain.min(most).max(1.0))).collect();
+        let edge = |(set, domain, most, classes): (Set, f64, f64, Classes)| Edge {
+            set,
+            part: 1.0 / domain.min(most).max(1.0),
+            classes,
+        };
+        let mut edges: Vec<Edge> = pairs.into_iter().map(edge).collect();
         let all = estimates.iter().cloned().reduce(Estimate::beside)?;
         for condition in &parts.conditions {
-            edges.push((parts.set_of(condition), all.part(condition)));
+            edges.push(Edge { set: parts.set_of(condition), part: all.part(condition), classes: 0 });
         }
+        edges.sort_by(|a, b| a.part.total_cmp(&b.part));
         Some(Self { rows: estimates.iter().map(|of| of.rows).collect(), edges })
     }
 
     /// The rows of the join of `left` and `right`, whose own rows are known.
     fn joined(&self, (left, left_rows): (Set, f64), (right, right_rows): (Set, f64)) -> f64 {
         let both = left | right;
-        let between =
-            self.edges.iter().filter(|(set, _)| set & both == *set && set & left != *set && set & right != *set);
-        let rows = between.fold(left_rows * right_rows, |rows, (_, part)| rows * part);
+        let (mut rows, mut seen): (f64, Classes) = (left_rows * right_rows, 0);
+        for Edge { set, part, classes } in &self.edges {
+            let is_between = set & both == *set && set & left != *set && set & right != *set;
+            if is_between && (*classes == 0 || classes & !seen != 0) {
+                rows *= part;
+                seen |= classes;
+            }
+        }
         rows.max(1.0)
     }
 
     fn connected(&self, left: Set, right: Set) -> bool {
-        self.edges.iter().any(|(set, _)| set & !(left | right) == 0 && set & left != 0 && set & right != 0)
+        self.edges.iter().any(|edge| edge.set & !(left | right) == 0 && edge.set & left != 0 && edge.set & right != 0)
     }
 
     fn cost(left: f64, right: f64, output: f64) -> f64 {
@@ -295,16 +338,20 @@ fn with_columns(plan: LogicalPlan, schema: &DFSchemaRef) -> Result<LogicalPlan> 
 /// Puts parts together again.
 struct Assembly<'a> {
     parts: &'a Parts,
+    classes: Vec<Class>,
+    /// Equalities that are in no class.
     equalities: Vec<(Set, Set, &'a (Expr, Expr), bool)>,
     conditions: Vec<(Set, &'a Expr, bool)>,
 }
 
 impl<'a> Assembly<'a> {
     fn new(parts: &'a Parts) -> Self {
-        let equalities = parts.equalities.iter();
-        let equalities = equalities.map(|pair| (parts.set_of(&pair.0), parts.set_of(&pair.1), pair, false)).collect();
+        let (classes, class_of) = classes_of(parts);
+        let equalities = parts.equalities.iter().zip(class_of).filter(|(_, class)| class.is_none());
+        let equalities = equalities.map(|(pair, _)| (parts.set_of(&pair.0), parts.set_of(&pair.1), pair, false));
+        let equalities = equalities.collect();
         let conditions = parts.conditions.iter().map(|condition| (parts.set_of(condition), condition, false)).collect();
-        Self { parts, equalities, conditions }
+        Self { parts, classes, equalities, conditions }
     }
 
     fn build(mut self, tree: &Tree) -> Result<LogicalPlan> {
@@ -323,6 +370,8 @@ impl<'a> Assembly<'a> {
         let both = in_left | in_right;
         let within = |set: Set, of: Set| set & !of == 0;
         let (mut on, mut conditions) = (Vec::new(), Vec::new());
+        let of_classes = self.classes.iter().filter_map(|class| class.between(in_left, in_right));
+        on.extend(of_classes.map(|(left, right)| (left.clone(), right.clone())));
         for (l, r, (left, right), done) in self.equalities.iter_mut().filter(|of| !of.3 && within(of.0 | of.1, both)) {
             *done = true;
             if within(*l, in_left) && within(*r, in_right) {

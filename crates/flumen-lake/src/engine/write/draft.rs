@@ -20,7 +20,7 @@ use super::super::lake_table::Contents;
 use super::super::write::Writers;
 use crate::commit::{Change, Current, Note, commit, line};
 use crate::constraints::Constraints;
-use crate::lake::{DataFile, FileStats, Snapshot, Table, delete_files};
+use crate::lake::{DataFile, FileStats, Snapshot, Table, delete_files, file_path};
 use crate::ledger::read_commit;
 use crate::sink::{NewFile, add, protocol_for, remove, table_metadata};
 
@@ -305,7 +305,7 @@ impl Draft {
     }
 
     fn written(&self) -> Vec<Path> {
-        self.added.iter().chain(&self.changes).map(|file| Path::from(file.path.as_str())).collect()
+        self.added.iter().chain(&self.changes).map(|file| file_path(&file.path)).collect()
     }
 
     fn actions(&self, current: &Current, now_ms: i64, new_id: uuid::Uuid) -> Result<Vec<Value>> {

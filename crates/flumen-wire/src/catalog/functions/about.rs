@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use postgres_types::Type;
 
-use super::{Context, Spec, Value, int, ours, ours_null, text};
+use super::{Context, Spec, Value, at, int, ours, ours_null, text};
 use crate::catalog::types;
 use crate::catalog::value::Reg;
 use crate::failure::{Failure, code};
@@ -19,7 +19,7 @@ pub(super) const FUNCTIONS: &[Spec] = &[
     ours("user", Type::NAME, |_, c| Ok(Value::text(&c.session.account.name))),
     ours("current_schema", Type::NAME, |_, c| Ok(Value::maybe_text(c.search_path().first().map(String::as_str)))),
     ours("current_schemas", Type::NAME_ARRAY, |a, c| {
-        let implicit = if a[0].truth() == Some(true) { vec!["pg_catalog".to_owned()] } else { Vec::new() };
+        let implicit = if at(a, 0).truth() == Some(true) { vec!["pg_catalog".to_owned()] } else { Vec::new() };
         Ok(Value::array(implicit.into_iter().chain(c.search_path()).map(Value::text).collect()))
     }),
     ours("pg_backend_pid", Type::INT4, |_, c| Ok(Value::Int(c.session.pid.into()))),
@@ -82,7 +82,7 @@ pub(super) const FUNCTIONS: &[Spec] = &[
         let Some(oid) = a.first().and_then(Value::int) else { return Ok(Value::Null) };
         Ok(Value::text(types::format(oid, a.get(1).and_then(Value::int))))
     }),
-    ours("pg_get_expr", Type::TEXT, |a, _| Ok(a[0].clone())),
+    ours("pg_get_expr", Type::TEXT, |a, _| Ok(at(a, 0).clone())),
     ours("pg_get_constraintdef", Type::TEXT, |a, c| {
         Ok(c.snapshot.key(int(a, 0)).map_or(Value::Null, |(_, key)| Value::text(key.definition())))
     }),
@@ -96,7 +96,7 @@ pub(super) const FUNCTIONS: &[Spec] = &[
         }))
     }),
     ours("pg_get_viewdef", Type::TEXT, |a, c| {
-        let oid = match &a[0] {
+        let oid = match at(a, 0) {
             Value::Text(name) => c.snapshot.oid_of(Reg::Class, name).unwrap_or_default(),
             other => other.int().unwrap_or_default(),
         };
@@ -185,7 +185,7 @@ fn time(at: chrono::DateTime<chrono::Utc>) -> Value {
 }
 
 fn size(arguments: &[Value], context: &Context) -> Result<Value, Failure> {
-    let oid = match &arguments[0] {
+    let oid = match at(arguments, 0) {
         Value::Text(name) => context.snapshot.oid_of(Reg::Class, name).unwrap_or_default(),
         other => other.int().unwrap_or_default(),
     };

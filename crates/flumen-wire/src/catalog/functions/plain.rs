@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use postgres_types::Type;
 
-use super::{Context, Gives, Spec, Value, int, plain, plain_null, text};
+use super::{Context, Gives, Spec, Value, at, int, plain, plain_null, text};
 use crate::catalog::patterns;
 use crate::catalog::value::sorted;
 use crate::failure::{Failure, code};
@@ -14,7 +14,7 @@ pub(super) const FUNCTIONS: &[Spec] = &[
         Ok(a.iter().find(|v| !v.is_null()).cloned().unwrap_or(Value::Null))
     }),
     plain_null("nullif", Gives::Argument(0), |a, _| {
-        let same = a.len() == 2 && a[0].compare(&a[1]).is_some_and(|ordering| ordering.is_eq());
+        let same = a.len() == 2 && at(a, 0).compare(at(a, 1)).is_some_and(|ordering| ordering.is_eq());
         Ok(if same { Value::Null } else { a.first().cloned().unwrap_or(Value::Null) })
     }),
     plain_null("greatest", Gives::Argument(0), |a, _| {
@@ -89,19 +89,21 @@ pub(super) const FUNCTIONS: &[Spec] = &[
         Ok(Value::text(regex.replacen(&whole, times, with.as_str())))
     }),
     plain("abs", Type::INT8, |a, _| {
-        Ok(match &a[0] {
+        Ok(match at(a, 0) {
             Value::Float(number) => Value::Float(number.abs()),
             other => Value::Int(other.int().unwrap_or_default().saturating_abs()),
         })
     }),
-    plain("floor", Type::FLOAT8, |a, _| Ok(a[0].float().map_or(Value::Null, |number| Value::Float(number.floor())))),
-    plain("ceil", Type::FLOAT8, |a, _| Ok(a[0].float().map_or(Value::Null, |number| Value::Float(number.ceil())))),
+    plain("floor", Type::FLOAT8, |a, _| {
+        Ok(at(a, 0).float().map_or(Value::Null, |number| Value::Float(number.floor())))
+    }),
+    plain("ceil", Type::FLOAT8, |a, _| Ok(at(a, 0).float().map_or(Value::Null, |number| Value::Float(number.ceil())))),
     plain("round", Type::FLOAT8, |a, _| {
         let scale = 10f64.powi(int(a, 1) as i32);
-        Ok(a[0].float().map_or(Value::Null, |number| Value::Float((number * scale).round() / scale)))
+        Ok(at(a, 0).float().map_or(Value::Null, |number| Value::Float((number * scale).round() / scale)))
     }),
     plain("array_to_string", Type::TEXT, |a, c| {
-        let Value::Array(values) = &a[0] else { return Ok(Value::Null) };
+        let Value::Array(values) = at(a, 0) else { return Ok(Value::Null) };
         let shown = values.iter().filter_map(|value| value.shown(&c.snapshot)).collect::<Vec<_>>();
         Ok(Value::text(shown.join(&text(a, 1, c))))
     }),
@@ -115,13 +117,13 @@ pub(super) const FUNCTIONS: &[Spec] = &[
     plain("array_length", Type::INT4, length),
     plain("array_upper", Type::INT4, length),
     plain("array_lower", Type::INT4, |a, _| {
-        Ok(match &a[0] {
+        Ok(match at(a, 0) {
             Value::Array(values) if !values.is_empty() => Value::Int(1),
             _ => Value::Null,
         })
     }),
     plain("cardinality", Type::INT4, |a, _| {
-        Ok(match &a[0] {
+        Ok(match at(a, 0) {
             Value::Array(values) => Value::Int(values.len() as i64),
             _ => Value::Null,
         })
@@ -151,9 +153,9 @@ pub(super) const FUNCTIONS: &[Spec] = &[
         })
     }),
     plain("date_part", Type::FLOAT8, |a, c| {
-        let (field, Value::Time(micros)) = (text(a, 0, c), &a[1]) else {
+        let (field, Value::Time(micros)) = (text(a, 0, c), at(a, 1)) else {
             // An interval counts in microseconds.
-            return Ok(a[1].int().map_or(Value::Null, |micros| Value::Float(micros as f64 / 1e6)));
+            return Ok(at(a, 1).int().map_or(Value::Null, |micros| Value::Float(micros as f64 / 1e6)));
         };
         match field.as_str() {
             "epoch" => Ok(Value::Float(*micros as f64 / 1e6)),
@@ -166,7 +168,7 @@ pub(super) const FUNCTIONS: &[Spec] = &[
 fn to_char(arguments: &[Value], context: &Context) -> Result<Value, Failure> {
     const PATTERNS: [(&str, &str); 7] =
         [("YYYY", "%Y"), ("HH24", "%H"), ("MM", "%m"), ("DD", "%d"), ("MI", "%M"), ("SS", "%S"), ("TZ", "UTC")];
-    let Value::Time(micros) = &arguments[0] else { return Ok(Value::text(text(arguments, 0, context))) };
+    let Value::Time(micros) = at(arguments, 0) else { return Ok(Value::text(text(arguments, 0, context))) };
     let mut pattern = text(arguments, 1, context).replace('%', "%%");
     for (postgres, ours) in PATTERNS {
         pattern = pattern.replace(postgres, ours);
@@ -191,7 +193,7 @@ fn set(arguments: &[Value], context: &Context) -> Vec<char> {
 }
 
 fn length(arguments: &[Value], _context: &Context) -> Result<Value, Failure> {
-    Ok(match &arguments[0] {
+    Ok(match at(arguments, 0) {
         Value::Array(values) if !values.is_empty() && int(arguments, 1) == 1 => Value::Int(values.len() as i64),
         _ => Value::Null,
     })

@@ -2,7 +2,7 @@
 
 use postgres_types::Type;
 
-use super::{Context, Spec, Value, ours, text};
+use super::{Context, Spec, Value, at, ours, text};
 use crate::failure::Failure;
 
 pub(super) const FUNCTIONS: &[Spec] = &[
@@ -21,7 +21,7 @@ pub(super) const FUNCTIONS: &[Spec] = &[
     ours("has_server_privilege", Type::BOOL, may),
     ours("pg_has_role", Type::BOOL, |a, c| {
         // Nobody is a member of anybody else.
-        let role = if a.len() > 2 { &a[1] } else { &a[0] };
+        let role = if a.len() > 2 { at(a, 1) } else { at(a, 0) };
         let me = c.session.account.name.as_str();
         let named = role.shown(&c.snapshot).unwrap_or_default();
         Ok(Value::Bool(named == me || role.int() == c.snapshot.role_oid(me)))

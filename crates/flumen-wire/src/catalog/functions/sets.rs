@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use postgres_types::Type;
 
-use super::{Gives, Spec, Value, int, ours, ours_null, plain, plain_null};
+use super::{Gives, Spec, Value, at, int, ours, ours_null, plain, plain_null};
+use crate::catalog::tables;
+use crate::catalog::value::Row;
 use crate::failure::{Failure, code};
 use flumen_core::limits;
 
@@ -23,11 +25,11 @@ pub(super) const FUNCTIONS: &[Spec] = &[
         Ok(Value::array((0..count).map(|index| Value::Int(from + index * step)).collect()))
     }),
     plain("generate_subscripts", Type::INT4_ARRAY, |a, _| {
-        let Value::Array(values) = &a[0] else { return Ok(Value::Null) };
+        let Value::Array(values) = at(a, 0) else { return Ok(Value::Null) };
         Ok(Value::array((1..=values.len() as i64).map(Value::Int).collect()))
     }),
     ours("_pg_expandarray", Type::RECORD_ARRAY, |a, _| {
-        let Value::Array(values) = &a[0] else { return Ok(Value::Null) };
+        let Value::Array(values) = at(a, 0) else { return Ok(Value::Null) };
         let row = |(value, place): (&Value, i64)| Value::Row(Arc::new(vec![value.clone(), Value::Int(place)]));
         Ok(Value::array(values.iter().zip(1..).map(row).collect()))
     }),
@@ -44,11 +46,12 @@ pub(super) const FUNCTIONS: &[Spec] = &[
     ours_null("pg_available_extensions", Type::RECORD_ARRAY, |_, _| Ok(Value::array(Vec::new()))),
     ours_null("pg_options_to_table", Type::RECORD_ARRAY, |_, _| Ok(Value::array(Vec::new()))),
     ours_null("pg_show_all_settings", Type::RECORD_ARRAY, |_, c| {
-        let row = |(name, value, about): (&str, String, &str)| {
-            let texts = [name, &value, about, "Session"].map(Value::text);
-            Value::Row(Arc::new(texts.into_iter().chain([Value::Null]).collect()))
+        let Some(table) = tables::find(&["pg_catalog".to_owned(), "pg_settings".to_owned()]) else {
+            return Ok(Value::array(Vec::new()));
         };
-        Ok(Value::array(c.settings().list().into_iter().map(row).collect()))
+        let rows = c.snapshot.rows(table);
+        let shown = |row: &Row| Value::Row(Arc::new(row.iter().take(table.shown).cloned().collect()));
+        Ok(Value::array(rows.iter().map(shown).collect()))
     }),
 ];
 
@@ -81,14 +84,27 @@ pub(super) fn fields(name: &str) -> Option<&'static [(&'static str, Type)]> {
             const { &[("name", Type::NAME), ("default_version", Type::TEXT), ("comment", Type::TEXT)] }
         }
         "pg_options_to_table" => const { &[("option_name", Type::TEXT), ("option_value", Type::TEXT)] },
+        // Those of `pg_settings`, in their order.
         "pg_show_all_settings" => {
             const {
                 &[
                     ("name", Type::TEXT),
                     ("setting", Type::TEXT),
-                    ("short_desc", Type::TEXT),
-                    ("category", Type::TEXT),
                     ("unit", Type::TEXT),
+                    ("category", Type::TEXT),
+                    ("short_desc", Type::TEXT),
+                    ("extra_desc", Type::TEXT),
+                    ("context", Type::TEXT),
+                    ("vartype", Type::TEXT),
+                    ("source", Type::TEXT),
+                    ("min_val", Type::TEXT),
+                    ("max_val", Type::TEXT),
+                    ("enumvals", Type::TEXT_ARRAY),
+                    ("boot_val", Type::TEXT),
+                    ("reset_val", Type::TEXT),
+                    ("sourcefile", Type::TEXT),
+                    ("sourceline", Type::INT4),
+                    ("pending_restart", Type::BOOL),
                 ]
             }
         }

@@ -28,9 +28,41 @@ pub(in crate::pg) fn integer(value: i64, out: &mut BytesMut) {
 
 /// A double, in the fewest digits that lead back to it.
 pub(in crate::pg) fn double(value: f64, out: &mut BytesMut) {
+    if let Some(hundredths) = as_hundredths(value) {
+        return put_hundredths(hundredths, out);
+    }
     match special(value) {
         Some(text) => out.put_slice(text),
         None => shortest(&format!("{value:e}"), 15, out),
+    }
+}
+
+/// How many hundredths `value` is, if it is the double that is nearest to so many of them.
+///
+/// Amounts of money are, and most measurements. Of numbers with up to fifteen digits no two are nearest to the same double, so what
+/// is written of it is then the shortest that leads back.
+fn as_hundredths(value: f64) -> Option<i64> {
+    const LARGEST: f64 = 1e13;
+    let negative_zero = value == 0.0 && value.is_sign_negative();
+    if value.is_nan() || value.abs() >= LARGEST || negative_zero {
+        return None;
+    }
+    let hundredths = (value * 100.0).round();
+    // Division is exact to the last bit; the multiplication before need not be.
+    (hundredths / 100.0 == value).then_some(hundredths as i64)
+}
+
+fn put_hundredths(value: i64, out: &mut BytesMut) {
+    let positive = value.unsigned_abs();
+    if value < 0 {
+        out.put_u8(b'-');
+    }
+    integer((positive / 100) as i64, out);
+    let (tenths, rest) = ((positive / 10 % 10) as u8, (positive % 10) as u8);
+    match (tenths, rest) {
+        (0, 0) => {}
+        (_, 0) => out.put_slice(&[b'.', b'0' + tenths]),
+        _ => out.put_slice(&[b'.', b'0' + tenths, b'0' + rest]),
     }
 }
 
@@ -196,6 +228,13 @@ mod tests {
             (1.25e-4, "0.000125"),
             (1e-5, "1e-05"),
             (0.1, "0.1"),
+            (-0.07, "-0.07"),
+            (17.3, "17.3"),
+            (-52.80, "-52.8"),
+            (0.1 + 0.2, "0.30000000000000004"),
+            (9_999_999_999_999.99, "9999999999999.99"),
+            (123_456_789_012_345.67, "123456789012345.67"),
+            (0.29 * 100.0, "28.999999999999996"),
             (1.0 / 3.0, "0.3333333333333333"),
             (f64::INFINITY, "Infinity"),
             (f64::NAN, "NaN"),
@@ -209,6 +248,18 @@ mod tests {
             [(12345, 2, "123.45"), (-5, 3, "-0.005"), (5, 0, "5"), (5, -2, "500"), (0, 2, "0.00")]
         {
             assert_eq!(shown(|out| decimal(value, scale, out)), text);
+        }
+    }
+
+    #[test]
+    fn doubles_are_the_shortest_that_lead_back() {
+        for hundredths in (-30_000_i64..30_000).chain((0_i64..2_000).map(|n| n * 498_713_337_913)) {
+            let value = hundredths as f64 / 100.0;
+            for value in [value, value.next_up(), value * 1.1] {
+                let mut slow = BytesMut::new();
+                shortest(&format!("{value:e}"), 15, &mut slow);
+                assert_eq!(shown(|out| double(value, out)).as_bytes(), &slow[..], "{value:?}");
+            }
         }
     }
 

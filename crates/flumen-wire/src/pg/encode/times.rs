@@ -32,17 +32,15 @@ fn put_date(days: i64, out: &mut BytesMut) -> bool {
     let month = if month < 10 { month + 3 } else { month - 9 };
     let year = year_of_era + era * 400 + i64::from(month <= 2);
     let shown = if year <= 0 { 1 - year } else { year };
+    let ([m, n], [d, e]) = (two(month), two(day));
     if (0..10_000).contains(&shown) {
-        put_two(shown / 100, out);
-        put_two(shown % 100, out);
+        let ([y, z], [a, b]) = (two(shown / 100), two(shown % 100));
+        out.put_slice(&[y, z, a, b, b'-', m, n, b'-', d, e]);
     } else {
         // Writing to memory does not fail.
         let _ = write!(out, "{shown}");
+        out.put_slice(&[b'-', m, n, b'-', d, e]);
     }
-    out.put_u8(b'-');
-    put_two(month, out);
-    out.put_u8(b'-');
-    put_two(day, out);
     year <= 0
 }
 
@@ -67,16 +65,15 @@ pub(in crate::pg) fn time(micros: i64, out: &mut BytesMut) {
 
 fn clock(seconds: i64, micros: i64, out: &mut BytesMut) {
     let hours = seconds / 3600;
+    let ([m, n], [s, t]) = (two(seconds / 60 % 60), two(seconds % 60));
     if hours < 100 {
-        put_two(hours, out);
+        let [h, i] = two(hours);
+        out.put_slice(&[h, i, b':', m, n, b':', s, t]);
     } else {
         // Writing to memory does not fail.
         let _ = write!(out, "{hours}");
+        out.put_slice(&[b':', m, n, b':', s, t]);
     }
-    out.put_u8(b':');
-    put_two(seconds / 60 % 60, out);
-    out.put_u8(b':');
-    put_two(seconds % 60, out);
     if micros != 0 {
         let digits = format!("{micros:06}");
         out.put_u8(b'.');
@@ -84,8 +81,9 @@ fn clock(seconds: i64, micros: i64, out: &mut BytesMut) {
     }
 }
 
-fn put_two(value: i64, out: &mut BytesMut) {
-    out.put_slice(&[b'0' + (value / 10 % 10) as u8, b'0' + (value % 10) as u8]);
+/// Two digits.
+fn two(value: i64) -> [u8; 2] {
+    [b'0' + (value / 10 % 10) as u8, b'0' + (value % 10) as u8]
 }
 
 /// An interval, as `IntervalStyle` postgres has it.

@@ -11,7 +11,7 @@ use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::common::{Result, internal_err};
 use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
-use datafusion::physical_expr::{EquivalenceProperties, LexOrdering, PhysicalExpr, PhysicalSortExpr};
+use datafusion::physical_expr::{EquivalenceProperties, PhysicalExpr};
 use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType, ReplaceChildrenOptions};
 use datafusion::physical_plan::metrics::{BaselineMetrics, Count, ExecutionPlanMetricsSet, MetricBuilder, MetricsSet};
 use datafusion::physical_plan::sorts::sort::SortExec;
@@ -23,6 +23,7 @@ use datafusion::physical_plan::{
 use futures::{StreamExt, TryStreamExt};
 
 use super::kept::Kept;
+use super::wanted::{Wanted, evaluated};
 
 /// Rows after which it shows whether keeping the first ones of each group leaves enough out.
 const PROBE_ROWS: usize = 100_000;
@@ -30,21 +31,6 @@ const PROBE_ROWS: usize = 100_000;
 const WORTHWHILE: f64 = 0.3;
 /// Rows kept at which they are passed on, before the rows of a group meet.
 const PARTIAL_ROWS: usize = 1 << 18;
-
-/// Which rows are wanted: the first so many of each group, in an order.
-#[derive(Debug, Clone)]
-pub(super) struct Wanted {
-    pub keys: Vec<Arc<dyn PhysicalExpr>>,
-    pub order: Vec<PhysicalSortExpr>,
-    pub rows: usize,
-}
-
-impl Wanted {
-    fn sorting(&self) -> Option<LexOrdering> {
-        let keys = self.keys.iter().map(|key| PhysicalSortExpr::new_default(Arc::clone(key)));
-        LexOrdering::new(keys.chain(self.order.iter().cloned()))
-    }
-}
 
 /// Keeps the first rows of each group.
 #[derive(Debug)]
@@ -306,14 +292,6 @@ impl Counter {
         let kept = take_record_batch(batch, &UInt64Array::from(places))?;
         with_numbers(&kept, numbers, schema)
     }
-}
-
-/// The values of `exprs` for the rows of `batch`.
-pub(super) fn evaluated<'a>(
-    exprs: impl Iterator<Item = &'a Arc<dyn PhysicalExpr>>,
-    batch: &RecordBatch,
-) -> Result<Vec<ArrayRef>> {
-    exprs.map(|expr| expr.evaluate(batch)?.into_array(batch.num_rows())).collect()
 }
 
 /// A stream that can be read once, as a table.

@@ -17,7 +17,7 @@ use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_plan::aggregates::group_values::{GroupValues, new_group_values};
 use datafusion::physical_plan::aggregates::order::GroupOrdering;
 
-use super::exec::{Wanted, evaluated};
+use super::wanted::{Wanted, evaluated};
 
 /// Rows that are held for nothing before they are let go.
 const WASTE_ROWS: usize = 1 << 19;

@@ -1,0 +1,110 @@
+//! Thousands of small histories of flows, each from a seed, with everything that can go wrong: schedulers that step the same run
+//! at once and crash before and after each commit, workers that vanish, beat too late, or go on after they have lost their
+//! lease, letters that come twice, clocks that jump, people who cancel, clear, mark and pause. What must always hold is checked
+//! after each of their steps, by [`checks`], which knows the rules in its own words.
+//!
+//! - `FLUMEN_SEEDS=100000` tries that many, for a night.
+//! - `FLUMEN_SEED=17` replays one, and prints what happened.
+
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "a test that cannot go on should fail")]
+
+mod checks;
+mod flows;
+mod random;
+mod schedulers;
+mod workers;
+mod world;
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use world::World;
+
+const SEEDS: u64 = 2_000;
+
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name} should be a number")))
+}
+
+/// Plays the history of one seed; fails with what went wrong.
+fn play(seed: u64) -> (Vec<String>, Result<(), String>) {
+    let mut world = World::new(seed);
+    let result = world.play();
+    (world.trace, result)
+}
+
+#[test]
+fn nothing_goes_wrong_whatever_happens() {
+    if let Some(seed) = number("FLUMEN_SEED") {
+        let (trace, result) = play(seed);
+        println!("{}", trace.join("\n"));
+        return result.unwrap_or_else(|wrong| panic!("seed {seed}: {wrong}"));
+    }
+    let seeds = number("FLUMEN_SEEDS").unwrap_or(SEEDS);
+    let next = AtomicU64::new(0);
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let failed = std::thread::scope(|scope| {
+        let work = || {
+            loop {
+                let seed = next.fetch_add(1, Ordering::Relaxed);
+                if seed >= seeds {
+                    return None;
+                }
+                if let (trace, Err(wrong)) = play(seed) {
+                    next.store(seeds, Ordering::Relaxed);
+                    return Some((seed, trace, wrong));
+                }
+            }
+        };
+        let threads: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+        threads.into_iter().filter_map(|thread| thread.join().unwrap()).min_by_key(|(seed, ..)| *seed)
+    });
+    if let Some((seed, trace, wrong)) = failed {
+        let shown = trace.len().saturating_sub(60);
+        println!("{}", trace[shown..].join("\n"));
+        panic!("seed {seed}: {wrong}\nFLUMEN_SEED={seed} replays it");
+    }
+}
+
+#[test]
+fn a_seed_is_a_history() {
+    for seed in [1, 17, 400] {
+        let (first, _) = play(seed);
+        let (second, _) = play(seed);
+        assert!(first.len() > 50, "{first:?}");
+        assert_eq!(first, second);
+    }
+}
+
+#[test]
+fn histories_see_all_that_can_happen() {
+    let mut all = String::new();
+    for seed in 0..60 {
+        all += &play(seed).0.join("\n");
+    }
+    for what in [
+        "conflict",
+        "crashes before",
+        "crashes after",
+        "is refused",
+        "a letter comes twice",
+        "the clock jumps",
+        "expired",
+        "its process is gone",
+        "→ up_for_retry",
+        "→ up_for_reschedule",
+        "→ deferred",
+        "→ paused",
+        "→ removed",
+        "→ cancelled",
+        "→ upstream_failed",
+        "→ skipped",
+        "went another way",
+        "items",
+        "run: running → success",
+        "run: running → failed",
+        "run: running → cancelled",
+        "its rule is teardown",
+    ] {
+        assert!(all.contains(what), "nowhere: {what}");
+    }
+}

@@ -1,0 +1,145 @@
+//! The loop of a scheduler.
+//!
+//! It sleeps until it is woken, or until a timer rings or a lease ends. Where the store cannot be reached, or its disk is full, it waits
+//! and goes on where it was: nothing is lost by that, since whatever is to be done lies in the store.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use flumen_core::clock::Clock;
+use flumen_core::flow::store::{MetaStore, Rung, Wake};
+use flumen_core::flow::{RunId, TaskKey};
+use flumen_core::{Error, ErrorKind, Result};
+use futures::StreamExt as _;
+use tokio_util::sync::CancellationToken;
+
+use crate::steps::{Flows, Steps};
+
+/// Runs that are taken at once.
+const RUNS: usize = 64;
+/// Runs that are stepped side by side: their transactions share a wait for the disk.
+const SIDE_BY_SIDE: usize = 16;
+/// Timers and leases whose time has come, in one transaction.
+const RINGS: usize = 1_000;
+/// How long a run is held: a scheduler that dies with it holds it up for so long.
+const HOLD: TimeDelta = TimeDelta::seconds(30);
+/// How long a scheduler sleeps at the most. It is woken when there is something to do; this is for wakes that get lost.
+const LONGEST_SLEEP: Duration = Duration::from_secs(60);
+/// How long it waits after the first failure of the store; twice as long after the next, up to [`LONGEST_WAIT`].
+const FIRST_WAIT: Duration = Duration::from_millis(100);
+/// The longest wait for a store that cannot be reached.
+const LONGEST_WAIT: Duration = Duration::from_secs(10);
+
+/// Is told what a person may want to know. Called from the loop: it must be quick.
+pub trait Watcher: Send + Sync {
+    /// The store cannot be used now; it is tried again.
+    fn store_fails(&self, error: &Error);
+    /// A run cannot be stepped, such as one whose flow is of a newer version. It stays as it is.
+    fn run_fails(&self, run: RunId, error: &Error);
+    /// A signal changed nothing, and why.
+    fn refused(&self, run: RunId, task: Option<&TaskKey>, cause: &str);
+}
+
+/// Steps runs.
+pub struct Scheduler {
+    store: Arc<dyn MetaStore>,
+    clock: Arc<dyn Clock>,
+    watcher: Arc<dyn Watcher>,
+    steps: Steps,
+}
+
+/// When timers and leases are to be looked at.
+#[derive(Debug, Clone, Copy, Default)]
+struct Due {
+    timers: Option<DateTime<Utc>>,
+    leases: Option<DateTime<Utc>>,
+}
+
+impl Scheduler {
+    /// A scheduler over `store`.
+    pub fn new(
+        store: Arc<dyn MetaStore>,
+        flows: Arc<dyn Flows>,
+        clock: Arc<dyn Clock>,
+        watcher: Arc<dyn Watcher>,
+    ) -> Self {
+        let steps = Steps::new(Arc::clone(&store), flows, Arc::clone(&clock), Arc::clone(&watcher));
+        Self { store, clock, watcher, steps }
+    }
+
+    /// Works until `stop`, or until the store is closed.
+    pub async fn run(&self, stop: &CancellationToken) {
+        let mut wakes = self.store.wakes();
+        // What came before anybody listened is there to be found.
+        let mut new = vec![Wake::Inbox, Wake::Timer];
+        let (mut due, mut wait) = (Due::default(), FIRST_WAIT);
+        loop {
+            let sleep = match self.work(&new, &mut due).await {
+                Ok(()) => {
+                    new.clear();
+                    wait = FIRST_WAIT;
+                    self.until(due)
+                }
+                Err(error) => {
+                    self.watcher.store_fails(&error);
+                    let sleep = wait;
+                    wait = (wait * 2).min(LONGEST_WAIT);
+                    sleep
+                }
+            };
+            tokio::select! {
+                () = stop.cancelled() => return,
+                wake = wakes.next() => match wake {
+                    Some(wake) => new.push(wake),
+                    None => return,
+                },
+                () = tokio::time::sleep(sleep) => new.push(Wake::Inbox),
+            }
+        }
+    }
+
+    /// Does all there is to do.
+    ///
+    /// Errors: those of the store.
+    async fn work(&self, new: &[Wake], due: &mut Due) -> Result<()> {
+        let now = self.clock.now();
+        if new.contains(&Wake::Timer) || due.timers.is_some_and(|at| at <= now) {
+            due.timers = self.ring(|limit| self.store.ring_timers(now, limit)).await?;
+        }
+        // A lease that is given ends later than those that there are, or as late: it is enough to look when the first one ends.
+        if due.leases.is_none_or(|at| at <= now) {
+            due.leases = self.ring(|limit| self.store.expire_leases(now, limit)).await?;
+        }
+        loop {
+            let taken = self.store.take_runs(now, now + HOLD, RUNS).await?;
+            if taken.is_empty() {
+                return Ok(());
+            }
+            let stepped = futures::stream::iter(taken).map(|run| self.steps.step(run)).buffer_unordered(SIDE_BY_SIDE);
+            let results: Vec<Result<()>> = stepped.collect().await;
+            results.into_iter().collect::<Result<()>>()?;
+        }
+    }
+
+    /// Rings until nothing more is due; when the next one is.
+    async fn ring<F: Future<Output = Result<Rung>>>(&self, ring: impl Fn(usize) -> F) -> Result<Option<DateTime<Utc>>> {
+        loop {
+            let Rung { count, next } = ring(RINGS).await?;
+            if count < RINGS {
+                return Ok(next);
+            }
+        }
+    }
+
+    fn until(&self, due: Due) -> Duration {
+        let first = [due.timers, due.leases].into_iter().flatten().min();
+        let left = first.map(|at| (at - self.clock.now()).to_std().unwrap_or_default());
+        left.unwrap_or(LONGEST_SLEEP).min(LONGEST_SLEEP)
+    }
+}
+
+/// Whether an error is the store's, and may be gone the next time.
+pub(crate) fn is_of_store(error: &Error) -> bool {
+    error.kind() == ErrorKind::Unavailable
+}

@@ -1,0 +1,162 @@
+"""A warm interpreter: it forks for each task that it is asked to run, and tells how each of them ended.
+
+The socket is its standard input. A message asks for a task: a line of JSON, with the write ends of two pipes for what the task
+prints. Messages back: {"id", "pid"} when it has begun, {"id", "exit"} or {"id", "signal"} when it has ended. What the call of a
+function returns is written to the file `result`. The interpreter itself imports nothing of the user's: a task that breaks breaks
+itself.
+"""
+import array, json, os, selectors, signal, socket, sys
+
+# What most tasks import anyway: it is there already when they begin.
+import collections, contextlib, csv, datetime, decimal, functools, importlib.util, inspect, io, itertools, logging, math  # noqa: F401
+import pathlib, random, re, resource, runpy, shutil, subprocess, tempfile, time, traceback, types, typing, uuid  # noqa: F401
+import urllib.request  # noqa: F401
+
+MESSAGE_BYTES = 64 << 10
+
+
+def plain(value):
+    """What JSON has no word for, as JSON."""
+    if isinstance(value, (datetime.datetime, datetime.date, datetime.time)):
+        return value.isoformat()
+    if isinstance(value, (set, frozenset)):
+        return sorted(value, key=repr)
+    if isinstance(value, (decimal.Decimal, uuid.UUID, pathlib.PurePath)):
+        return str(value)
+    if isinstance(value, collections.abc.Mapping):
+        return dict(value)
+    if hasattr(value, "__dataclass_fields__"):
+        return {name: getattr(value, name) for name in value.__dataclass_fields__}
+    for method in ("item", "tolist", "isoformat"):  # numbers, arrays and times of NumPy and pandas
+        if callable(getattr(value, method, None)):
+            return getattr(value, method)()
+    raise TypeError(f"what the function returns has a {type(value).__name__} in it, which is no JSON: return plain values, or write "
+                    "the data somewhere and return where it is")
+
+
+def call(task):
+    """Runs the task, in a process of its own."""
+    path = os.path.abspath(task["file"])
+    sys.path.insert(0, os.path.dirname(path))
+    if task.get("function") is None:
+        sys.argv = [path, *task.get("arguments", [])]
+        runpy.run_path(path, run_name="__main__")
+        return
+    name = os.path.splitext(os.path.basename(path))[0]
+    spec = importlib.util.spec_from_file_location(name, path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    function = getattr(module, task["function"], None)
+    if not callable(function):
+        known = [n for n, value in vars(module).items() if inspect.isfunction(value) and not n.startswith("_")]
+        sys.exit(f"{task['file']} has no function '{task['function']}'; it has: {', '.join(known) or 'none'}")
+    with open(task["input"]) as file:
+        given = json.load(file)
+    returned = function(*given.get("args", []), **given.get("kwargs", {}))
+    if inspect.iscoroutine(returned):
+        import asyncio
+
+        returned = asyncio.run(returned)
+    text = json.dumps(returned, default=plain, allow_nan=False)
+    with open(task["result"] + ".part", "w") as file:
+        file.write(text)
+    os.rename(task["result"] + ".part", task["result"])
+
+
+def child(task, pipes, inherited):
+    """The task's own process, from its first to its last step. Does not return."""
+    code = 1
+    try:
+        os.setpgid(0, 0)
+        signal.set_wakeup_fd(-1)
+        for number in (signal.SIGCHLD, signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_DFL)
+        os.dup2(pipes[0], 1)
+        os.dup2(pipes[1], 2)
+        nothing = os.open(os.devnull, os.O_RDONLY)
+        os.dup2(nothing, 0)
+        for fd in {*pipes, *inherited, nothing} - {0, 1, 2}:
+            os.close(fd)
+        sys.stdin = open(0, closefd=False)
+        sys.stdout = open(1, "w", buffering=1, closefd=False)
+        sys.stderr = open(2, "w", buffering=1, closefd=False)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        os.environ.clear()
+        os.environ.update(task["environment"])
+        os.chdir(task["folder"])
+        if task.get("memory_bytes"):
+            resource.setrlimit(resource.RLIMIT_AS, (task["memory_bytes"], task["memory_bytes"]))
+        random.seed()
+        call(task)
+        code = 0
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else 0 if end.code is None else 1
+        if code == 1 and not isinstance(end.code, int):
+            print(end.code, file=sys.stderr)
+    except BaseException:
+        # What the user sees begins in the user's own file.
+        kind, error, trace = sys.exc_info()
+        own = trace
+        while own is not None and own.tb_frame.f_code.co_filename.startswith("<"):
+            own = own.tb_next
+        traceback.print_exception(kind, error, own or trace)
+    finally:
+        try:
+            import threading
+
+            for thread in threading.enumerate():
+                if thread is not threading.current_thread() and not thread.daemon:
+                    thread.join()
+            import atexit
+
+            atexit._run_exitfuncs()
+            sys.stdout.flush()
+            sys.stderr.flush()
+        finally:
+            os._exit(code & 255)
+
+
+def main():
+    door = socket.socket(fileno=os.dup(0))
+    wake, woken = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    signal.set_wakeup_fd(woken)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    waiting = selectors.DefaultSelector()
+    waiting.register(door, selectors.EVENT_READ)
+    waiting.register(wake, selectors.EVENT_READ)
+    tasks = {}
+    say = lambda message: door.sendall(json.dumps(message).encode())
+    while True:
+        for key, _ in waiting.select():
+            if key.fileobj is door:
+                text, pipes, _, _ = socket.recv_fds(door, MESSAGE_BYTES, 2)
+                if not text:
+                    os._exit(0)
+                task = json.loads(text)
+                pid = os.fork()
+                if pid == 0:
+                    child(task, pipes, [door.fileno(), wake, woken, waiting.fileno()])
+                try:
+                    os.setpgid(pid, pid)
+                except OSError:
+                    pass  # it was faster
+                for fd in pipes:
+                    os.close(fd)
+                tasks[pid] = task["id"]
+                say({"id": task["id"], "pid": pid})
+            else:
+                os.read(wake, 4096)
+                while tasks:
+                    pid, status = os.waitpid(-1, os.WNOHANG)
+                    if pid == 0:
+                        break
+                    number = tasks.pop(pid, None)
+                    if number is not None and os.WIFSIGNALED(status):
+                        say({"id": number, "signal": os.WTERMSIG(status)})
+                    elif number is not None:
+                        say({"id": number, "exit": os.WEXITSTATUS(status)})
+
+
+main()
