@@ -29,5 +29,5 @@ pub use flow::{
 pub use meaning::{FileLookup, Meanings};
 pub use mistake::{Mistake, Mistakes, Place};
 pub use schedule::{Catchup, Covers, DatasetRule, RuleSpec, ScheduleSpec};
-pub use surroundings::{GLOBALS, KnownFlow, PlainTexts, ProjectFile, References, Surroundings, SyntaxProblem, Texts};
+pub use surroundings::{KnownFlow, PlainTexts, ProjectFile, References, Surroundings, SyntaxProblem, Texts};
 pub use tasks::FAILURES;

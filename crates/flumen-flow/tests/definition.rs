@@ -900,6 +900,20 @@ fn the_taxi_flow_is_compiled() {
     assert!(mistakes.contains("f.yml:6:") && mistakes.contains("25") && mistakes.contains("upcase"), "{mistakes}");
 }
 
+/// What the checker lets through is there when it is rendered, and the other way round.
+#[test]
+fn the_checker_and_the_templates_know_the_same_names() {
+    let flow = |name: &str| format!("flow: f\ntasks:\n  a:\n    shell: \"{{{{ {name} }}}}\"\n");
+    let texts = Meanings::new(&|_| ProjectFile::Unread);
+    let checker = Checker::new(kinds::kinds());
+    for name in ["now", "prev_execution_date", "prev_ds_nodash", "run_id"] {
+        let checked = checker.check("f.yml", &flow(name), &surroundings(), &texts);
+        assert!(checked.is_ok(), "{name}: {}", checked.unwrap_err());
+    }
+    // Jinja has it, and it would show secrets.
+    assert!(checker.check("f.yml", &flow("debug()"), &surroundings(), &texts).is_err());
+}
+
 #[test]
 fn the_documentation_names_every_field() {
     let page = include_str!("../flows.md");

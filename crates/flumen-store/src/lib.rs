@@ -11,3 +11,26 @@ pub mod memory;
 pub mod password;
 pub mod sqlite;
 mod wakes;
+
+use chrono::{DateTime, Utc};
+use flumen_core::flow::store::NewRun;
+use flumen_core::flow::{RunRecord, RunState};
+
+/// A run that was wished for at `now`, before anything has happened to it.
+fn first_record(new: &NewRun, now: DateTime<Utc>) -> RunRecord {
+    RunRecord {
+        id: new.id,
+        flow: new.flow.clone(),
+        version: new.version.clone(),
+        deployment: new.deployment.clone(),
+        interval: new.interval,
+        params: new.params.clone(),
+        origin: new.origin.clone(),
+        state: RunState::Queued,
+        cause: "waits for its turn".to_owned(),
+        cancelling: None,
+        created: now,
+        started: None,
+        ended: None,
+    }
+}

@@ -11,6 +11,7 @@ use super::params::ParamSpec;
 use super::reading::Reading;
 use super::surroundings::{ProjectFile, References, Surroundings, SyntaxProblem, Texts};
 use super::tasks::Draft;
+use crate::template;
 
 /// Names that only the templates of a task with `for_each` have.
 const OF_ITEMS: &[&str] = &["item", "map_index"];
@@ -187,7 +188,7 @@ impl Names<'_> {
     }
 
     fn wrong_root(&self, root: &str, scope: &Scope<'_>) -> Option<(String, Option<String>)> {
-        let globals = self.texts.globals();
+        let globals = template::globals();
         let of_items = if scope.has_item { OF_ITEMS } else { &[] };
         if globals.contains(&root) || of_items.contains(&root) || scope.more.contains(&root) {
             return None;

@@ -73,11 +73,6 @@ pub trait Texts {
         self.references(&format!("{{{{ {expression} }}}}"))
     }
 
-    /// The names that every template has besides those that depend on the flow.
-    fn globals(&self) -> &[&str] {
-        GLOBALS
-    }
-
     /// Whether a rule of a schedule can be read, in this time zone.
     ///
     /// Errors: what is wrong with it.
@@ -107,46 +102,6 @@ pub trait Texts {
         ProjectFile::Unread
     }
 }
-
-/// The names that every template has, whatever the flow. Which of `params`, `outputs`, `conn` and `var` there are is known to
-/// the checker.
-pub const GLOBALS: &[&str] = &[
-    "params",
-    "conn",
-    "var",
-    "env_var",
-    "secret",
-    "secret_env",
-    "outputs",
-    "run_id",
-    "flow",
-    "task",
-    "attempt",
-    "data_interval_start",
-    "data_interval_end",
-    "logical_date",
-    "execution_date",
-    "ds",
-    "ds_nodash",
-    "ts",
-    "ts_nodash",
-    "ts_nodash_with_tz",
-    "prev_ds",
-    "next_ds",
-    "yesterday_ds",
-    "tomorrow_ds",
-    "prev_data_interval_start_success",
-    "prev_data_interval_end_success",
-    "prev_start_date_success",
-    "ti",
-    "task_instance",
-    "dag_run",
-    "macros",
-    "range",
-    "dict",
-    "namespace",
-    "debug",
-];
 
 /// Texts as Jinja and chrono have them: templates are parsed, and of schedules only what is plainly wrong is told.
 #[derive(Debug, Clone, Copy, Default)]

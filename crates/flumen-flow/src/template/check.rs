@@ -1,6 +1,7 @@
 //! What can be said about a template before it is rendered.
 
 use std::collections::BTreeSet;
+use std::sync::LazyLock;
 
 use flumen_core::error::nearest;
 
@@ -152,6 +153,12 @@ impl From<Broken> for Mistake {
         let place = broken.place.unwrap_or(Place { line: 1, column: 1 });
         Self { message: broken.message, hint: broken.hint, place }
     }
+}
+
+/// The names that every template has at the top, whatever the flow: values, and functions.
+pub fn globals() -> &'static [&'static str] {
+    static GLOBALS: LazyLock<Vec<&str>> = LazyLock::new(|| TOP.iter().chain(FUNCTIONS).copied().collect());
+    &GLOBALS
 }
 
 /// The names in a template.

@@ -9,8 +9,8 @@ use flumen_core::flow::store::{
     not_held, run_changed,
 };
 use flumen_core::flow::{
-    Event, FlowName, FlowVersion, Lease, Notice, Outcome, RunId, RunRecord, RunState, Signal, TaskKey, TaskRun, Timer,
-    Touched, Wait, WorkerId,
+    Event, FlowName, FlowVersion, Lease, Notice, Outcome, RunId, RunRecord, Signal, TaskKey, TaskRun, Timer, Touched,
+    Wait, WorkerId,
 };
 use flumen_core::{Error, Result};
 
@@ -93,21 +93,7 @@ impl Runs {
             return Created { id, new: false };
         }
         let age = self.id();
-        let record = RunRecord {
-            id: new.id,
-            flow: new.flow.clone(),
-            version: new.version.clone(),
-            deployment: new.deployment.clone(),
-            interval: new.interval,
-            params: new.params.clone(),
-            origin: new.origin.clone(),
-            state: RunState::Queued,
-            cause: "waits for its turn".to_owned(),
-            cancelling: None,
-            created: now,
-            started: None,
-            ended: None,
-        };
+        let record = crate::first_record(new, now);
         let kept = Kept {
             record,
             version: 0,

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use chrono::{DateTime, Utc};
 use flumen_core::flow::store::{Commit, Created, NewRun, Wake, no_run, run_changed};
-use flumen_core::flow::{Origin, RunId, RunRecord, RunState, Signal, TaskKey};
+use flumen_core::flow::{Origin, RunId, RunState, Signal, TaskKey};
 use flumen_core::{Error, Result};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -68,21 +68,7 @@ pub(super) async fn create(tx: &mut Tx, new: &NewRun, now: DateTime<Utc>) -> Res
         let id = uuid_of(&id)?;
         return Ok(Created { id, new: false });
     }
-    let record = RunRecord {
-        id: new.id,
-        flow: new.flow.clone(),
-        version: new.version.clone(),
-        deployment: new.deployment.clone(),
-        interval: new.interval,
-        params: new.params.clone(),
-        origin: new.origin.clone(),
-        state: RunState::Queued,
-        cause: String::new(),
-        cancelling: None,
-        created: now,
-        started: None,
-        ended: None,
-    };
+    let record = crate::first_record(new, now);
     let inserted = sqlx::query_scalar::<_, i64>(
         "insert into runs (id, flow, deployment, version, start_us, state, only_text, backfill, body)
          values (?, ?, ?, ?, ?, ?, ?, ?, ?) returning seq",
