@@ -114,23 +114,29 @@ class Page:
         """The entry of the tree that is called `name`."""
         return self.shown(f".file-entry[data-depth='{depth}'] .file-name", name)
 
-    def open_node(self, name, depth, child):
-        """Opens an entry of the tree, and waits for one below it."""
+    def open_path(self, path, depth):
+        """Opens entries of the tree, each below the one before, the first at `depth`, until the last can be seen.
 
-        clicked_at = -RETRY_S
+        All of it is looked at each time: pgAdmin closes what it draws anew once it has connected."""
+
+        clicked_at = {}
 
         def opened():
-            nonlocal clicked_at
-            label = self.node(name, depth).find_element(By.XPATH, "..")
-            toggle = label.find_element(By.XPATH, "../i")
-            is_open = "open" in toggle.get_attribute("class").split() or "loading" in label.get_attribute("class").split()
-            # Some entries open by themselves, and another click would close them.
-            if not is_open and time.monotonic() - clicked_at > RETRY_S:
-                clicked_at = time.monotonic()
-                toggle.click()
-            return self.node(child, depth + 1)
+            for level, (name, child) in enumerate(zip(path, path[1:]), depth):
+                with contextlib.suppress(NoSuchElementException):
+                    self.node(child, level + 1)
+                    continue
+                label = self.node(name, level).find_element(By.XPATH, "..")
+                toggle = label.find_element(By.XPATH, "../i")
+                is_open = "open" in toggle.get_attribute("class").split() or "loading" in label.get_attribute("class").split()
+                # Some entries open by themselves, and another click would close them.
+                if not is_open and time.monotonic() - clicked_at.get(name, -RETRY_S) > RETRY_S:
+                    clicked_at[name] = time.monotonic()
+                    toggle.click()
+                return False
+            return True
 
-        self.wait(f"to open {name} in the tree and see {child}", opened)
+        self.wait(f"to open {path} in the tree", opened)
 
     def choose(self, name, depth, menu, entry):
         """Chooses from the menu of an entry of the tree."""
@@ -214,8 +220,7 @@ def register(page):
 def open_tree(page):
     """The tree is opened, down to the columns of a table."""
     path = ["flumen", "Databases", "lake", "Schemas", "raw", "Tables", "people", "Columns", "name"]
-    for depth, (name, child) in enumerate(zip(path, path[1:]), 2):
-        page.open_node(name, depth, child)
+    page.open_path(path, 2)
 
     def columns():
         names = page.browser.find_elements(By.CSS_SELECTOR, ".file-entry[data-depth='10'] .file-name")

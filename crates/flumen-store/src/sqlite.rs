@@ -31,6 +31,7 @@ use crate::bell::Bell;
 const MIGRATIONS: &[(i64, &str, &str)] = &[
     (1, "users", include_str!("../migrations/0001_users.sql")),
     (2, "runs", include_str!("../migrations/0002_runs.sql")),
+    (3, "begun", include_str!("../migrations/0003_begun.sql")),
 ];
 /// How long a writer waits for another one.
 const PATIENCE: Duration = Duration::from_secs(30);

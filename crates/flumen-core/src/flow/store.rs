@@ -43,6 +43,10 @@ pub trait MetaStore: Send + Sync {
     /// which run there is now.
     async fn create_runs(&self, runs: &[NewRun], now: DateTime<Utc>) -> Result<Vec<Created>>;
 
+    /// Begins the oldest runs of a flow that were made without `start`, as long as fewer than `limit` of its runs have begun and
+    /// not ended. Answers with those that it began.
+    async fn start_runs(&self, flow: &FlowName, limit: u32) -> Result<Vec<RunId>>;
+
     /// Puts a letter into the inbox of a run.
     ///
     /// Errors: `NotFound`.

@@ -25,6 +25,8 @@ pub async fn meta_store(store: &dyn MetaStore, again: &dyn MetaStore) {
     a_task_run_has_one_owner(store, again).await;
     leases_and_timers_end_in_letters(store, again).await;
     pools_have_limits_and_runs_take_turns(store).await;
+    runs_of_a_flow_begin_within_a_limit(store, again).await;
+    work_is_claimed_of_some_runs(store).await;
     what_waits_is_found(store, again).await;
     the_runs_before_and_after_know_each_other(store).await;
     schedules_move_on_once(store, again).await;
@@ -85,7 +87,7 @@ async fn enqueue(store: &dyn MetaStore, run: RunId, rows: Vec<Queued>) {
 
 fn wish(worker: &str, pool: &str, limit: usize, now: i64) -> Claim {
     let (worker, pools) = (WorkerId::from(worker), vec![pool.to_owned()]);
-    Claim { worker, pools, limit, now: at(now), expires: at(now + 30) }
+    Claim { worker, pools, only: Vec::new(), limit, now: at(now), expires: at(now + 30) }
 }
 
 async fn claim(store: &dyn MetaStore, worker: &str, pool: &str, limit: usize, now: i64) -> Vec<Work> {
@@ -389,6 +391,41 @@ async fn pools_have_limits_and_runs_take_turns(store: &dyn MetaStore) {
     let claimed = store.claim(&wish("w", "slow", 9, 40)).await.unwrap();
     assert_eq!((claimed.work.len(), claimed.again), (2, None));
     store.lose_worker(&"w".into(), "gone", at(1)).await.unwrap();
+}
+
+async fn runs_of_a_flow_begin_within_a_limit(store: &dyn MetaStore, again: &dyn MetaStore) {
+    let flow = FlowName::from("limited");
+    let runs: Vec<NewRun> = (0..4).map(|number| new_run("limited", 600 + number, 0)).collect();
+    store.create_runs(&runs, at(0)).await.unwrap();
+    let begun = NewRun { start: true, ..new_run("limited", 605, 0) };
+    make(store, begun.clone()).await;
+    assert_eq!(again.start_runs(&flow, 1).await.unwrap(), [], "one has begun already");
+    assert_eq!(again.start_runs(&flow, 3).await.unwrap(), [runs[0].id, runs[1].id], "the oldest");
+    assert_eq!(store.start_runs(&flow, 3).await.unwrap(), []);
+    assert_eq!(store.inbox(runs[0].id).await.unwrap().1[0].signal, Signal::Start);
+    assert_eq!(store.inbox(runs[2].id).await.unwrap().1, []);
+    assert_eq!(store.start_runs(&FlowName::from("nobody"), 3).await.unwrap(), []);
+    // One that ends makes room, and one that ended before its turn never gets one.
+    for (run, state) in [(begun.id, RunState::Success), (runs[2].id, RunState::Cancelled)] {
+        let mut end = commit(store, run).await;
+        end.record.state = state;
+        end.record.ended = Some(at(2));
+        store.commit(&end).await.unwrap();
+    }
+    assert_eq!(again.start_runs(&flow, 3).await.unwrap(), [runs[3].id]);
+}
+
+async fn work_is_claimed_of_some_runs(store: &dyn MetaStore) {
+    let first = make(store, new_run("some", 607, 0)).await;
+    let second = make(store, new_run("some", 608, 0)).await;
+    enqueue(store, first, vec![queued("a", "some"), queued("b", "other")]).await;
+    enqueue(store, second, vec![queued("c", "some"), queued("d", "other")]).await;
+    let of_second = Claim { only: vec![second], ..wish("w1", "some", 9, 2) };
+    assert_eq!(names(&store.claim(&of_second).await.unwrap().work), ["c"]);
+    let everywhere = Claim { pools: Vec::new(), ..of_second };
+    assert_eq!(names(&store.claim(&everywhere).await.unwrap().work), ["d"]);
+    let all = Claim { only: vec![second, first], ..everywhere };
+    assert_eq!(names(&store.claim(&all).await.unwrap().work), ["a", "b"]);
 }
 
 async fn what_waits_is_found(store: &dyn MetaStore, again: &dyn MetaStore) {

@@ -23,6 +23,10 @@ impl MetaStore for MemoryStore {
         Ok(runs.iter().map(|new| kept.create(new, now)).collect())
     }
 
+    async fn start_runs(&self, flow: &FlowName, limit: u32) -> Result<Vec<RunId>> {
+        Ok(self.kept_runs().start(flow, limit))
+    }
+
     async fn send(&self, run: RunId, signal: &Signal) -> Result<()> {
         let mut kept = self.kept_runs();
         kept.kept(run)?;

@@ -83,18 +83,19 @@ impl Queue {
         let mut again = None;
         while taken.len() < claim.limit {
             again = None;
-            let mut first: Option<(Place, &String)> = None;
-            for name in &claim.pools {
-                match self.pools.get(name).map(|pool| pool.first(claim.now)) {
-                    Some(First::Row(place)) if first.is_none_or(|(best, _)| place < best) => {
-                        first = Some((place, name))
-                    }
-                    Some(First::At(at)) => again = Some(again.map_or(at, |other: DateTime<Utc>| other.min(at))),
+            let mut first: Option<(Place, String)> = None;
+            for (name, pool) in &self.pools {
+                if !claim.pools.is_empty() && !claim.pools.contains(name) {
+                    continue;
+                }
+                match pool.first(claim) {
+                    First::Row(place) if first.as_ref().is_none_or(|(best, _)| place < *best) => first = Some((place, name.clone())),
+                    First::At(at) => again = Some(again.map_or(at, |other: DateTime<Utc>| other.min(at))),
                     _ => {}
                 }
             }
             let Some((place, name)) = first else { break };
-            let Some(pool) = self.pools.get_mut(name) else { break };
+            let Some(pool) = self.pools.get_mut(&name) else { break };
             let Some((run, queued)) = pool.rows.get(&place).map(|(run, queued)| (*run, queued.clone())) else { break };
             let slots = pool.begin(queued.slots, claim.now);
             self.remove(run, &queued.key);
@@ -142,8 +143,11 @@ enum First {
 }
 
 impl PoolQueue {
-    fn first(&self, now: DateTime<Utc>) -> First {
-        let Some((place, (_, queued))) = self.rows.first_key_value() else { return First::Nothing };
+    fn first(&self, claim: &Claim) -> First {
+        let now = claim.now;
+        let is_wanted = |run: &RunId| claim.only.is_empty() || claim.only.contains(run);
+        let first = self.rows.iter().find(|(_, (run, _))| is_wanted(run));
+        let Some((place, (_, queued))) = first else { return First::Nothing };
         let all = self.limits.as_ref().and_then(|limits| limits.slots).unwrap_or(u32::MAX);
         let wanted = queued.slots.min(all);
         if all == 0 || self.used.saturating_add(wanted) > all {

@@ -56,6 +56,8 @@ pub(super) struct Kept {
     pub(super) record: RunRecord,
     pub(super) version: u64,
     age: u64,
+    /// Whether it was told to begin.
+    begun: bool,
     unique: Option<String>,
     pub(super) tasks: BTreeMap<TaskKey, TaskRun>,
     pub(super) events: BTreeMap<u64, Event>,
@@ -98,6 +100,7 @@ impl Runs {
             record,
             version: 0,
             age,
+            begun: new.start,
             unique: new.unique.clone(),
             tasks: BTreeMap::new(),
             events: BTreeMap::new(),
@@ -113,6 +116,23 @@ impl Runs {
         }
         self.wakes.wake(Wake::Run);
         Created { id: new.id, new: true }
+    }
+
+    /// Begins runs of a flow that wait for their turn.
+    pub(super) fn start(&mut self, flow: &FlowName, limit: u32) -> Vec<RunId> {
+        let of_flow = self.order.values().filter(|run| {
+            self.runs.get(run).is_some_and(|kept| kept.record.flow == *flow && !kept.record.state.is_terminal())
+        });
+        let (begun, waiting): (Vec<RunId>, Vec<RunId>) =
+            of_flow.partition(|run| self.runs.get(run).is_some_and(|kept| kept.begun));
+        let started: Vec<RunId> = waiting.into_iter().take((limit as usize).saturating_sub(begun.len())).collect();
+        for run in &started {
+            if let Some(kept) = self.runs.get_mut(run) {
+                kept.begun = true;
+            }
+            self.post(*run, Signal::Start);
+        }
+        started
     }
 
     /// Puts a letter into an inbox; a run that is not there gets none.

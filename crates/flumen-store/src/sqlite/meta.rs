@@ -35,6 +35,11 @@ impl MetaStore for SqliteStore {
             .await
     }
 
+    async fn start_runs(&self, flow: &FlowName, limit: u32) -> Result<Vec<RunId>> {
+        let flow = flow.clone();
+        self.writer.write(move |tx| Box::pin(async move { runs::start(tx, &flow, limit).await })).await
+    }
+
     async fn send(&self, run: RunId, signal: &Signal) -> Result<()> {
         let signal = signal.clone();
         self.writer

@@ -135,11 +135,20 @@ struct Waiting {
     queued: Queued,
 }
 
-async fn first_rows(tx: &mut Tx, pool: &str, limit: usize) -> Result<Vec<Waiting>> {
-    let rows = sqlx::query(
-        "select id, run, priority, turn, body from queue where pool = ? order by priority desc, turn, id limit ?",
-    );
-    let rows = rows.bind(pool).bind(i64::try_from(limit).unwrap_or(i64::MAX)).fetch_all(&mut tx.connection).await;
+/// The first rows of a pool; of the runs in `only`, a JSON list of ids as text, where there is one.
+async fn first_rows(tx: &mut Tx, pool: &str, limit: usize, only: Option<&str>) -> Result<Vec<Waiting>> {
+    let rows = match only {
+        None => sqlx::query(
+            "select id, run, priority, turn, body from queue where pool = ?1 order by priority desc, turn, id limit ?2",
+        ),
+        Some(_) => sqlx::query(
+            "select id, run, priority, turn, body from queue where pool = ?1 and run in (
+                select seq from runs where id in (select unhex(value) from json_each(?3)))
+             order by priority desc, turn, id limit ?2",
+        ),
+    };
+    let rows = rows.bind(pool).bind(i64::try_from(limit).unwrap_or(i64::MAX)).bind(only);
+    let rows = rows.fetch_all(&mut tx.connection).await;
     let rows = rows.map_err(|error| tx.failed(error))?;
     let mut waiting = Vec::with_capacity(rows.len());
     for row in rows {
@@ -152,11 +161,19 @@ async fn first_rows(tx: &mut Tx, pool: &str, limit: usize) -> Result<Vec<Waiting
     Ok(waiting)
 }
 
+/// The pools in which something waits.
+async fn used_pools(tx: &mut Tx) -> Result<Vec<String>> {
+    let names = sqlx::query_scalar("select distinct pool from queue");
+    names.fetch_all(&mut tx.connection).await.map_err(|error| tx.failed(error))
+}
+
 /// Takes rows for a worker.
 pub(super) async fn claim(tx: &mut Tx, claim: &Claim) -> Result<Claimed> {
-    let mut pools = Vec::with_capacity(claim.pools.len());
-    for pool in &claim.pools {
-        let rows = first_rows(tx, pool, claim.limit).await?;
+    let only = if claim.only.is_empty() { None } else { Some(listed(&claim.only)?) };
+    let names = if claim.pools.is_empty() { used_pools(tx).await? } else { claim.pools.clone() };
+    let mut pools = Vec::with_capacity(names.len());
+    for pool in &names {
+        let rows = first_rows(tx, pool, claim.limit, only.as_deref()).await?;
         if !rows.is_empty() {
             pools.push((pool, Room::of(tx, pool).await?, std::collections::VecDeque::from(rows)));
         }

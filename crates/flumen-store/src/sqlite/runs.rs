@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use chrono::{DateTime, Utc};
 use flumen_core::flow::store::{Commit, Created, NewRun, Wake, no_run, run_changed};
-use flumen_core::flow::{Origin, RunId, RunState, Signal, TaskKey};
+use flumen_core::flow::{FlowName, Origin, RunId, RunState, Signal, TaskKey};
 use flumen_core::{Error, Result};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -70,8 +70,8 @@ pub(super) async fn create(tx: &mut Tx, new: &NewRun, now: DateTime<Utc>) -> Res
     }
     let record = crate::first_record(new, now);
     let inserted = sqlx::query_scalar::<_, i64>(
-        "insert into runs (id, flow, deployment, version, start_us, state, only_text, backfill, body)
-         values (?, ?, ?, ?, ?, ?, ?, ?, ?) returning seq",
+        "insert into runs (id, flow, deployment, version, start_us, state, only_text, backfill, begun, body)
+         values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) returning seq",
     )
     .bind(key_of(new.id))
     .bind(new.flow.as_str())
@@ -84,6 +84,7 @@ pub(super) async fn create(tx: &mut Tx, new: &NewRun, now: DateTime<Utc>) -> Res
         Origin::Backfill { id } => Some(id),
         _ => None,
     })
+    .bind(new.start)
     .bind(json(&record)?)
     .fetch_one(&mut tx.connection)
     .await
@@ -93,6 +94,24 @@ pub(super) async fn create(tx: &mut Tx, new: &NewRun, now: DateTime<Utc>) -> Res
     }
     tx.wake(Wake::Run);
     Ok(Created { id: new.id, new: true })
+}
+
+/// Begins runs of a flow that wait for their turn.
+pub(super) async fn start(tx: &mut Tx, flow: &FlowName, limit: u32) -> Result<Vec<RunId>> {
+    let rows = sqlx::query(
+        "select seq, id from runs where flow = ?1 and begun = 0 and ended_us is null order by seq
+         limit max(0, ?2 - (select count(*) from runs where flow = ?1 and begun = 1 and ended_us is null))",
+    );
+    let rows = rows.bind(flow.as_str()).bind(limit).fetch_all(&mut tx.connection).await;
+    let mut started = Vec::new();
+    for row in rows.map_err(|error| tx.failed(error))? {
+        let seq: i64 = row.try_get("seq").map_err(|error| tx.failed(error))?;
+        let id: Vec<u8> = row.try_get("id").map_err(|error| tx.failed(error))?;
+        execute(tx, sqlx::query("update runs set begun = 1 where seq = ?").bind(seq)).await?;
+        post(tx, seq, &[Signal::Start]).await?;
+        started.push(uuid_of(&id)?);
+    }
+    Ok(started)
 }
 
 pub(super) fn uuid_of(bytes: &[u8]) -> Result<RunId> {

@@ -27,7 +27,7 @@ pub struct NewRun {
     pub origin: Origin,
     /// A text of which there is one run of the flow and deployment only, such as its interval.
     pub unique: Option<String>,
-    /// Whether it begins at once; else a later [`Signal::Start`](crate::flow::Signal::Start) begins it.
+    /// Whether it begins at once; else [`start_runs`](super::MetaStore::start_runs) begins it.
     pub start: bool,
 }
 

@@ -32,8 +32,10 @@ pub struct Loaded {
 pub struct Claim {
     /// Who asks.
     pub worker: WorkerId,
-    /// From which pools it takes work.
+    /// From which pools it takes work; from all, where none is named.
     pub pools: Vec<String>,
+    /// Of which runs it takes work; of all, where none is named.
+    pub only: Vec<RunId>,
     /// How many task runs it has room for.
     pub limit: usize,
     /// The present.
