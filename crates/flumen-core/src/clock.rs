@@ -5,7 +5,7 @@ use uuid::Uuid;
 
 /// Where the present comes from.
 pub trait Clock: Send + Sync {
-    /// The present instant.
+    /// The present instant, in whole microseconds: as precise as stores keep it.
     fn now(&self) -> DateTime<Utc>;
 }
 

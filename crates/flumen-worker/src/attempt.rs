@@ -91,9 +91,11 @@ pub struct Job {
     pub kind: String,
     /// Its fields, rendered.
     pub config: Value,
-    /// What tells its loads from those of other tasks, other intervals, and earlier requests to do it again.
-    pub load: Vec<String>,
-    /// The same for all requests to do it: what replaced rows are named by.
+    /// What tells its loads from all others but those of its retries.
+    pub load: String,
+    /// What tells its files from the same files in other tasks, for other intervals, and before it was asked for again.
+    pub scope: String,
+    /// What replaced rows are named by: the same for all runs of the task for an interval.
     pub slot: String,
     /// The fencing number.
     pub fence: u64,
@@ -143,11 +145,15 @@ impl<'a> Attempt<'a> {
         LastLine { log: self.log, last: Mutex::new(None) }
     }
 
-    /// What tells the loads of this task run from others: a retry is the same load, a task that is done again a new one.
-    pub fn load_name(&self) -> Vec<String> {
-        let mut name = vec![self.slot_name()];
-        name.push(self.clears.to_string());
-        name
+    /// What tells the loads of this task run from all others: a retry is the same load; another run, and a task that is done
+    /// again, are new ones.
+    pub fn load_name(&self) -> String {
+        format!("{}:{}:{}", self.work.run.id, self.work.queued.key, self.clears)
+    }
+
+    /// What tells the files that this task loads from the same files in other tasks and for other intervals.
+    pub fn scope_name(&self) -> String {
+        format!("{}:{}", self.slot_name(), self.clears)
     }
 
     /// The name under which this task run's rows are replaced: the same for all requests to do it.
@@ -170,6 +176,7 @@ impl<'a> Attempt<'a> {
             kind: self.task.kind.clone(),
             config,
             load: self.load_name(),
+            scope: self.scope_name(),
             slot: self.slot_name(),
             fence: self.work.lease.number,
         };

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, SubsecRound as _, Utc};
 use flumen_connect::spool::Spool;
 use flumen_core::clock::{Clock, Ids};
 use flumen_core::{Error, Result};
@@ -148,7 +148,8 @@ struct SystemClock;
 impl Clock for SystemClock {
     #[allow(clippy::disallowed_methods, reason = "the one place where the present is read")]
     fn now(&self) -> DateTime<Utc> {
-        Utc::now()
+        // As precise as stores keep it: what was read back is what was written.
+        Utc::now().trunc_subsecs(6)
     }
 }
 

@@ -75,7 +75,7 @@ fn fields<T: DeserializeOwned>(job: &Job) -> Result<T> {
 
 /// The id of the task's load into `dataset`: a retry is the same load.
 fn load_id(job: &Job, dataset: &str) -> LoadId {
-    LoadId::derive(["flow"].into_iter().chain(job.load.iter().map(String::as_str)).chain([dataset]))
+    LoadId::derive(["flow", &job.load, dataset])
 }
 
 /// The fencing number of the attempt.

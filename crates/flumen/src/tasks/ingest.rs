@@ -2,12 +2,14 @@
 
 use flumen_core::Result;
 use flumen_core::dataset::Dataset;
+use flumen_core::load::{LoadId, LoadRecord};
 use flumen_worker::attempt::{Done, Job};
 use flumen_worker::kinds::ingest::{Fields, IngestMode, OneOrMore};
 use serde_json::json;
 
 use crate::commands::ingest::{FlowLoad, FormatOptions, IngestCommand};
 use crate::context::Context;
+use crate::destination::{self, DestinationOptions};
 
 pub(super) async fn run(job: &Job, context: &Context) -> Result<Done> {
     let fields: Fields = super::fields(job)?;
@@ -19,7 +21,12 @@ pub(super) async fn run(job: &Job, context: &Context) -> Result<Done> {
         .filter(|source| matches!(source.parse(), Ok(Dataset::Connection { .. })))
         .cloned()
         .collect();
-    let receipt = command.load(context).await?;
+    let load = super::load_id(job, &to);
+    let mut receipt = command.load(context).await?;
+    let is_new = receipt.committed.is_some();
+    if !is_new && let Some(done) = done_before(&load, &to, context).await? {
+        receipt.record = done;
+    }
     let record = &receipt.record;
     let output = json!({
         "rows": record.rows_written,
@@ -30,12 +37,22 @@ pub(super) async fn run(job: &Job, context: &Context) -> Result<Done> {
         "files_skipped": receipt.skipped.len(),
         "bytes_read": record.bytes_read,
         "dataset": record.dataset,
-        "load": receipt.committed.as_ref().map(|_| record.load.as_str()),
+        "load": (record.load == load).then_some(record.load.as_str()),
         "version": receipt.committed.as_ref().and_then(|committed| committed.version),
     });
     // What was not changed is no update for those who wait for one.
-    let writes = if receipt.committed.is_some() { vec![to] } else { Vec::new() };
+    let writes = if is_new { vec![to] } else { Vec::new() };
     Ok(Done { output, reads, writes })
+}
+
+/// What an earlier attempt loaded, that was lost after its commit.
+async fn done_before(load: &LoadId, to: &str, context: &Context) -> Result<Option<LoadRecord>> {
+    let sink = destination::open(&to.parse()?, &DestinationOptions::default(), context).await?;
+    if sink.times_loaded(load).await? == 0 {
+        return Ok(None);
+    }
+    let loads = sink.loads(usize::MAX).await?;
+    Ok(loads.into_iter().find(|entry| entry.record.load == *load && !entry.undone).map(|entry| entry.record))
 }
 
 /// The command that does the same.
@@ -85,7 +102,7 @@ fn command(fields: Fields, job: &Job) -> Result<IngestCommand> {
             lag: fields.lag,
         },
         flow: Some(FlowLoad {
-            scope: job.load.join("/"),
+            scope: job.scope.clone(),
             load: super::load_id(job, &fields.to),
             fence: super::fence(job),
         }),

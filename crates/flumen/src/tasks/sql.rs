@@ -123,7 +123,7 @@ async fn from_database(
         partition_by: fields.partition_by.map(OneOrMore::names).unwrap_or_default(),
         column_case: "keep".to_owned(),
         format: FormatOptions { query: Some(query), ..FormatOptions::default() },
-        flow: Some(FlowLoad { scope: job.load.join("/"), load: super::load_id(job, &into), fence: super::fence(job) }),
+        flow: Some(FlowLoad { scope: job.scope.clone(), load: super::load_id(job, &into), fence: super::fence(job) }),
         ..IngestCommand::default()
     };
     let receipt = command.load(context).await?;

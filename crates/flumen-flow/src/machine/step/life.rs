@@ -1,6 +1,6 @@
 //! From the start of a run to the start of an attempt.
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, SubsecRound as _, TimeDelta, Utc};
 use flumen_core::flow::{
     Answer, Ask, Change, Event, Failure, Notice, Occasion, Queued, RunState, Signal, TaskState, Timer, WorkerId,
 };
@@ -157,6 +157,8 @@ impl Step<'_> {
 
     pub(super) fn set_timer(&mut self, at: At, due: DateTime<Utc>) {
         let task = self.run.at_mut(at);
+        // Stores keep moments in microseconds, and the timer must be told from one that was stopped.
+        let due = due.trunc_subsecs(6);
         task.due = Some(due);
         let timer = Timer::Task(task.key.clone());
         self.actions.push(Action::SetTimer(timer, due));
@@ -164,7 +166,7 @@ impl Step<'_> {
 
     /// When the attempt has taken too long.
     pub(super) fn deadline(&self, at: At) -> Option<DateTime<Utc>> {
-        Some(self.task(at).began? + delta(self.node(at).timeout?))
+        Some((self.task(at).began? + delta(self.node(at).timeout?)).trunc_subsecs(6))
     }
 
     // From a rule that passes to the queue.

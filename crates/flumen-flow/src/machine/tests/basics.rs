@@ -354,3 +354,18 @@ fn a_flow_that_goes_in_a_circle_is_refused() {
     assert!(Graph::new("x", vec![Node::new("a", [7])]).is_err());
     assert!(Graph::new("x", vec![Node::new("a", [0])]).is_err());
 }
+
+#[test]
+fn a_timer_is_as_precise_as_stores_keep_it() {
+    let retried = |a: &mut Node| {
+        a.retry = retries(1);
+        a.timeout = Some(Duration::from_nanos(1_500_000_001));
+    };
+    let mut story = Story::of(with(nodes("a"), 0, retried));
+    story.now += TimeDelta::nanoseconds(123);
+    story.claim("a").fails("a").expect("running: a up_for_retry");
+    let due = story.task("a").due.expect("a timer");
+    assert_eq!(due.timestamp_subsec_nanos() % 1_000, 0);
+    story.tell(Signal::Due { timer: Timer::Task(Story::key("a")), at: due });
+    story.expect("running: a queued");
+}
