@@ -6,6 +6,7 @@
 //! the project has is passed in as [`Surroundings`], and what templates, schedules and files mean as [`Texts`].
 
 mod checker;
+mod deployment;
 mod fields;
 mod flow;
 mod graph;
@@ -21,6 +22,7 @@ mod tasks;
 mod yaml;
 
 pub use checker::Checker;
+pub use deployment::Deployment;
 pub use fields::OnOverlap;
 pub use flow::{
     Cache, CacheInputs, CacheParams, DEFAULT_POOL, FailureName, Flow, ForEach, ForEachSource, Group, Hook, Hooks, Rate,

@@ -13,7 +13,7 @@ use flumen_core::flow::{FlowName, FlowVersion};
 use flumen_core::task_kind::is_template;
 use flumen_core::{Error, Result};
 use flumen_flow::compiled::Compiled;
-use flumen_flow::definition::{Checker, Flow, Meanings, ProjectFile, Surroundings, Task};
+use flumen_flow::definition::{Checker, DEFAULT_POOL, Flow, Meanings, ProjectFile, Surroundings, Task};
 use flumen_flow::machine::Graph;
 use flumen_flow::template;
 use serde::{Deserialize, Serialize};
@@ -36,6 +36,9 @@ struct Bundle {
     text: String,
     /// The files that it names, by their path in the project.
     files: BTreeMap<String, Content>,
+    /// The pool of those of its tasks that name none, in a deployment that says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pool: Option<String>,
 }
 
 /// What is in a file.
@@ -104,12 +107,14 @@ impl Library {
         })
     }
 
-    /// Keeps a flow that was checked, with its files as they are now, and gives the version's name.
+    /// Keeps a flow that was checked, with its files as they are now, and gives the version. Its tasks that name no pool wait in
+    /// `pool`, if there is one.
     ///
     /// Errors: those of the files and of the store.
     pub async fn keep(
         &self,
         flow: &Flow,
+        pool: Option<&str>,
         project: &Path,
         store: &dyn MetaStore,
         now: DateTime<Utc>,
@@ -120,7 +125,8 @@ impl Library {
             let content = std::fs::read(&path).map_err(|error| Error::io(path.display(), error))?;
             files.insert(name.to_owned(), self.content(content).await?);
         }
-        let bundle = Bundle { file: flow.file.clone(), text: flow.source.clone(), files };
+        let bundle =
+            Bundle { file: flow.file.clone(), text: flow.source.clone(), files, pool: pool.map(str::to_owned) };
         let content = serde_json::to_vec(&bundle)
             .map_err(|error| Error::internal("a flow cannot be written as JSON").caused_by(error))?;
         let id = FlowVersion::of(&content);
@@ -156,7 +162,7 @@ impl Library {
         let broken = |error: serde_json::Error| {
             Error::data(format!("version {} of a flow cannot be read", id.short())).caused_by(error)
         };
-        let Bundle { file, text, files } = serde_json::from_slice(content).map_err(broken)?;
+        let Bundle { file, text, files, pool } = serde_json::from_slice(content).map_err(broken)?;
         let mut read = BTreeMap::new();
         for (name, content) in files {
             read.insert(name, self.bytes(content).await?);
@@ -167,9 +173,14 @@ impl Library {
             None => ProjectFile::Missing,
         };
         let flow = self.checker.check(&file, &text, &Surroundings::trusting(), &Meanings::new(&lookup));
-        let flow = flow.map_err(|mistakes| {
+        let mut flow = flow.map_err(|mistakes| {
             Error::invalid(format!("version {} of the flow cannot be read here: {}", id.short(), Error::from(mistakes)))
         })?;
+        if let Some(pool) = pool {
+            for task in flow.tasks.iter_mut().filter(|task| task.pool == DEFAULT_POOL) {
+                task.pool.clone_from(&pool);
+            }
+        }
         let uses = flow.tasks.iter().map(|task| (task.id.clone(), TaskUses::of(task, &read))).collect();
         let mut compiled = Compiled::new(flow)?;
         let graph = Arc::new(std::mem::replace(&mut compiled.graph, Graph::new("", Vec::new())?));

@@ -5,11 +5,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use flumen_core::{Error, Result};
-use flumen_flow::definition::{Checker, Flow, Hooks, KnownFlow, Meanings, Mistakes, ProjectFile, Surroundings};
+use flumen_flow::definition::{
+    Checker, Deployment, Flow, Hooks, KnownFlow, Meanings, Mistakes, ProjectFile, Surroundings,
+};
 use flumen_project::{PROJECT_FILE, Project};
 
 /// The folder of a project with its flows.
 pub const FLOWS_FOLDER: &str = "flows";
+/// The folder of a project with its deployments.
+pub const DEPLOYMENTS_FOLDER: &str = "deployments";
 /// Bytes of a file that is read for the names in it.
 const FILE_BYTES: u64 = 4 << 20;
 
@@ -18,6 +22,8 @@ const FILE_BYTES: u64 = 4 << 20;
 pub struct ProjectFlows {
     /// Those without mistakes, by name.
     pub flows: BTreeMap<String, Arc<Flow>>,
+    /// Named copies of them without mistakes, by name.
+    pub deployments: BTreeMap<String, Deployment>,
     /// The mistakes of the others, by file.
     pub mistakes: BTreeMap<String, Mistakes>,
     /// Files that could not be read.
@@ -32,14 +38,7 @@ impl ProjectFlows {
     /// Errors: those of the folder. What is wrong with one flow is told of it, and stops no other.
     pub fn read(project: &Project, pools: &BTreeSet<String>, checker: &Checker) -> Result<Self> {
         let mut found = Self::default();
-        let mut texts: BTreeMap<String, String> = BTreeMap::new();
-        for path in files(&project.dir().join(FLOWS_FOLDER))? {
-            let name = path.strip_prefix(project.dir()).unwrap_or(&path).to_string_lossy().into_owned();
-            match std::fs::read_to_string(&path) {
-                Ok(text) => drop(texts.insert(name, text)),
-                Err(error) => found.unread.push(Error::io(name, error)),
-            }
-        }
+        let texts = found.texts(project, FLOWS_FOLDER)?;
         let lookup = |name: &str| file_of(project.dir(), name);
         let meanings = Meanings::new(&lookup);
         let around = surroundings(project, pools, &texts, checker, &meanings);
@@ -49,12 +48,47 @@ impl ProjectFlows {
                 Err(mistakes) => drop(found.mistakes.insert(file.clone(), mistakes)),
             }
         }
+        for (file, text) in &found.texts(project, DEPLOYMENTS_FOLDER)? {
+            match checker.deployment(file, text, &around, &meanings) {
+                Ok(deployment) => drop(found.deployments.insert(deployment.name.clone(), deployment)),
+                Err(mistakes) => drop(found.mistakes.insert(file.clone(), mistakes)),
+            }
+        }
         let settings = std::fs::read_to_string(project.dir().join(PROJECT_FILE)).unwrap_or_default();
         match checker.project_hooks(PROJECT_FILE, &settings, &around, &meanings) {
             Ok(hooks) => found.hooks = hooks,
             Err(mistakes) => drop(found.mistakes.insert(PROJECT_FILE.to_owned(), mistakes)),
         }
         Ok(found)
+    }
+
+    /// The texts of the files in a folder, by their paths in the project.
+    fn texts(&mut self, project: &Project, folder: &str) -> Result<BTreeMap<String, String>> {
+        let mut texts = BTreeMap::new();
+        for path in files(&project.dir().join(folder))? {
+            let name = path.strip_prefix(project.dir()).unwrap_or(&path).to_string_lossy().into_owned();
+            match std::fs::read_to_string(&path) {
+                Ok(text) => drop(texts.insert(name, text)),
+                Err(error) => self.unread.push(Error::io(name, error)),
+            }
+        }
+        Ok(texts)
+    }
+
+    /// Whether the file of a flow has mistakes: by the name of the file.
+    pub fn is_broken(&self, flow: &str) -> bool {
+        self.mistakes.keys().any(|file| Path::new(file).file_stem().is_some_and(|stem| stem == flow))
+    }
+
+    /// The deployment called `name`.
+    ///
+    /// Errors: `NotFound`, with the nearest name.
+    pub fn deployment(&self, name: &str) -> Result<&Deployment> {
+        self.deployments.get(name).ok_or_else(|| {
+            Error::not_found(format!("there is no deployment '{name}' in {DEPLOYMENTS_FOLDER}/"))
+                .hint("'flumen deploy list' shows them")
+                .did_you_mean(name, self.deployments.keys().map(String::as_str))
+        })
     }
 
     /// The flow called `name`.

@@ -94,10 +94,7 @@ impl Attempt<'_> {
     /// The failure of a program that did not end well.
     pub fn ended_badly(&self, ended: Ended) -> Outcome {
         let failure = match ended {
-            Ended::Exited(code) => Failure {
-                exit_code: Some(code),
-                ..Failure::new("exit", format!("the program ended with exit code {code}"))
-            },
+            Ended::Exited(code) => Failure { exit_code: Some(code), ..Failure::new("exit", "the command failed") },
             Ended::Signalled(9) => Failure {
                 exit_code: Some(137),
                 ..Failure::new("out_of_memory", "the program was killed (signal 9): most likely it ran out of memory")

@@ -71,7 +71,7 @@ pub async fn new_run(flow: &Flow, options: &RunOptions, flowing: &Flowing, conte
     let given = options.params.iter().map(|(name, value)| (name.clone(), Given::Text(value.clone()))).collect();
     let params = params(flow, &given, flowing, context)?;
     let interval = interval(flow, options.interval.as_deref(), context)?;
-    let version = flowing.library.keep(flow, flowing.project.dir(), &*flowing.store, context.clock.now()).await?;
+    let version = flowing.library.keep(flow, None, flowing.project.dir(), &*flowing.store, context.clock.now()).await?;
     Ok(NewRun {
         id: RunId::new(context.ids.next()),
         flow: flow.name.as_str().into(),

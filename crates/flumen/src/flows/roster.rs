@@ -1,0 +1,187 @@
+//! The flows and deployments of a project as they are now, for whoever makes runs of them. Files are watched: a change is there
+//! within a second, and a file with mistakes leaves its flow as it was.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use flumen_core::flow::FlowName;
+use flumen_core::{Error, Result};
+use flumen_flow::compiled::Compiled;
+use flumen_flow::definition::params::Resolved;
+use flumen_flow::definition::{Deployment, Flow};
+use flumen_scheduler::{Entry, Roster};
+use flumen_worker::project_flows::{DEPLOYMENTS_FOLDER, FLOWS_FOLDER};
+use flumen_worker::templates::render_defaults;
+use futures::StreamExt as _;
+use futures::stream::BoxStream;
+use notify::{RecursiveMode, Watcher as _};
+use serde_json::{Map, Value};
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+use super::runtime::Flowing;
+use crate::context::Context;
+
+/// How long files must be quiet before they are read.
+const QUIET: Duration = Duration::from_millis(100);
+
+/// The flows and deployments of a project.
+pub struct ProjectRoster {
+    flowing: Arc<Flowing>,
+    clock: Arc<dyn flumen_core::clock::Clock>,
+    entries: RwLock<BTreeMap<(FlowName, Option<String>), Arc<Entry>>>,
+    changed: watch::Sender<u64>,
+}
+
+/// What became of reading the files.
+#[derive(Debug, Default)]
+pub struct Reading {
+    /// Flows that are new or changed.
+    pub changed: Vec<String>,
+    /// What is wrong, a sentence each.
+    pub problems: Vec<String>,
+    /// The folders whose files matter.
+    folders: BTreeSet<PathBuf>,
+}
+
+impl ProjectRoster {
+    /// An empty one.
+    pub fn new(flowing: Arc<Flowing>, context: &Context) -> Self {
+        let changed = watch::Sender::new(0);
+        Self { flowing, clock: Arc::clone(&context.clock), entries: RwLock::default(), changed }
+    }
+
+    /// Reads all files.
+    ///
+    /// Errors: those of the store. What is wrong with a file is told.
+    pub async fn read(&self) -> Result<Reading> {
+        let found = self.flowing.flows().await?;
+        let mut reading = Reading::default();
+        let dir = self.flowing.project.dir();
+        reading.folders.insert(dir.join(FLOWS_FOLDER));
+        reading.folders.insert(dir.join(DEPLOYMENTS_FOLDER));
+        for mistakes in found.mistakes.values() {
+            reading.problems.extend(mistakes.iter().map(ToString::to_string));
+        }
+        reading.problems.extend(found.unread.iter().map(ToString::to_string));
+        let mut entries = BTreeMap::new();
+        for flow in found.flows.values() {
+            let files = flow.files();
+            reading.folders.extend(files.iter().filter_map(|file| Some(dir.join(file).parent()?.to_owned())));
+            match self.entry(flow, None).await {
+                Ok(entry) => drop(entries.insert((entry.name(), None), entry)),
+                Err(error) => reading.problems.push(error.within(&flow.file).to_string()),
+            }
+        }
+        for deployment in found.deployments.values() {
+            let Some(flow) = found.flows.get(&deployment.flow) else { continue };
+            match self.deployed(flow, deployment).await {
+                Ok(entry) => drop(entries.insert((entry.name(), entry.deployment.clone()), entry)),
+                Err(error) => reading.problems.push(error.within(&deployment.file).to_string()),
+            }
+        }
+        let mut kept = self.entries.write().unwrap_or_else(PoisonError::into_inner);
+        // A flow whose file is broken stays as it was.
+        for (key, entry) in kept.iter().filter(|((name, _), _)| found.is_broken(name.as_str())) {
+            entries.entry(key.clone()).or_insert_with(|| Arc::clone(entry));
+        }
+        for (key, entry) in &mut entries {
+            match kept.get(key) {
+                Some(before) if before == entry => *entry = Arc::clone(before),
+                _ => reading.changed.push(entry.label()),
+            }
+        }
+        let has_changed = !reading.changed.is_empty() || kept.len() != entries.len();
+        *kept = entries;
+        drop(kept);
+        if has_changed {
+            self.changed.send_modify(|count| *count += 1);
+        }
+        Ok(reading)
+    }
+
+    async fn entry(&self, flow: &Flow, pool: Option<&str>) -> Result<Arc<Entry>> {
+        let flowing = &self.flowing;
+        let version = flowing.library.keep(flow, pool, flowing.project.dir(), &*flowing.store, self.clock.now()).await?;
+        let compiled = Compiled::new(flow.clone())?;
+        Ok(Arc::new(Entry::of(Arc::new(compiled), version.id.clone())))
+    }
+
+    async fn deployed(&self, flow: &Flow, deployment: &Deployment) -> Result<Arc<Entry>> {
+        let of = self.entry(flow, deployment.pool.as_deref()).await?;
+        let Deployment { name, params, schedule, .. } = deployment.clone();
+        Ok(Arc::new(Entry::deployed(Arc::clone(&of.flow), of.version.clone(), name, params, schedule)?))
+    }
+
+    /// Reads files again whenever they change, until `stop`. `told` is called with what came of it.
+    ///
+    /// Errors: those of watching.
+    pub async fn watch(&self, stop: &CancellationToken, told: impl Fn(Result<Reading>)) -> Result<()> {
+        let (sender, mut events) = mpsc::channel(64);
+        let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+            // A full channel holds a change already.
+            if event.is_ok_and(|event| !event.kind.is_access()) {
+                let _ = sender.try_send(());
+            }
+        })
+        .map_err(watch_error)?;
+        let mut watched = BTreeSet::new();
+        let dir = self.flowing.project.dir();
+        watcher.watch(dir, RecursiveMode::NonRecursive).map_err(watch_error)?;
+        let mut reading = self.read().await;
+        loop {
+            if let Ok(reading) = &reading {
+                for folder in reading.folders.iter().filter(|folder| folder.is_dir()) {
+                    if folder != dir && watched.insert(folder.clone()) {
+                        let is_flows = folder == &dir.join(FLOWS_FOLDER);
+                        let mode = if is_flows { RecursiveMode::Recursive } else { RecursiveMode::NonRecursive };
+                        watcher.watch(folder, mode).map_err(watch_error)?;
+                    }
+                }
+            }
+            told(reading);
+            tokio::select! {
+                () = stop.cancelled() => return Ok(()),
+                event = events.recv() => if event.is_none() { return Ok(()) },
+            }
+            // Editors write a file in several steps.
+            while tokio::time::timeout(QUIET, events.recv()).await.is_ok_and(|event| event.is_some()) {}
+            watched.retain(|folder: &PathBuf| folder.is_dir());
+            reading = self.read().await;
+        }
+    }
+}
+
+fn watch_error(error: notify::Error) -> Error {
+    Error::unavailable(format!("the project's files cannot be watched: {error}"))
+        .hint("raise fs.inotify.max_user_watches, or restart the server after a change")
+        .caused_by(error)
+}
+
+#[async_trait]
+impl Roster for ProjectRoster {
+    fn entries(&self) -> Vec<Arc<Entry>> {
+        self.entries.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+    }
+
+    fn find(&self, flow: &FlowName, deployment: Option<&str>) -> Option<Arc<Entry>> {
+        let entries = self.entries.read().unwrap_or_else(PoisonError::into_inner);
+        entries.get(&(flow.clone(), deployment.map(str::to_owned))).cloned()
+    }
+
+    fn changes(&self) -> BoxStream<'static, ()> {
+        let changes = self.changed.subscribe();
+        futures::stream::unfold(changes, |mut changes| async move { changes.changed().await.ok().map(|()| ((), changes)) }).boxed()
+    }
+
+    async fn render(&self, entry: &Entry, resolved: Resolved) -> Result<Map<String, Value>> {
+        let mut values = resolved.values;
+        let project = &self.flowing.project;
+        render_defaults(&entry.flow.flow, project, &mut values, &resolved.templates, self.clock.now())?;
+        Ok(values)
+    }
+}
+
