@@ -1,0 +1,73 @@
+//! Everything that a scheduler does, side by side: each service has a loop of its own, and none of them stops another.
+
+use std::sync::Arc;
+
+use flumen_core::clock::{Clock, Ids};
+use flumen_core::flow::store::MetaStore;
+use tokio_util::sync::CancellationToken;
+
+use crate::alarm::{Alarm, Service};
+use crate::roster::Roster;
+use crate::schedules::Schedules;
+use crate::service::{Scheduler, Watcher};
+use crate::steps::Flows;
+use crate::turns::{TurnService, Turns};
+
+/// What services work with.
+#[derive(Clone)]
+pub struct Parts {
+    /// Where runs are kept.
+    pub store: Arc<dyn MetaStore>,
+    /// The flows of runs, in the versions that they keep.
+    pub flows: Arc<dyn Flows>,
+    /// The flows of the project, as they are now.
+    pub roster: Arc<dyn Roster>,
+    /// The present.
+    pub clock: Arc<dyn Clock>,
+    /// The ids of new runs.
+    pub ids: Arc<dyn Ids>,
+    /// Who is told what a person may want to know.
+    pub watcher: Arc<dyn Watcher>,
+}
+
+/// What services share.
+pub(crate) struct Shared {
+    pub store: Arc<dyn MetaStore>,
+    pub roster: Arc<dyn Roster>,
+    pub clock: Arc<dyn Clock>,
+    pub ids: Arc<dyn Ids>,
+    pub watcher: Arc<dyn Watcher>,
+    pub turns: Arc<Turns>,
+}
+
+/// All services of a scheduler.
+pub struct Services {
+    scheduler: Scheduler,
+    shared: Arc<Shared>,
+}
+
+impl Services {
+    /// The services over these parts.
+    pub fn new(parts: Parts) -> Self {
+        let Parts { store, flows, roster, clock, ids, watcher } = parts;
+        let scheduler = Scheduler::new(Arc::clone(&store), flows, Arc::clone(&clock), Arc::clone(&watcher));
+        let turns = Arc::new(Turns::new(Arc::clone(&store), Arc::clone(&roster)));
+        Self { scheduler, shared: Arc::new(Shared { store, roster, clock, ids, watcher, turns }) }
+    }
+
+    /// Works until `stop`, or until the store is closed.
+    pub async fn run(&self, stop: &CancellationToken) {
+        let shared = &self.shared;
+        tokio::join!(
+            self.scheduler.run(stop),
+            self.serve(TurnService::new(Arc::clone(&shared.turns)), stop),
+            self.serve(Schedules::new(Arc::clone(shared)), stop),
+        );
+    }
+
+    async fn serve(&self, service: impl Service, stop: &CancellationToken) {
+        let Shared { store, roster, watcher, .. } = self.shared.as_ref();
+        let alarm = Alarm::new(store.as_ref(), roster.as_ref(), self.scheduler.endings(), stop);
+        alarm.serve(service, watcher.as_ref()).await;
+    }
+}
