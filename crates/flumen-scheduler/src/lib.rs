@@ -10,9 +10,12 @@
 //! - `roster.rs`: what must be known of the flows of a project.
 //! - `alarm.rs`: the loop of every other service.
 //! - `schedules.rs`: intervals that are due become runs.
+//! - `backfill.rs`: what commands do with backfills; `backfills.rs`: their runs are made.
 //! - `turns.rs`: runs begin when their flow has room.
 
 mod alarm;
+pub mod backfill;
+mod backfills;
 mod roster;
 mod schedules;
 mod service;

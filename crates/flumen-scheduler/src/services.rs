@@ -7,6 +7,7 @@ use flumen_core::flow::store::MetaStore;
 use tokio_util::sync::CancellationToken;
 
 use crate::alarm::{Alarm, Service};
+use crate::backfills::Backfills;
 use crate::roster::Roster;
 use crate::schedules::Schedules;
 use crate::service::{Scheduler, Watcher};
@@ -62,6 +63,7 @@ impl Services {
             self.scheduler.run(stop),
             self.serve(TurnService::new(Arc::clone(&shared.turns)), stop),
             self.serve(Schedules::new(Arc::clone(shared)), stop),
+            self.serve(Backfills::new(Arc::clone(shared)), stop),
         );
     }
 

@@ -1,6 +1,5 @@
 use std::time::Duration;
 
-use flumen_core::flow::store::MetaStore as _;
 use flumen_core::flow::{Origin, RunState};
 use flumen_flow::definition::params::{ParamSpec, ParamType};
 use flumen_flow::definition::{Catchup, Covers, Flow, OnOverlap, RuleSpec, ScheduleSpec};

@@ -9,7 +9,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use chrono::{DateTime, TimeDelta, Utc};
 use flumen_core::clock::{Clock, Ids};
-use flumen_core::flow::store::{Claim, Held, MetaStore, Renewal, RunFilter, Wake};
+use flumen_core::flow::store::{Claim, Held, MetaStore, Renewal, RunFilter};
 use flumen_core::flow::{
     Answer, Ask, Failure, FlowName, FlowVersion, Interval, Outcome, RunId, RunRecord, RunState, TaskKey, TriggerRule,
 };
@@ -61,7 +61,7 @@ impl Clock for TokioClock {
 }
 
 #[derive(Default)]
-struct Counter(AtomicU64);
+pub struct Counter(AtomicU64);
 
 impl Ids for Counter {
     fn next(&self) -> Uuid {
@@ -196,7 +196,7 @@ pub struct World {
     pub project: Arc<Project>,
     pub diary: Arc<Diary>,
     pub bench: Arc<Bench>,
-    ids: Arc<Counter>,
+    pub ids: Arc<Counter>,
     _folder: Option<tempfile::TempDir>,
 }
 
@@ -449,9 +449,4 @@ pub fn open(runs: &[RunRecord]) -> usize {
 /// How many runs have begun and not ended.
 pub fn running(runs: &[RunRecord]) -> usize {
     runs.iter().filter(|run| run.state == RunState::Running).count()
-}
-
-/// Whether a wake says that a run changed.
-pub fn is_run(wake: &Wake) -> bool {
-    matches!(wake, Wake::Run)
 }
