@@ -11,11 +11,14 @@
 //! - `alarm.rs`: the loop of every other service.
 //! - `schedules.rs`: intervals that are due become runs.
 //! - `backfill.rs`: what commands do with backfills; `backfills.rs`: their runs are made.
+//! - `datasets.rs`: updates of data sets become runs; `log.rs`: where they are read.
 //! - `turns.rs`: runs begin when their flow has room.
 
 mod alarm;
 pub mod backfill;
 mod backfills;
+mod datasets;
+mod log;
 mod roster;
 mod schedules;
 mod service;

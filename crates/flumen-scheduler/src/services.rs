@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::alarm::{Alarm, Service};
 use crate::backfills::Backfills;
+use crate::datasets::Datasets;
 use crate::roster::Roster;
 use crate::schedules::Schedules;
 use crate::service::{Scheduler, Watcher};
@@ -64,6 +65,7 @@ impl Services {
             self.serve(TurnService::new(Arc::clone(&shared.turns)), stop),
             self.serve(Schedules::new(Arc::clone(shared)), stop),
             self.serve(Backfills::new(Arc::clone(shared)), stop),
+            self.serve(Datasets::new(Arc::clone(shared)), stop),
         );
     }
 

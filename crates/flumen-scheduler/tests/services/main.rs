@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on should fail")]
 
 mod backfills;
+mod datasets;
 mod schedules;
 mod turns;
 mod world;

@@ -185,6 +185,8 @@ pub enum Does {
 /// What the worker is to do, and what it has in hand.
 pub struct Bench {
     pub does: Mutex<Does>,
+    /// The only flow whose runs it holds.
+    holds: Mutex<Option<String>>,
     held: Mutex<BTreeMap<RunId, Held>>,
     /// The most runs that were at work at once.
     pub most: Mutex<usize>,
@@ -202,7 +204,7 @@ pub struct World {
 
 impl World {
     pub fn over(store: Arc<dyn MetaStore>) -> Self {
-        let bench = Bench { does: Mutex::new(Does::Succeed), held: Mutex::default(), most: Mutex::default() };
+        let bench = Bench { does: Mutex::new(Does::Succeed), holds: Mutex::default(), held: Mutex::default(), most: Mutex::default() };
         Self {
             store,
             clock: Arc::new(TokioClock::new()),
@@ -258,12 +260,17 @@ impl World {
         tokio::time::sleep(time).await;
     }
 
-    /// Waits until `condition` holds, which is looked at whenever something is new.
+    /// Waits until `condition` holds, which is looked at whenever something is new, and now and then.
     pub async fn until<F: Future<Output = bool>>(&self, mut condition: impl FnMut() -> F) {
         let mut wakes = self.store.wakes();
         while !condition().await {
-            wakes.next().await.unwrap();
+            drop(tokio::time::timeout(Duration::from_millis(20), wakes.next()).await);
         }
+    }
+
+    /// The worker does not end runs of `flow`.
+    pub fn hold_only(&self, flow: &str) {
+        *self.bench.holds.lock().unwrap() = Some(flow.to_owned());
     }
 
     /// Ends what the worker has in hand of the oldest run that it holds.
@@ -317,9 +324,9 @@ async fn work(store: Arc<dyn MetaStore>, clock: Arc<TokioClock>, bench: Arc<Benc
         let expires = now + TimeDelta::days(10_000);
         let claim = Claim { worker: "w1".into(), pools: Vec::new(), only: Vec::new(), limit: 64, now, expires };
         let claimed = store.claim(&claim).await.unwrap().work;
-        let does = *bench.does.lock().unwrap();
         for work in &claimed {
-            let outcome = match does {
+            let is_held = bench.holds.lock().unwrap().as_deref() == Some(work.run.flow.as_str());
+            let outcome = match if is_held { Does::Hold } else { *bench.does.lock().unwrap() } {
                 Does::Succeed => Outcome::Success { output: Value::Null, reads: Vec::new(), writes: written(&work.run) },
                 Does::Fail => Outcome::Failure(Failure::new("exit", "it broke")),
                 Does::Hold => {
