@@ -9,7 +9,8 @@ use flumen_core::flow::RunRecord;
 use flumen_core::flow::store::{MetaStore, Wake};
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
-use tokio::sync::broadcast;
+use tokio::sync::{Notify, broadcast, mpsc};
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -49,6 +50,8 @@ pub(crate) enum Rung {
     Roster,
     /// It is time for what it said.
     Due,
+    /// Its crew has something for it.
+    Knock,
     /// It is time to look whether something was missed.
     Sweep,
 }
@@ -63,6 +66,11 @@ pub(crate) trait Service: Send {
     ///
     /// Errors: those of the store. What was not done is done the next time.
     async fn work(&mut self) -> Result<Option<Duration>>;
+
+    /// What rings when its crew has something for it.
+    fn knock(&self) -> Arc<Notify> {
+        Arc::default()
+    }
 
     /// The process stops.
     async fn leave(&mut self) {}
@@ -92,6 +100,7 @@ impl Alarm {
     /// Runs a service until the process stops, or the store is closed.
     pub(crate) async fn serve(mut self, mut service: impl Service, watcher: &dyn Watcher) {
         let mut wait = FIRST_WAIT;
+        let knock = service.knock();
         loop {
             let (due, failed) = match service.work().await {
                 Ok(due) => (due, false),
@@ -103,7 +112,7 @@ impl Alarm {
             wait = if failed { (wait * 2).min(LONGEST_WAIT) } else { FIRST_WAIT };
             let due = due.map(|due| Instant::now() + due.min(LONGEST_SLEEP));
             loop {
-                let Some(rung) = self.next(due).await else { return service.leave().await };
+                let Some(rung) = self.next(due, &knock).await else { return service.leave().await };
                 let is_due = matches!(rung, Rung::Due);
                 // A store that fails is not asked more often because something happens.
                 if is_due || (service.hear(rung) && !failed) {
@@ -114,7 +123,7 @@ impl Alarm {
     }
 
     /// Sleeps until something happens; `None` at the end.
-    async fn next(&mut self, due: Option<Instant>) -> Option<Rung> {
+    async fn next(&mut self, due: Option<Instant>, knock: &Notify) -> Option<Rung> {
         let sweep = self.sweep;
         tokio::select! {
             () = self.stop.cancelled() => None,
@@ -124,6 +133,7 @@ impl Alarm {
                 Err(_) => Rung::Sweep,
             }),
             _ = self.changes.next() => Some(Rung::Roster),
+            () = knock.notified() => Some(Rung::Knock),
             () = tokio::time::sleep_until(due.unwrap_or(sweep)), if due.is_some() => Some(Rung::Due),
             () = tokio::time::sleep_until(sweep) => {
                 self.sweep = Instant::now() + LONGEST_SLEEP;
@@ -162,5 +172,60 @@ impl Pace {
     pub(crate) fn left(&self) -> Option<Duration> {
         let last = self.last.filter(|_| self.wanted)?;
         Some((last + self.every).saturating_duration_since(Instant::now()))
+    }
+}
+
+/// Does for a service what may take long, so much of it at once; what came of it is fetched by the service. What is under way is dropped
+/// with it.
+#[derive(Debug)]
+pub(crate) struct Crew<T> {
+    tasks: JoinSet<()>,
+    busy: usize,
+    limit: usize,
+    done: mpsc::UnboundedReceiver<T>,
+    tell: mpsc::UnboundedSender<T>,
+    knock: Arc<Notify>,
+}
+
+impl<T: Send + 'static> Crew<T> {
+    pub(crate) fn new(limit: usize) -> Self {
+        let (tell, done) = mpsc::unbounded_channel();
+        Self { tasks: JoinSet::new(), busy: 0, limit, done, tell, knock: Arc::default() }
+    }
+
+    /// What rings when something is done.
+    pub(crate) fn knock(&self) -> Arc<Notify> {
+        Arc::clone(&self.knock)
+    }
+
+    /// How much more may be begun.
+    pub(crate) fn room(&self) -> usize {
+        self.limit.saturating_sub(self.busy)
+    }
+
+    /// Begins something.
+    pub(crate) fn begin(&mut self, work: impl Future<Output = T> + Send + 'static) {
+        let (tell, knock) = (self.tell.clone(), Arc::clone(&self.knock));
+        self.busy += 1;
+        self.tasks.spawn(async move {
+            let done = work.await;
+            // It fails where nobody waits for it any more.
+            drop(tell.send(done));
+            knock.notify_one();
+        });
+    }
+
+    /// What was done since the last time.
+    pub(crate) fn take_done(&mut self) -> Vec<T> {
+        while let Some(ended) = self.tasks.try_join_next() {
+            // One that broke down has told nothing.
+            self.busy -= usize::from(ended.is_err());
+        }
+        let mut all = Vec::new();
+        while let Ok(done) = self.done.try_recv() {
+            self.busy -= 1;
+            all.push(done);
+        }
+        all
     }
 }

@@ -49,13 +49,7 @@ enum Left {
 
 impl Backfills {
     pub(crate) fn new(shared: Arc<Shared>) -> Self {
-        Self {
-            shared,
-            open: HashMap::new(),
-            closed: BTreeSet::new(),
-            due: BTreeSet::new(),
-            looks: Pace::new(LOOKS),
-        }
+        Self { shared, open: HashMap::new(), closed: BTreeSet::new(), due: BTreeSet::new(), looks: Pace::new(LOOKS) }
     }
 
     /// Reads all backfills; what is not done with is due.
@@ -81,7 +75,7 @@ impl Service for Backfills {
                 Origin::Backfill { id } if self.open.contains_key(id) => drop(self.due.insert(id.clone())),
                 _ => return false,
             },
-            Rung::Wake(_) | Rung::Due => return false,
+            Rung::Wake(_) | Rung::Due | Rung::Knock => return false,
         }
         true
     }

@@ -274,7 +274,7 @@ impl Service for Datasets {
             Rung::Wake(Wake::Run) => self.looks.wanted = true,
             Rung::Sweep => (self.new, self.looks.wanted) = (true, true),
             Rung::Ended(run) => drop(self.ended.insert(run.flow.clone())),
-            Rung::Wake(_) | Rung::Due => return false,
+            Rung::Wake(_) | Rung::Due | Rung::Knock => return false,
         }
         true
     }

@@ -12,6 +12,8 @@
 //! - `schedules.rs`: intervals that are due become runs.
 //! - `backfill.rs`: what commands do with backfills; `backfills.rs`: their runs are made.
 //! - `datasets.rs`: updates of data sets become runs; `log.rs`: where they are read.
+//! - `waits.rs`: what deferred tasks wait for.
+//! - `notices.rs`: what somebody may want to be told.
 //! - `turns.rs`: runs begin when their flow has room.
 
 mod alarm;
@@ -19,14 +21,18 @@ pub mod backfill;
 mod backfills;
 mod datasets;
 mod log;
+mod notices;
 mod roster;
 mod schedules;
 mod service;
 mod services;
 mod steps;
 mod turns;
+mod waits;
 
+pub use notices::Notifier;
 pub use roster::{Entry, Roster};
 pub use service::{News, Scheduler, Watcher};
 pub use services::{Parts, Services};
 pub use steps::Flows;
+pub use waits::Looker;

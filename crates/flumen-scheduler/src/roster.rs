@@ -92,11 +92,14 @@ pub(crate) fn label(flow: &str, deployment: Option<&str>) -> String {
 /// those before the defaults.
 ///
 /// Errors: `Invalid`, with all that does not fit; those of [`Roster::render`].
-pub(crate) async fn params(roster: &dyn Roster, entry: &Entry, given: &Map<String, Value>) -> Result<Map<String, Value>> {
+pub(crate) async fn params(
+    roster: &dyn Roster,
+    entry: &Entry,
+    given: &Map<String, Value>,
+) -> Result<Map<String, Value>> {
     let scheduled = entry.schedule.iter().flat_map(|schedule| &schedule.params);
     let all = entry.params.iter().chain(scheduled).chain(given);
-    let all: BTreeMap<String, Given> =
-        all.map(|(name, value)| (name.clone(), Given::Value(value.clone()))).collect();
+    let all: BTreeMap<String, Given> = all.map(|(name, value)| (name.clone(), Given::Value(value.clone()))).collect();
     let resolved = resolve(&entry.flow.flow.params, &all)
         .map_err(|problems| explain(&format!("flow '{}'", entry.label()), &problems))?;
     match resolved.templates.is_empty() {

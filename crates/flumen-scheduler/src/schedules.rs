@@ -73,7 +73,11 @@ impl Schedules {
         self.by_flow.clear();
         for entry in self.shared.roster.entries().into_iter().filter(|entry| entry.timetable.is_scheduled()) {
             let line = match before.remove(&name_of(&entry)) {
-                Some(line) if line.held != Held::Failed && (Arc::ptr_eq(&line.entry, &entry) || line.entry == entry) => line,
+                Some(line)
+                    if line.held != Held::Failed && (Arc::ptr_eq(&line.entry, &entry) || line.entry == entry) =>
+                {
+                    line
+                }
                 Some(line) => Line { entry, due: Some(now), held: Held::No, ..line },
                 None => Line::new(entry, now),
             };
@@ -157,7 +161,7 @@ impl Service for Schedules {
             Rung::Roster => self.roster_changed = true,
             Rung::Ended(run) => drop(self.ended.insert(run.flow.clone())),
             Rung::Sweep | Rung::Wake(Wake::Run) => self.looks.wanted = true,
-            Rung::Wake(_) | Rung::Due => return false,
+            Rung::Wake(_) | Rung::Due | Rung::Knock => return false,
         }
         true
     }
@@ -202,7 +206,8 @@ impl Service for Schedules {
         }
         let has_held = self.lines.values().any(|line| matches!(line.held, Held::Room | Held::Paused));
         let look = self.looks.left().filter(|_| has_held);
-        let next = self.heap.peek().map(|Reverse((at, _))| (*at - self.shared.clock.now()).to_std().unwrap_or_default());
+        let next =
+            self.heap.peek().map(|Reverse((at, _))| (*at - self.shared.clock.now()).to_std().unwrap_or_default());
         Ok([look, next].into_iter().flatten().min())
     }
 }
@@ -228,12 +233,7 @@ async fn pass(shared: &Shared, line: &mut Line, paused: &HashSet<FlowName>) -> R
     }
 }
 
-async fn try_pass(
-    shared: &Shared,
-    line: &mut Line,
-    paused: &HashSet<FlowName>,
-    now: DateTime<Utc>,
-) -> Result<()> {
+async fn try_pass(shared: &Shared, line: &mut Line, paused: &HashSet<FlowName>, now: DateTime<Utc>) -> Result<()> {
     let at = position(shared, line, now).await?;
     if paused.contains(&line.entry.flow.graph.flow) {
         (line.held, line.due) = (Held::Paused, None);
@@ -312,13 +312,7 @@ async fn position(shared: &Shared, line: &mut Line, now: DateTime<Utc>) -> Resul
 }
 
 /// Moves a schedule on, and makes runs.
-async fn advance(
-    shared: &Shared,
-    line: &mut Line,
-    to: &Position,
-    runs: Vec<NewRun>,
-    now: DateTime<Utc>,
-) -> Result<()> {
+async fn advance(shared: &Shared, line: &mut Line, to: &Position, runs: Vec<NewRun>, now: DateTime<Utc>) -> Result<()> {
     let to = text(to)?;
     let advance = Advance { schedule: line.name.clone(), from: line.cursor.clone(), to: to.clone(), runs };
     shared.store.advance(&advance, now).await?;

@@ -9,11 +9,13 @@ use tokio_util::sync::CancellationToken;
 use crate::alarm::{Alarm, Service};
 use crate::backfills::Backfills;
 use crate::datasets::Datasets;
+use crate::notices::{Notices, Notifier};
 use crate::roster::Roster;
 use crate::schedules::Schedules;
 use crate::service::{Scheduler, Watcher};
 use crate::steps::Flows;
 use crate::turns::{TurnService, Turns};
+use crate::waits::{Looker, Looks, Waits};
 
 /// What services work with.
 #[derive(Clone)]
@@ -24,6 +26,10 @@ pub struct Parts {
     pub flows: Arc<dyn Flows>,
     /// The flows of the project, as they are now.
     pub roster: Arc<dyn Roster>,
+    /// Looks at what tasks wait for.
+    pub looker: Arc<dyn Looker>,
+    /// Passes notices on.
+    pub notifier: Arc<dyn Notifier>,
     /// The present.
     pub clock: Arc<dyn Clock>,
     /// The ids of new runs.
@@ -46,15 +52,18 @@ pub(crate) struct Shared {
 pub struct Services {
     scheduler: Scheduler,
     shared: Arc<Shared>,
+    looker: Arc<dyn Looker>,
+    notifier: Arc<dyn Notifier>,
 }
 
 impl Services {
     /// The services over these parts.
     pub fn new(parts: Parts) -> Self {
-        let Parts { store, flows, roster, clock, ids, watcher } = parts;
+        let Parts { store, flows, roster, looker, notifier, clock, ids, watcher } = parts;
         let scheduler = Scheduler::new(Arc::clone(&store), flows, Arc::clone(&clock), Arc::clone(&watcher));
         let turns = Arc::new(Turns::new(Arc::clone(&store), Arc::clone(&roster)));
-        Self { scheduler, shared: Arc::new(Shared { store, roster, clock, ids, watcher, turns }) }
+        let shared = Arc::new(Shared { store, roster, clock, ids, watcher, turns });
+        Self { scheduler, shared, looker, notifier }
     }
 
     /// Works until `stop`, or until the store is closed.
@@ -66,6 +75,9 @@ impl Services {
             self.serve(Schedules::new(Arc::clone(shared)), stop),
             self.serve(Backfills::new(Arc::clone(shared)), stop),
             self.serve(Datasets::new(Arc::clone(shared)), stop),
+            self.serve(Waits::new(Arc::clone(shared)), stop),
+            self.serve(Looks::new(Arc::clone(shared), Arc::clone(&self.looker)), stop),
+            self.serve(Notices::new(Arc::clone(shared), Arc::clone(&self.notifier)), stop),
         );
     }
 

@@ -161,7 +161,7 @@ impl Service for TurnService {
             Rung::Wake(Wake::Run) => (self.new.wanted, self.room.wanted) = (true, true),
             Rung::Ended(run) => drop(self.ended.insert(run.flow.clone())),
             Rung::Roster | Rung::Sweep => self.everything = true,
-            Rung::Wake(_) | Rung::Due => return false,
+            Rung::Wake(_) | Rung::Due | Rung::Knock => return false,
         }
         true
     }

@@ -231,7 +231,14 @@ async fn leases_that_end_are_seen_without_a_wake() {
             loop {
                 let now = clock.now();
                 let expires = now + TimeDelta::seconds(30);
-                let claim = Claim { worker: "lost".into(), pools: vec!["lonely".to_owned()], only: Vec::new(), limit: 1, now, expires };
+                let claim = Claim {
+                    worker: "lost".into(),
+                    pools: vec!["lonely".to_owned()],
+                    only: Vec::new(),
+                    limit: 1,
+                    now,
+                    expires,
+                };
                 if !store.claim(&claim).await.unwrap().work.is_empty() {
                     return;
                 }

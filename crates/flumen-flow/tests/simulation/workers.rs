@@ -51,7 +51,8 @@ impl World {
         let worker = self.workers[number].id();
         let limit = ROOM - self.workers[number].jobs.len().min(ROOM);
         let pools = POOLS.iter().map(|name| (*name).to_owned()).collect();
-        let claim = Claim { worker: worker.clone(), pools, only: Vec::new(), limit, now: self.now, expires: self.now + LEASE };
+        let claim =
+            Claim { worker: worker.clone(), pools, only: Vec::new(), limit, now: self.now, expires: self.now + LEASE };
         let claimed = Self::must(at_once(self.store.claim(&claim)))?;
         for work in claimed.work {
             self.say(format!("{worker} claims {} of {}, number {}", work.lease.key, work.lease.run, work.lease.number));

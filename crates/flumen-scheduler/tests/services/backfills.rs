@@ -2,8 +2,8 @@ use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use flumen_core::clock::Clock as _;
-use flumen_core::flow::store::{Advance, Backfill, BackfillState};
 use flumen_core::flow::Origin;
+use flumen_core::flow::store::{Advance, Backfill, BackfillState};
 use flumen_flow::definition::{Catchup, Flow, RuleSpec, ScheduleSpec};
 use flumen_scheduler::backfill::{self, Reprocess, Wish};
 use flumen_scheduler::{Entry, Roster as _};
@@ -108,8 +108,9 @@ async fn what_was_run_before_is_run_again_as_one_says() {
         three_there(&world).await;
         let wish = Wish { reprocess, reverse, ..wish(0, 4) };
         let entry = world.project.find(&"flow".into(), None).unwrap();
-        let plan =
-            backfill::plan(world.store.as_ref(), world.project.as_ref(), &entry, &wish, world.clock.now()).await.unwrap();
+        let plan = backfill::plan(world.store.as_ref(), world.project.as_ref(), &entry, &wish, world.clock.now())
+            .await
+            .unwrap();
         assert_eq!((plan.intervals, plan.runs), (5, expect.len() as u64));
         let first: Vec<_> = plan.first.iter().map(|interval| format!("{} success", short(*interval))).collect();
         assert_eq!(first, expect, "what is planned is what happens");
@@ -249,12 +250,18 @@ async fn what_cannot_be_filled_is_told() {
         }
     };
     let none = plan(flow("flow", None), wish(0, 3)).await.unwrap_err();
-    assert_eq!(none, "flow 'flow' has no intervals that could be filled; give it a schedule, or run it with --interval");
+    assert_eq!(
+        none,
+        "flow 'flow' has no intervals that could be filled; give it a schedule, or run it with --interval"
+    );
     let mut past = flow("flow", Some(cron("@hourly", None, Catchup::Last)));
     past.tasks[0].depends_on_past = true;
     assert_eq!(plan(past.clone(), wish(0, 3)).await, Ok(4));
     let told = plan(past, Wish { reverse: true, ..wish(0, 3) }).await.unwrap_err();
-    assert_eq!(told, "flow 'flow' cannot be filled from the end: task 'only' depends on the run before; leave out --reverse");
+    assert_eq!(
+        told,
+        "flow 'flow' cannot be filled from the end: task 'only' depends on the run before; leave out --reverse"
+    );
     let unknown = plan(
         flow("flow", Some(cron("@hourly", None, Catchup::Last))),
         Wish { params: serde_json::json!({ "x": 1 }).as_object().cloned().unwrap(), ..wish(0, 3) },

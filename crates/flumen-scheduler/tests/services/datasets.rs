@@ -1,11 +1,7 @@
 use std::time::Duration;
 
-use chrono::TimeDelta;
-use flumen_core::flow::store::NewRun;
-use flumen_core::flow::{FlowVersion, Interval, Origin, RunId};
+use flumen_core::flow::Origin;
 use flumen_flow::definition::{Catchup, DatasetRule, Flow, OnOverlap, ScheduleSpec};
-use serde_json::Map;
-use uuid::Uuid;
 
 use crate::world::*;
 
@@ -19,23 +15,6 @@ fn after(name: &str, rule: DatasetRule) -> Flow {
 
 fn one(name: &str) -> DatasetRule {
     DatasetRule::One(format!("lake.{name}"))
-}
-
-/// Runs `flow` for the hour `hour` of the day: it updates the data set of its name.
-async fn update(world: &World, flow: &str, hour: i64) {
-    let start = first_day() + TimeDelta::hours(hour);
-    let new = NewRun {
-        id: RunId::new(Uuid::new_v5(&Uuid::NAMESPACE_OID, format!("{flow}{hour}").as_bytes())),
-        flow: flow.into(),
-        version: FlowVersion::of(flow.as_bytes()),
-        deployment: None,
-        interval: Interval { start, end: start + TimeDelta::hours(1) },
-        params: Map::new(),
-        origin: Origin::Person { name: "ann".to_owned() },
-        unique: None,
-        start: true,
-    };
-    world.store.create_runs(&[new], first_day()).await.unwrap();
 }
 
 /// The intervals of a flow's runs.
@@ -57,7 +36,7 @@ async fn a_run_covers_what_was_updated_and_each_update_counts_once() {
     let _running = (world.scheduler(), world.scheduler(), world.worker());
     world.pass(MOMENT).await;
     for (name, hour) in [("a", 1), ("a", 3), ("b", 2), ("c", 9), ("b", 6), ("a", 5), ("c", 7)] {
-        update(&world, name, hour).await;
+        world.ask(name, hour).await;
         world.pass(MOMENT).await;
     }
     assert_eq!(covered(&world, "single").await, ["01-02", "03-04", "05-06"]);
@@ -73,13 +52,13 @@ async fn what_was_updated_before_a_schedule_was_there_does_not_count() {
     world.project.put(["a", "b"].map(|name| entry(flow(name, None))));
     let _running = (world.scheduler(), world.worker());
     for hour in 0..10 {
-        update(&world, "a", hour).await;
+        world.ask("a", hour).await;
     }
     world.pass(MOMENT).await;
     world.project.put([entry(after("late", one("a")))]);
     world.pass(MOMENT).await;
     assert_eq!(covered(&world, "late").await, [""; 0]);
-    update(&world, "a", 12).await;
+    world.ask("a", 12).await;
     world.pass(MOMENT).await;
     assert_eq!(covered(&world, "late").await, ["12-13"]);
 }
@@ -92,13 +71,13 @@ async fn a_restart_loses_no_update_and_counts_none_twice() {
     let _worker = world.worker();
     let scheduler = world.scheduler();
     world.pass(MOMENT).await;
-    update(&world, "a", 1).await;
+    world.ask("a", 1).await;
     world.pass(MOMENT).await;
     scheduler.end().await;
     for number in 0..100_u32 {
         let (first, second) = (world.scheduler(), world.scheduler());
         if number == 10 {
-            update(&world, "b", 4).await;
+            world.ask("b", 4).await;
         }
         for _ in 0..number {
             tokio::task::yield_now().await;
@@ -120,7 +99,7 @@ async fn updates_gather_while_a_run_waits() {
     world.pass(MOMENT).await;
     world.hold_only("slow");
     for hour in 0..6 {
-        update(&world, "a", hour).await;
+        world.ask("a", hour).await;
         world.pass(MOMENT).await;
     }
     assert_eq!(covered(&world, "slow").await, ["00-01", "01-02"], "one runs, one waits");
@@ -142,7 +121,7 @@ async fn updates_are_left_out_or_make_room_as_the_flow_says() {
         world.pass(MOMENT).await;
         world.hold_only("slow");
         for hour in 0..3 {
-            update(&world, "a", hour).await;
+            world.ask("a", hour).await;
             world.pass(MOMENT).await;
         }
         assert_eq!(world.said("slow").await, expect);
@@ -161,7 +140,7 @@ async fn a_paused_flow_waits_with_its_updates() {
         world.pass(MOMENT).await;
         world.store.set_paused(&"calm".into(), true).await.unwrap();
         for hour in 1..3 {
-            update(&world, "a", hour).await;
+            world.ask("a", hour).await;
             world.pass(MOMENT).await;
         }
         assert_eq!(covered(&world, "calm").await, [""; 0]);
@@ -179,13 +158,15 @@ async fn a_long_log_is_not_read_again() {
     let _running = (world.scheduler(), world.worker());
     world.pass(MOMENT).await;
     for hour in 0..1_500 {
-        update(&world, "a", hour).await;
+        world.ask("a", hour).await;
     }
     world.pass(MOMENT).await;
     let cursor = world.store.cursor("datasets:rare").await.unwrap().unwrap();
-    let rest = world.store.touched(serde_json::from_str::<serde_json::Value>(&cursor).unwrap()["after"].as_u64().unwrap(), 2_000);
+    let rest = world
+        .store
+        .touched(serde_json::from_str::<serde_json::Value>(&cursor).unwrap()["after"].as_u64().unwrap(), 2_000);
     assert!(rest.await.unwrap().len() < 1_000, "{cursor}");
-    update(&world, "b", 1).await;
+    world.ask("b", 1).await;
     world.pass(MOMENT).await;
     assert_eq!(covered(&world, "rare").await, ["01-02"]);
 }
@@ -197,7 +178,7 @@ async fn several_schedulers_consume_an_update_once_in_sqlite() {
     let _running = (world.scheduler(), world.scheduler(), world.scheduler(), world.worker());
     world.until(|| async { world.store.cursor("datasets:next").await.unwrap().is_some() }).await;
     for hour in 0..5 {
-        update(&world, "a", hour).await;
+        world.ask("a", hour).await;
         world.until(|| world.all_ended("a", hour as usize + 1)).await;
         world.until(|| world.all_ended("next", hour as usize + 1)).await;
     }

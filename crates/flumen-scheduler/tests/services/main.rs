@@ -3,6 +3,8 @@
 
 mod backfills;
 mod datasets;
+mod notices;
 mod schedules;
 mod turns;
+mod waits;
 mod world;

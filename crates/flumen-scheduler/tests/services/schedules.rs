@@ -281,7 +281,8 @@ fn object(value: Value) -> Map<String, Value> {
 async fn a_deployment_is_a_copy_with_its_own_parameters_and_schedule() {
     let world = World::in_memory();
     let base = entry(colored("{{ var.color }}"));
-    let schedule = ScheduleSpec { params: object(json!({ "size": "large" })), ..cron("0 3 * * *", None, Catchup::Last) };
+    let schedule =
+        ScheduleSpec { params: object(json!({ "size": "large" })), ..cron("0 3 * * *", None, Catchup::Last) };
     let params = object(json!({ "color": "green", "size": "middle" }));
     let copy = Entry::deployed(base.flow.clone(), base.version.clone(), "copy", params, Some(schedule)).unwrap();
     world.project.put([base, copy]);

@@ -11,7 +11,7 @@ use crate::world::*;
 const MOMENT: Duration = Duration::from_secs(1);
 
 /// A run that somebody asks for.
-fn asked(flow: &str, number: u128) -> NewRun {
+pub fn asked(flow: &str, number: u128) -> NewRun {
     NewRun {
         id: RunId::new(Uuid::from_u128(1_000_000 + number)),
         flow: flow.into(),

@@ -1,6 +1,6 @@
 //! A project with a store, schedulers and a worker.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::future::Future;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -9,9 +9,10 @@ use std::time::Duration;
 use async_trait::async_trait;
 use chrono::{DateTime, TimeDelta, Utc};
 use flumen_core::clock::{Clock, Ids};
-use flumen_core::flow::store::{Claim, Held, MetaStore, Renewal, RunFilter};
+use flumen_core::flow::store::{Claim, Held, MetaStore, NewRun, PendingWait, Renewal, RunFilter};
 use flumen_core::flow::{
-    Answer, Ask, Failure, FlowName, FlowVersion, Interval, Outcome, RunId, RunRecord, RunState, TaskKey, TriggerRule,
+    Answer, Ask, Failure, FlowName, FlowVersion, Interval, Notice, Origin, Outcome, RunId, RunRecord, RunState,
+    TaskKey, TriggerRule, Wait,
 };
 use flumen_core::task_kind::units::Period;
 use flumen_core::task_kind::{Path, Uses};
@@ -20,7 +21,7 @@ use flumen_flow::compiled::Compiled;
 use flumen_flow::definition::params::Resolved;
 use flumen_flow::definition::{Catchup, Flow, Hooks, OnOverlap, Retry, RuleSpec, ScheduleSpec, Task};
 use flumen_flow::machine::{Graph, Run};
-use flumen_scheduler::{Entry, Flows, News, Parts, Roster, Services, Watcher};
+use flumen_scheduler::{Entry, Flows, Looker, News, Notifier, Parts, Roster, Services, Watcher};
 use flumen_store::memory::MemoryStore;
 use flumen_store::sqlite::SqliteStore;
 use futures::StreamExt as _;
@@ -173,6 +174,56 @@ pub fn short(interval: Interval) -> String {
     interval.start.format("%d %H:%M").to_string()
 }
 
+/// Looks at a light that is red, green, or broken; and passes notices on while the line stands.
+#[derive(Default)]
+pub struct Outside {
+    /// What the light shows; red is nothing.
+    pub light: Mutex<Option<Result<Outcome, String>>>,
+    /// Every look: at which wait, and when.
+    pub looks: Mutex<Vec<(u64, DateTime<Utc>)>>,
+    /// Looks that never end.
+    pub hangs: Mutex<BTreeSet<u64>>,
+    /// How many deliveries fail from now on.
+    pub fails: Mutex<usize>,
+    /// Every try: when, and of what.
+    pub tries: Mutex<Vec<String>>,
+    /// What was passed on.
+    pub delivered: Mutex<Vec<Notice>>,
+    clock: std::sync::OnceLock<Arc<TokioClock>>,
+}
+
+impl Outside {
+    fn now(&self) -> DateTime<Utc> {
+        self.clock.get().unwrap().now()
+    }
+}
+
+#[async_trait]
+impl Looker for Outside {
+    async fn look(&self, wait: &PendingWait) -> Result<Option<Outcome>> {
+        self.looks.lock().unwrap().push((wait.id, self.now()));
+        let hangs = self.hangs.lock().unwrap().contains(&wait.id);
+        if hangs {
+            std::future::pending::<()>().await;
+        }
+        self.light.lock().unwrap().clone().transpose().map_err(Error::unavailable)
+    }
+}
+
+#[async_trait]
+impl Notifier for Outside {
+    async fn deliver(&self, notice: &Notice) -> Result<()> {
+        self.tries.lock().unwrap().push(self.now().format("%H:%M:%S").to_string());
+        let mut fails = self.fails.lock().unwrap();
+        if *fails > 0 {
+            *fails -= 1;
+            return Err(Error::unavailable("the line is dead"));
+        }
+        self.delivered.lock().unwrap().push(notice.clone());
+        Ok(())
+    }
+}
+
 /// What a worker makes of a run.
 #[derive(Clone, Copy, PartialEq)]
 pub enum Does {
@@ -188,6 +239,8 @@ pub struct Bench {
     /// The only flow whose runs it holds.
     holds: Mutex<Option<String>>,
     held: Mutex<BTreeMap<RunId, Held>>,
+    /// What tasks of these flows wait for.
+    pub waits: Mutex<HashMap<String, Wait>>,
     /// The most runs that were at work at once.
     pub most: Mutex<usize>,
 }
@@ -197,6 +250,7 @@ pub struct World {
     pub clock: Arc<TokioClock>,
     pub project: Arc<Project>,
     pub diary: Arc<Diary>,
+    pub outside: Arc<Outside>,
     pub bench: Arc<Bench>,
     pub ids: Arc<Counter>,
     _folder: Option<tempfile::TempDir>,
@@ -204,10 +258,19 @@ pub struct World {
 
 impl World {
     pub fn over(store: Arc<dyn MetaStore>) -> Self {
-        let bench = Bench { does: Mutex::new(Does::Succeed), holds: Mutex::default(), held: Mutex::default(), most: Mutex::default() };
+        let bench = Bench {
+            does: Mutex::new(Does::Succeed),
+            holds: Mutex::default(),
+            held: Mutex::default(),
+            waits: Mutex::default(),
+            most: Mutex::default(),
+        };
+        let clock = Arc::new(TokioClock::new());
+        let outside = Outside { clock: Arc::clone(&clock).into(), ..Outside::default() };
         Self {
             store,
-            clock: Arc::new(TokioClock::new()),
+            clock,
+            outside: Arc::new(outside),
             project: Arc::new(Project::new()),
             diary: Arc::default(),
             bench: Arc::new(bench),
@@ -231,6 +294,8 @@ impl World {
             store: Arc::clone(&self.store),
             flows: Arc::clone(&self.project) as _,
             roster: Arc::clone(&self.project) as _,
+            looker: Arc::clone(&self.outside) as _,
+            notifier: Arc::clone(&self.outside) as _,
             clock: Arc::clone(&self.clock) as _,
             ids: Arc::clone(&self.ids) as _,
             watcher: Arc::clone(&self.diary) as _,
@@ -279,6 +344,24 @@ impl World {
         self.store.finish(&held, &Outcome::success(Value::Null), self.clock.now()).await.unwrap();
     }
 
+    /// Somebody runs a flow for the hour `hour` of the first day.
+    pub async fn ask(&self, flow: &str, hour: i64) -> RunId {
+        let start = first_day() + TimeDelta::hours(hour);
+        let new = NewRun {
+            id: RunId::new(Uuid::new_v5(&Uuid::NAMESPACE_OID, format!("{flow}{hour}").as_bytes())),
+            flow: flow.into(),
+            version: FlowVersion::of(flow.as_bytes()),
+            deployment: None,
+            interval: Interval { start, end: start + TimeDelta::hours(1) },
+            params: Map::new(),
+            origin: Origin::Person { name: "ann".to_owned() },
+            unique: None,
+            start: true,
+        };
+        self.store.create_runs(std::slice::from_ref(&new), self.clock.now()).await.unwrap();
+        new.id
+    }
+
     /// All runs of a flow, oldest first.
     pub async fn runs(&self, flow: &str) -> Vec<RunRecord> {
         let filter = RunFilter { flow: Some(flow.into()), oldest_first: true, ..RunFilter::default() };
@@ -325,9 +408,16 @@ async fn work(store: Arc<dyn MetaStore>, clock: Arc<TokioClock>, bench: Arc<Benc
         let claim = Claim { worker: "w1".into(), pools: Vec::new(), only: Vec::new(), limit: 64, now, expires };
         let claimed = store.claim(&claim).await.unwrap().work;
         for work in &claimed {
+            let wait = bench.waits.lock().unwrap().get(work.run.flow.as_str()).cloned();
+            if let Some(wait) = wait {
+                store.finish(&work.held(), &Outcome::Deferred { wait }, clock.now()).await.unwrap();
+                continue;
+            }
             let is_held = bench.holds.lock().unwrap().as_deref() == Some(work.run.flow.as_str());
             let outcome = match if is_held { Does::Hold } else { *bench.does.lock().unwrap() } {
-                Does::Succeed => Outcome::Success { output: Value::Null, reads: Vec::new(), writes: written(&work.run) },
+                Does::Succeed => {
+                    Outcome::Success { output: Value::Null, reads: Vec::new(), writes: written(&work.run) }
+                }
                 Does::Fail => Outcome::Failure(Failure::new("exit", "it broke")),
                 Does::Hold => {
                     let mut held = bench.held.lock().unwrap();
