@@ -261,7 +261,7 @@ fn next_look(id: u64, every_seconds: u64, now: DateTime<Utc>) -> DateTime<Utc> {
     let every = i64::try_from(every_seconds.max(1)).unwrap_or(i64::MAX).saturating_mul(1_000);
     // Multiples of the golden ratio lie evenly in any interval.
     let place = (id.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32) as i64;
-    let phase = (i128::from(place) * i128::from(every) >> 32) as i64;
+    let phase = ((i128::from(place) * i128::from(every)) >> 32) as i64;
     let past = (now.timestamp_millis() - phase).rem_euclid(every);
     let left = TimeDelta::milliseconds(every.saturating_sub(past).max(1));
     now.checked_add_signed(left).unwrap_or(DateTime::<Utc>::MAX_UTC)
