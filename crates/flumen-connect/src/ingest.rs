@@ -57,6 +57,8 @@ pub struct Ingest {
     pub force: bool,
     /// The load's id, for inputs that have no identity of their own.
     pub load_id: Option<LoadId>,
+    /// What tells the files of this load from the same files in loads of others, such as other runs of a flow; nothing by default.
+    pub scope: String,
     /// Whether rows carry `_flumen_*` columns; the destination's habit if not given.
     pub lineage: Option<bool>,
     /// Whether a Parquet file that fits may be taken over as it is.
@@ -317,6 +319,9 @@ fn contract_version(ingest: &Ingest) -> String {
     }
     if ingest.case != Case::Keep {
         version.push_str(&format!(";case={:?}", ingest.case));
+    }
+    if !ingest.scope.is_empty() {
+        version.push_str(&format!(";for={}", ingest.scope));
     }
     if let Some(limit) = ingest.limit {
         version.push_str(&format!(";limit={limit}"));

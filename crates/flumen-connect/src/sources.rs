@@ -63,16 +63,42 @@ impl Files {
 
     /// The files at `address`, in order.
     async fn find(&self, address: &str) -> Result<Vec<Arc<dyn Blob>>> {
+        match self.locate(address).await? {
+            Located::Stdin => Ok(vec![stdin::open(&self.spool)?]),
+            Located::Local(addresses) => self.find_local(&addresses),
+            Located::Remote(remotes) => self.download(remotes).await,
+        }
+    }
+
+    /// The addresses of the files at `address`, in order: each opens again. None of them is opened; those on web servers need not
+    /// be there.
+    ///
+    /// Errors: `NotFound` if there is none; those of the stores.
+    pub async fn addresses(&self, address: &str) -> Result<Vec<String>> {
+        match self.locate(address).await? {
+            Located::Stdin => Ok(vec![address.to_owned()]),
+            Located::Local(patterns) => {
+                let mut files = Vec::new();
+                for pattern in &patterns {
+                    files.extend(address::local_files(pattern)?);
+                }
+                Ok(files.into_iter().map(|path| path.display().to_string()).collect())
+            }
+            Located::Remote(remotes) => Ok(remotes.iter().map(|remote| remote.address().to_owned()).collect()),
+        }
+    }
+
+    async fn locate(&self, address: &str) -> Result<Located> {
         if address == "-" {
-            return Ok(vec![stdin::open(&self.spool)?]);
+            return Ok(Located::Stdin);
         }
         match address.split_once("://") {
-            None => self.find_local(&expand_local(address)?),
-            Some(("file", path)) => self.find_local(&expand_local(path)?),
-            Some(("http" | "https", _)) => self.download(self.web_files(&address::expand(address)?)?).await,
+            None => Ok(Located::Local(expand_local(address)?)),
+            Some(("file", path)) => Ok(Located::Local(expand_local(path)?)),
+            Some(("http" | "https", _)) => Ok(Located::Remote(self.web_files(&address::expand(address)?)?)),
             Some((scheme, below)) => match self.connection(scheme)? {
                 Some(config) => self.find_connected(config, &address::expand(below)?).await,
-                None => self.find_stored(&address::expand(address)?).await,
+                None => self.find_stored(&address::expand(address)?).await.map(Located::Remote),
             },
         }
     }
@@ -97,18 +123,18 @@ impl Files {
     }
 
     /// The files at `paths` of a connection: `minio://raw/x.csv` is `raw/x.csv` of the connection `minio`.
-    async fn find_connected(&self, config: Config, paths: &[String]) -> Result<Vec<Arc<dyn Blob>>> {
+    async fn find_connected(&self, config: Config, paths: &[String]) -> Result<Located> {
         if let Config::Http(config) = &config {
             let client = config.client()?;
             let file = |path: &String| {
                 let file = WebFile::new(client.clone(), config.address(path)?);
                 Ok(Arc::new(file) as Arc<dyn Remote>)
             };
-            return self.download(paths.iter().map(file).collect::<Result<_>>()?).await;
+            return Ok(Located::Remote(paths.iter().map(file).collect::<Result<_>>()?));
         }
         if let Config::Local(config) = &config {
-            let paths: Vec<String> = paths.iter().map(|path| config.root.join(path).display().to_string()).collect();
-            return self.find_local(&paths);
+            let below = |path: &String| config.root.join(path).display().to_string();
+            return Ok(Located::Local(paths.iter().map(below).collect()));
         }
         let environment = self.environment();
         let store = match config {
@@ -121,7 +147,7 @@ impl Files {
         for path in paths {
             remotes.extend(stored(&store, path).await?);
         }
-        self.download(remotes).await
+        Ok(Located::Remote(remotes))
     }
 
     fn environment(&self) -> Environment {
@@ -129,7 +155,7 @@ impl Files {
     }
 
     /// The objects at `addresses`, URLs that may have wildcards.
-    async fn find_stored(&self, addresses: &[String]) -> Result<Vec<Arc<dyn Blob>>> {
+    async fn find_stored(&self, addresses: &[String]) -> Result<Vec<Arc<dyn Remote>>> {
         let mut remotes = Vec::new();
         for address in addresses {
             let (bucket, path) = split_bucket(address);
@@ -143,7 +169,7 @@ impl Files {
             };
             remotes.extend(stored(&store, path).await?);
         }
-        self.download(remotes).await
+        Ok(remotes)
     }
 
     /// The files at `addresses` on web servers.
@@ -185,6 +211,16 @@ impl Files {
         }
         futures::stream::iter(begun).buffered(DOWNLOADS).try_collect().await
     }
+}
+
+/// Where the files at an address are.
+enum Located {
+    /// On standard input.
+    Stdin,
+    /// On the local disk, as paths that may have wildcards.
+    Local(Vec<String>),
+    /// Elsewhere.
+    Remote(Vec<Arc<dyn Remote>>),
 }
 
 async fn stored(store: &StoreAt, path: &str) -> Result<Vec<Arc<dyn Remote>>> {

@@ -17,6 +17,8 @@ pub enum ErrorKind {
     Unavailable,
     /// The data does not fit: a bad row, a broken file.
     Data,
+    /// What was asked for was done, and did not end well: a run of a flow.
+    Failed,
     /// The person who runs the command asked to stop.
     Cancelled,
     /// Our own promise was broken.
@@ -27,6 +29,7 @@ impl ErrorKind {
     /// The process exit code for this kind, as documented in `docs/cli.md`.
     pub fn exit_code(self) -> u8 {
         match self {
+            ErrorKind::Failed => 1,
             ErrorKind::Invalid => 2,
             ErrorKind::NotFound => 3,
             ErrorKind::Conflict => 4,
@@ -45,6 +48,7 @@ impl ErrorKind {
             ErrorKind::Conflict => "conflict",
             ErrorKind::Unavailable => "unavailable",
             ErrorKind::Data => "data",
+            ErrorKind::Failed => "failed",
             ErrorKind::Cancelled => "cancelled",
             ErrorKind::Internal => "internal",
         }

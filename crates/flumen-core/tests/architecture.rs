@@ -37,14 +37,20 @@ const LAYERS: &[(&str, &[&str], &[&str])] = &[
     ),
     ("flumen-wire", &["flumen-core", "flumen-lake"], &["reqwest", "axum", "sqlx", "deltalake-core"]),
     ("flumen-scheduler", &["flumen-core", "flumen-flow"], &["sqlx", "axum", "datafusion", "deltalake-core"]),
-    (
-        "flumen-worker",
-        &["flumen-core", "flumen-project", "flumen-flow", "flumen-connect", "flumen-lake"],
-        &["axum", "sqlx", "deltalake-core"],
-    ),
+    ("flumen-worker", &["flumen-core", "flumen-project", "flumen-flow"], &["axum", "sqlx", "deltalake-core"]),
     (
         "flumen",
-        &["flumen-core", "flumen-project", "flumen-connect", "flumen-lake", "flumen-store", "flumen-wire"],
+        &[
+            "flumen-core",
+            "flumen-project",
+            "flumen-connect",
+            "flumen-lake",
+            "flumen-store",
+            "flumen-wire",
+            "flumen-flow",
+            "flumen-scheduler",
+            "flumen-worker",
+        ],
         &["sqlx"],
     ),
     // For the tests of all others, and part of nothing else.

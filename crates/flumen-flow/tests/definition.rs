@@ -50,7 +50,7 @@ fn surroundings() -> Surroundings {
     let set = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
     let child = KnownFlow {
         file: "flows/child.yml".into(),
-        params: vec![
+        params: Some(vec![
             ParamSpec { name: "day".into(), kind: ParamType::Date, required: true, ..ParamSpec::default() },
             ParamSpec {
                 name: "size".into(),
@@ -58,7 +58,7 @@ fn surroundings() -> Surroundings {
                 max: Some(Bound::Number(9.0)),
                 ..ParamSpec::default()
             },
-        ],
+        ]),
     };
     Surroundings {
         connections: set(&["pg", "slack", "tlc"]),
@@ -66,6 +66,7 @@ fn surroundings() -> Surroundings {
         pools: set(&["heavy", "light"]),
         flows: [("child".to_owned(), child)].into(),
         datasets: set(&["lake.raw.yellow_tripdata", "lake.raw.green_tripdata"]),
+        trusting: false,
     }
 }
 

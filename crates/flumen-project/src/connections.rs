@@ -285,6 +285,24 @@ impl Connection {
         ShownField { name, value, secret, template, problem }
     }
 
+    /// Its fields as they are used, `headers.X` for one of a map. A password is marked as a secret.
+    ///
+    /// Errors: `Invalid`, for a template that cannot be rendered.
+    pub fn fields(&self) -> Result<std::collections::BTreeMap<String, Rendered>> {
+        let takes_secret = |name: &str| {
+            self.settings
+                .kind
+                .fields
+                .iter()
+                .any(|field| field.name == name && matches!(field.takes, Takes::Secret | Takes::Url))
+        };
+        let named = |(name, key, mut rendered): (String, Option<String>, Rendered)| {
+            rendered.secret |= takes_secret(&name) || key.as_deref().is_some_and(looks_secret);
+            (key.map_or(name.clone(), |key| format!("{name}.{key}")), rendered)
+        };
+        Ok(self.values()?.fields.into_iter().map(named).collect())
+    }
+
     fn values(&self) -> Result<Values> {
         let mut values = Values { project_dir: self.project_dir.clone(), fields: Vec::new() };
         for (name, raw) in &self.settings.fields {

@@ -11,7 +11,20 @@ use crate::connections::{KINDS, Kind, kind_named};
 use crate::yaml::{Key, Node, Position, Problems, Value};
 
 /// The keys of `flumen.yml`.
-const KEYS: [&str; 6] = ["name", "lake", "connections", "vars", "defaults", "serve"];
+const KEYS: [&str; 12] = [
+    "name",
+    "lake",
+    "connections",
+    "vars",
+    "defaults",
+    "serve",
+    "pools",
+    "store",
+    "on_failure",
+    "on_success",
+    "on_retry",
+    "on_late",
+];
 
 /// What a `flumen.yml` says.
 #[derive(Debug, Clone)]
@@ -28,6 +41,28 @@ pub struct Settings {
     pub defaults: Defaults,
     /// What servers may do for their clients.
     pub serve: Serve,
+    /// Pools of slots that task runs share.
+    pub pools: BTreeMap<String, PoolSettings>,
+    /// Where flows, runs and users are kept; a file in the project by default.
+    pub store: Option<StoreSettings>,
+}
+
+/// What limits the task runs of a pool.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PoolSettings {
+    /// How many slots it has.
+    pub slots: Option<u32>,
+    /// How often task runs may begin, such as `10/min`.
+    pub rate: Option<String>,
+}
+
+/// A database that keeps flows, runs and users.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoreSettings {
+    /// The Postgres connection.
+    pub connection: String,
+    /// The schema in its database.
+    pub schema: String,
 }
 
 /// What servers may do for their clients.
@@ -94,6 +129,8 @@ impl Settings {
             vars: root.get("vars").map(|node| vars(node, &mut problems)).unwrap_or_default(),
             defaults: root.get("defaults").map(|node| defaults(node, &mut problems)).unwrap_or_default(),
             serve: root.get("serve").map(|node| serve(node, &mut problems)).unwrap_or_default(),
+            pools: root.get("pools").map(|node| pools(node, &mut problems)).unwrap_or_default(),
+            store: root.get("store").and_then(|node| store(node, &mut problems)),
         };
         problems.finish()?;
         Ok(settings)
@@ -118,6 +155,55 @@ fn vars(node: &Node, problems: &mut Problems) -> BTreeMap<String, String> {
         }
     }
     vars
+}
+
+fn pools(node: &Node, problems: &mut Problems) -> BTreeMap<String, PoolSettings> {
+    let mut pools = BTreeMap::new();
+    for (key, value) in node.entries("'pools'", problems) {
+        let at = format!("'pools.{}'", key.name);
+        let pool = match &value.value {
+            Value::Text(_) => PoolSettings { slots: slots(value, &at, problems), rate: None },
+            _ => {
+                let entries = value.entries(&at, problems);
+                problems.check_keys(entries, &at, ["slots", "rate"]);
+                PoolSettings {
+                    slots: value.get("slots").and_then(|node| slots(node, &at, problems)),
+                    rate: value.get("rate").and_then(|node| node.text(&at, problems)).map(str::to_owned),
+                }
+            }
+        };
+        pools.insert(key.name.clone(), pool);
+    }
+    pools
+}
+
+fn slots(node: &Node, at: &str, problems: &mut Problems) -> Option<u32> {
+    let text = node.text(at, problems)?;
+    let parsed = text.parse().ok();
+    if parsed.is_none() {
+        problems.add_with_hint(
+            node.position,
+            format!("{at}: '{text}' is not a number of slots"),
+            "write for example 4",
+        );
+    }
+    parsed
+}
+
+fn store(node: &Node, problems: &mut Problems) -> Option<StoreSettings> {
+    let entries = node.entries("'store'", problems);
+    problems.check_keys(entries, "'store'", ["connection", "schema"]);
+    let schema =
+        node.get("schema").and_then(|node| node.text("'store.schema'", problems)).unwrap_or("flumen").to_owned();
+    let connection = node.get("connection").and_then(|node| node.text("'store.connection'", problems));
+    if connection.is_none() {
+        problems.add_with_hint(
+            node.position,
+            "'store' has no 'connection'",
+            "name a Postgres connection of the project",
+        );
+    }
+    Some(StoreSettings { connection: connection?.to_owned(), schema })
 }
 
 fn defaults(node: &Node, problems: &mut Problems) -> Defaults {

@@ -73,6 +73,15 @@ impl SqliteStore {
         Ok(Self { pool, writer, bell, place })
     }
 
+    /// Copies the store to a file that is not there yet, as it is at one moment.
+    ///
+    /// Errors: those of the disk.
+    pub async fn backup(&self, to: &Path) -> Result<()> {
+        private(to)?;
+        let copied = sqlx::query("vacuum into ?").bind(to.to_string_lossy().into_owned()).execute(&self.pool).await;
+        copied.map(drop).map_err(|error| failed(&to.display().to_string(), error))
+    }
+
     fn failed(&self, error: sqlx::Error) -> Error {
         failed(&self.place, error)
     }

@@ -130,6 +130,7 @@ fn code_of(error: &Error, message: &str) -> &'static str {
         ErrorKind::Unavailable if says("memory") => code::OUT_OF_MEMORY,
         ErrorKind::Unavailable => code::IO_ERROR,
         ErrorKind::Data if says("breaks the constraint") => code::CHECK_VIOLATION,
+        ErrorKind::Failed => code::DATA_EXCEPTION,
         ErrorKind::Data => code::DATA_EXCEPTION,
         ErrorKind::Cancelled => code::QUERY_CANCELED,
         ErrorKind::Internal => code::INTERNAL,

@@ -133,7 +133,7 @@ fn status(error: &Error) -> Status {
     };
     match error.kind() {
         ErrorKind::Invalid if error.message().contains("may only read") => Status::permission_denied(message),
-        ErrorKind::Invalid | ErrorKind::Data => Status::invalid_argument(message),
+        ErrorKind::Invalid | ErrorKind::Data | ErrorKind::Failed => Status::invalid_argument(message),
         ErrorKind::NotFound => Status::not_found(message),
         ErrorKind::Conflict => Status::aborted(message),
         ErrorKind::Unavailable => Status::unavailable(message),

@@ -1,10 +1,34 @@
 //! Executes task runs.
 //!
+//! - `worker.rs`: the lease loop; `execute.rs`: from a claimed task run to the outcome of its attempt.
+//! - `kinds.rs`: the kinds of tasks, a file each; `attempt.rs`: what a kind is given.
+//! - `library.rs`: flows in the versions that runs keep; `project_flows.rs`: those of the project as they are now.
+//! - `templates.rs`: what templates see; `outputs.rs`: what tasks give to later ones.
+//! - `answers.rs`: what a scheduler asks about flows.
+//! - `logs.rs`: what attempts print, kept; `kept.rs`: where.
 //! - `process.rs`: programs that tasks start, and how they end; `watchdog.rs`: and when the worker is killed.
 //! - `python.rs`: interpreters that are kept warm.
 //! - `log.rs`: what tasks print: in lines, with secrets masked.
+//!
+//! Tasks that work with data (`ingest`, `sql` and others) run in processes of their own, of the same program: a limit of memory,
+//! a crash or a cancelled attempt is theirs alone. So this crate knows neither sources nor the lake.
 
+pub mod answers;
+pub mod attempt;
+mod execute;
+pub mod failure;
+pub mod host;
+pub mod kept;
+pub mod kinds;
+pub mod library;
 pub mod log;
+pub mod logs;
+pub mod outputs;
 pub mod process;
+pub mod project_flows;
 pub mod python;
+pub mod templates;
 pub mod watchdog;
+pub mod worker;
+
+pub use execute::render;

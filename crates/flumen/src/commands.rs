@@ -1,18 +1,29 @@
 //! The commands. A new one costs its own file, a variant and a line here, and its name in [`GROUPS`].
 
+mod check;
 mod completion;
 mod connection;
 mod contract;
 mod doctor;
 mod env;
-mod ingest;
+mod flow;
+pub mod ingest;
 mod init;
-mod lake;
+pub mod lake;
 mod load;
+mod pool;
+mod render;
+mod run;
 mod sample;
+mod schedule;
 mod serve;
 pub mod sql;
+mod status;
+mod store;
+mod task;
 mod user;
+mod watch;
+mod why;
 
 use flumen_core::Result;
 
@@ -22,6 +33,7 @@ use crate::context::Context;
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
     Init(init::InitCommand),
+    Check(check::CheckCommand),
     Connection(connection::ConnectionCommand),
     Doctor(doctor::DoctorCommand),
     Env(env::EnvCommand),
@@ -30,10 +42,25 @@ pub enum Command {
     Load(load::LoadCommand),
     Contract(contract::ContractCommand),
     Completion(completion::CompletionCommand),
+    Flow(flow::FlowCommand),
+    Pool(pool::PoolCommand),
+    Render(render::RenderCommand),
+    Run(Box<run::RunCommand>),
+    Schedule(schedule::ScheduleCommand),
+    Status(status::StatusCommand),
+    Store(store::StoreCommand),
+    Task(task::TaskCommand),
     Sample(sample::SampleCommand),
     Serve(serve::ServeCommand),
     Sql(sql::SqlCommand),
     User(user::UserCommand),
+    Why(why::WhyCommand),
+    /// What a worker starts for a task
+    #[command(name = "__task", hide = true)]
+    OneTask(crate::tasks::TaskCommand),
+    /// What watches over a worker
+    #[command(name = "__watch", hide = true)]
+    Watch(watch::WatchCommand),
 }
 
 impl Command {
@@ -46,6 +73,7 @@ impl Command {
     pub async fn run(self, context: &Context) -> Result<()> {
         match self {
             Command::Init(command) => command.run(context).await,
+            Command::Check(command) => command.run(context).await,
             Command::Connection(command) => command.run(context).await,
             Command::Doctor(command) => command.run(context).await,
             Command::Ingest(command) => command.run(context).await,
@@ -54,10 +82,21 @@ impl Command {
             Command::Load(command) => command.run(context).await,
             Command::Contract(command) => command.run(context).await,
             Command::Completion(command) => command.run(context).await,
+            Command::Flow(command) => command.run(context).await,
+            Command::Pool(command) => command.run(context).await,
+            Command::Render(command) => command.run(context).await,
+            Command::Run(command) => command.run(context).await,
+            Command::Schedule(command) => command.run(context).await,
+            Command::Status(command) => command.run(context).await,
+            Command::Store(command) => command.run(context).await,
+            Command::Task(command) => command.run(context).await,
             Command::Sample(command) => command.run(context).await,
             Command::Serve(command) => command.run(context).await,
             Command::Sql(command) => command.run(context).await,
             Command::User(command) => command.run(context).await,
+            Command::Why(command) => command.run(context).await,
+            Command::OneTask(command) => command.run(context).await,
+            Command::Watch(command) => command.run(),
         }
     }
 }
@@ -65,6 +104,7 @@ impl Command {
 /// The headings under which `flumen --help` lists the commands.
 const GROUPS: &[(&str, &[&str])] = &[
     ("Data", &["ingest", "sql", "lake", "env", "load", "contract", "sample"]),
+    ("Flows", &["run", "check", "flow", "why", "render", "task", "schedule", "pool", "status", "store"]),
     ("Server", &["serve", "user"]),
     ("Project", &["init", "connection", "doctor"]),
     ("Shell", &["completion"]),

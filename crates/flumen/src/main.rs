@@ -7,12 +7,14 @@ mod commands;
 mod context;
 mod destination;
 mod door_files;
+mod flows;
+mod metadata;
 mod origin;
 mod output;
 mod render;
 mod repl;
 mod sample_server;
-mod users;
+mod tasks;
 
 use std::process::ExitCode;
 

@@ -189,6 +189,7 @@ fn job(table: &Arc<Table>, inputs: Vec<Arc<dyn Input>>) -> Ingest {
         limit: None,
         force: false,
         load_id: None,
+        scope: String::new(),
         lineage: None,
         take_over: true,
         partition_by: Vec::new(),

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use flumen_core::task_kind::{Kinds, Path, Problem, Uses, is_template};
+use flumen_core::task_kind::{Kinds, NamedFlow, Path, Problem, Uses, is_template};
 use serde_json::Value;
 
 use super::fields::{FlowFields, GroupFields, OneOrMore, ParamFields, ParamType, Shared};
@@ -372,39 +372,44 @@ fn check_named(uses: &Uses, at: &Path, scope: &Scope<'_>, names: &Names<'_>, rea
     }
     for named in uses.connections.iter().filter(|named| !named.is_template()) {
         let name = named.text.as_str();
-        if name != flumen_core::dataset::LAKE && !names.around.connections.contains(name) {
+        if !names.around.has_connection(name) {
             reading.note(scope.context, at, unknown_connection(&named.path, name, names.around));
         }
     }
     for file in uses.files.iter().filter(|file| !file.name.is_template()) {
         names.check_file(&file.name.text, file.is_template, &at.join(&file.name.path), scope, reading);
     }
-    for flow in uses.flows.iter().filter(|flow| !flow.name.is_template()) {
-        let name = flow.name.text.as_str();
-        let Some(known) = names.around.flows.get(name) else {
-            let problem = Problem::new(flow.name.path.clone(), format!("there is no flow '{name}'"));
-            let flows = names.around.flows.keys().map(String::as_str);
-            reading.note(scope.context, at, problem.nearest(name, flows, "the flows are"));
-            continue;
+    for flow in uses.flows.iter().filter(|flow| !names.around.trusting && !flow.name.is_template()) {
+        check_named_flow(flow, at, scope, names, reading);
+    }
+}
+
+/// Notes what is wrong with a flow that a task starts: that it is not there, or takes other parameters.
+fn check_named_flow(flow: &NamedFlow, at: &Path, scope: &Scope<'_>, names: &Names<'_>, reading: &mut Reading<'_>) {
+    let name = flow.name.text.as_str();
+    let Some(known) = names.around.flows.get(name) else {
+        let problem = Problem::new(flow.name.path.clone(), format!("there is no flow '{name}'"));
+        let flows = names.around.flows.keys().map(String::as_str);
+        return reading.note(scope.context, at, problem.nearest(name, flows, "the flows are"));
+    };
+    let Some(params) = &known.params else { return };
+    let (path, given) = flow.params.clone().unwrap_or_else(|| (flow.name.path.clone(), Default::default()));
+    let fixed = |value: &Value| !value.as_str().is_some_and(is_template);
+    for (name, value) in &given {
+        let problem = match params.iter().find(|spec| spec.name == *name) {
+            Some(spec) if fixed(value) => spec.accept(value).err(),
+            Some(_) => None,
+            None => params::resolve(params, &[(name.clone(), Given::Value(Value::Null))].into())
+                .err()
+                .and_then(|problems| problems.into_iter().find(|problem| problem.at_key)),
         };
-        let (path, given) = flow.params.clone().unwrap_or_else(|| (flow.name.path.clone(), Default::default()));
-        let fixed = |value: &Value| !value.as_str().is_some_and(is_template);
-        for (name, value) in &given {
-            let problem = match known.params.iter().find(|spec| spec.name == *name) {
-                Some(spec) if fixed(value) => spec.accept(value).err(),
-                Some(_) => None,
-                None => params::resolve(&known.params, &[(name.clone(), Given::Value(Value::Null))].into())
-                    .err()
-                    .and_then(|problems| problems.into_iter().find(|problem| problem.at_key)),
-            };
-            if let Some(problem) = problem {
-                reading.note(scope.context, &at.join(&path), problem);
-            }
+        if let Some(problem) = problem {
+            reading.note(scope.context, &at.join(&path), problem);
         }
-        for spec in known.params.iter().filter(|spec| spec.required && !given.contains_key(&spec.name)) {
-            let message = format!("flow '{name}' has to be given its parameter '{}'", spec.name);
-            reading.note(scope.context, at, Problem::new(path.clone(), message));
-        }
+    }
+    for spec in params.iter().filter(|spec| spec.required && !given.contains_key(&spec.name)) {
+        let message = format!("flow '{name}' has to be given its parameter '{}'", spec.name);
+        reading.note(scope.context, at, Problem::new(path.clone(), message));
     }
 }
 

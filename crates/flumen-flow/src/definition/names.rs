@@ -1,6 +1,5 @@
 //! Whether the names in templates are there: parameters, outputs of tasks, connections, vars.
 
-use flumen_core::dataset::LAKE;
 use flumen_core::task_kind::shape::list;
 use flumen_core::task_kind::{Path, Problem, is_template};
 use serde_json::Value;
@@ -150,7 +149,7 @@ impl Names<'_> {
             ("params", Some(param)) if params().all(|known| known != param) => {
                 Some(unknown("there is no parameter", param, params(), "the parameters are"))
             }
-            ("conn", Some(conn)) if conn != LAKE && !self.around.connections.contains(conn) => {
+            ("conn", Some(conn)) if !self.around.has_connection(conn) => {
                 let known = self.around.connections.iter().map(String::as_str);
                 Some(unknown("there is no connection", conn, known, "the connections are"))
             }
@@ -162,7 +161,7 @@ impl Names<'_> {
     }
 
     fn wrong_var(&self, var: &str) -> Option<(String, Option<String>)> {
-        if self.around.vars.contains(var) || var == "get" {
+        if self.around.has_var(var) || var == "get" {
             return None;
         }
         let known = self.around.vars.iter().map(String::as_str);

@@ -92,7 +92,7 @@ impl<'a> Reading<'a> {
             return true;
         }
         let problem = match name.parse::<Dataset>() {
-            Ok(Dataset::Connection { connection, .. }) if !around.connections.contains(&connection) => {
+            Ok(Dataset::Connection { connection, .. }) if !around.has_connection(&connection) => {
                 unknown_connection(path, &connection, around)
             }
             Ok(_) => return true,

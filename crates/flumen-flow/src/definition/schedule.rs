@@ -1,6 +1,7 @@
 //! The schedule of a flow, as data. What its texts mean is known to timetables.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use flumen_core::task_kind::{Path, Problem};
 use serde::Serialize;
@@ -66,6 +67,41 @@ impl DatasetRule {
         match self {
             DatasetRule::One(name) => vec![name],
             DatasetRule::All(rules) | DatasetRule::Any(rules) => rules.iter().flat_map(DatasetRule::names).collect(),
+        }
+    }
+}
+
+impl fmt::Display for ScheduleSpec {
+    /// As a person says it, in a line: `0 6 * * * (Europe/Berlin)`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut parts: Vec<String> = self.rules.iter().map(ToString::to_string).collect();
+        parts.extend(self.datasets.as_ref().map(|rule| format!("when {rule} is updated")));
+        f.write_str(&parts.join(", "))?;
+        if !self.rules.is_empty() && self.timezone != "UTC" {
+            write!(f, " ({})", self.timezone)?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for RuleSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            RuleSpec::Cron(text) | RuleSpec::Rrule(text) => f.write_str(text),
+            RuleSpec::Every(text) => write!(f, "every {text}"),
+            RuleSpec::Dates(dates) => write!(f, "{} dates", dates.len()),
+        }
+    }
+}
+
+impl fmt::Display for DatasetRule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let joined =
+            |rules: &[DatasetRule], word: &str| rules.iter().map(ToString::to_string).collect::<Vec<_>>().join(word);
+        match self {
+            DatasetRule::One(name) => f.write_str(name),
+            DatasetRule::All(rules) => f.write_str(&joined(rules, " and ")),
+            DatasetRule::Any(rules) => write!(f, "({})", joined(rules, " or ")),
         }
     }
 }

@@ -22,6 +22,28 @@ pub struct Surroundings {
     pub flows: BTreeMap<String, KnownFlow>,
     /// The data sets that its flows write, if they are known.
     pub datasets: BTreeSet<String>,
+    /// Whether everything that a flow names outside itself is taken to be there: as for a version of a flow that was checked when
+    /// its run was made, and is read again.
+    pub trusting: bool,
+}
+
+impl Surroundings {
+    /// Those of a flow that was checked before.
+    pub fn trusting() -> Self {
+        Self { trusting: true, ..Self::default() }
+    }
+
+    pub(super) fn has_connection(&self, name: &str) -> bool {
+        self.trusting || name == flumen_core::dataset::LAKE || self.connections.contains(name)
+    }
+
+    pub(super) fn has_var(&self, name: &str) -> bool {
+        self.trusting || self.vars.contains(name)
+    }
+
+    pub(super) fn has_pool(&self, name: &str) -> bool {
+        self.trusting || name == super::DEFAULT_POOL || self.pools.contains(name)
+    }
 }
 
 /// Another flow.
@@ -29,8 +51,8 @@ pub struct Surroundings {
 pub struct KnownFlow {
     /// The file that it is in.
     pub file: String,
-    /// What its runs can be told.
-    pub params: Vec<ParamSpec>,
+    /// What its runs can be told; not known, where the file has mistakes.
+    pub params: Option<Vec<ParamSpec>>,
 }
 
 /// The names that a template uses and does not itself define: `["params", "color"]`, `["outputs", "load", "rows"]`.

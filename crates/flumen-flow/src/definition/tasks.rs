@@ -347,7 +347,7 @@ pub(super) fn check_shared(
     around: &Surroundings,
     reading: &mut Reading<'_>,
 ) {
-    if let Some(pool) = shared.pool.as_ref().filter(|pool| *pool != DEFAULT_POOL && !around.pools.contains(*pool)) {
+    if let Some(pool) = shared.pool.as_ref().filter(|pool| !around.has_pool(pool)) {
         let pools = around.pools.iter().map(String::as_str).chain([DEFAULT_POOL]);
         let problem = Problem::new(Path::of(["pool"]), format!("there is no pool '{pool}'"));
         reading.note(context, path, problem.nearest(pool, pools, "the pools are"));
@@ -393,7 +393,7 @@ pub(super) fn check_fields(draft: &Draft, params: &[ParamSpec], around: &Surroun
     let context = format!("task '{}'", draft.id);
     check_shared(&context, &draft.path, &draft.shared, around, reading);
     if let Some(ForEach { source: ForEachSource::Query { connection: Some(name), .. }, .. }) = &draft.for_each {
-        let is_known = name == flumen_core::dataset::LAKE || around.connections.contains(name);
+        let is_known = around.has_connection(name);
         if !is_known && !flumen_core::task_kind::is_template(name) {
             let problem = unknown_connection(&Path::of(["for_each", "connection"]), name, around);
             reading.note(&context, &draft.path, problem);

@@ -122,10 +122,26 @@ pub struct IngestCommand {
     #[command(flatten)]
     pub format: FormatOptions,
 
+    /// What a flow adds
+    #[arg(skip)]
+    #[serde(skip)]
+    pub flow: Option<FlowLoad>,
+
     /// The flags of the classic script
     #[command(flatten)]
     #[serde(skip)]
     pub classic: classic::ClassicOptions,
+}
+
+/// What a flow adds to a load: who it is for, so that a retry is the same load and another run is another.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FlowLoad {
+    /// What tells the files of this task run from the same files of others.
+    pub scope: String,
+    /// The id of the load.
+    pub load: LoadId,
+    /// The fencing number of the attempt.
+    pub fence: Fence,
 }
 
 /// How files are to be read, where they do not say it themselves.
@@ -246,7 +262,11 @@ impl IngestCommand {
             max_bad: self.max_bad,
             limit: self.limit,
             force: self.force,
-            load_id: self.load_id.as_deref().map(load_id),
+            load_id: match &self.flow {
+                Some(flow) => Some(flow.load.clone()),
+                None => self.load_id.as_deref().map(load_id),
+            },
+            scope: self.flow.as_ref().map(|flow| flow.scope.clone()).unwrap_or_default(),
             lineage: match self.lineage {
                 Some(lineage) => Some(lineage),
                 None => context.maybe_project()?.and_then(|project| project.settings().defaults.lineage),
@@ -260,7 +280,7 @@ impl IngestCommand {
                 .collect(),
             primary_key: self.primary_key.clone(),
             spool: context.spool()?,
-            fence: Fence(0),
+            fence: self.flow.as_ref().map_or(Fence(0), |flow| flow.fence),
             started,
             threads: self.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(2, usize::from)),
             options: self.as_options()?,

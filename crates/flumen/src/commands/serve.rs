@@ -19,7 +19,7 @@ use serde_json::json;
 use super::sql;
 use crate::context::Context;
 use crate::door_files::DoorFiles;
-use crate::{destination, users};
+use crate::{destination, metadata};
 
 /// Serve the lake to SQL clients: psql, SQLAlchemy, JDBC, pandas and whatever else speaks Postgres
 #[derive(Debug, clap::Args)]
@@ -93,7 +93,7 @@ impl ServeCommand {
         let server = Server::bind(ServerSettings {
             pg: Some(self.pg),
             flight: self.flight,
-            users: users::open(&project).await?,
+            users: metadata::users(&project).await?,
             tls,
             engines: Arc::new(engines),
             connections: self.max_connections,

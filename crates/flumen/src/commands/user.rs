@@ -9,8 +9,8 @@ use flumen_store::password;
 use serde_json::json;
 
 use crate::context::Context;
+use crate::metadata;
 use crate::output::Table;
-use crate::users;
 
 /// Users: add one, give another password, list them, drop one
 #[derive(Debug, clap::Args)]
@@ -55,7 +55,7 @@ enum Action {
 impl UserCommand {
     /// Does it.
     pub async fn run(self, context: &Context) -> Result<()> {
-        let store = users::open(context.project()?.as_ref()).await?;
+        let store = metadata::users(context.project()?.as_ref()).await?;
         let output = &context.output;
         match self.action {
             Action::Add { name, read_only } => {

@@ -1,0 +1,67 @@
+//! What all attempts of a worker share.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use flumen_core::clock::{Clock, Ids};
+use flumen_core::flow::store::{MetaStore, Work};
+use flumen_project::Project;
+
+use crate::kept::Kept;
+use crate::library::Library;
+use crate::log::Stream;
+use crate::python::Interpreters;
+use crate::watchdog::Watchdog;
+
+/// What all attempts of a worker share.
+pub struct Host {
+    /// The project.
+    pub project: Arc<Project>,
+    /// The environment of the lake whose tables the names of the lake mean.
+    pub environment: String,
+    /// Where runs are kept.
+    pub store: Arc<dyn MetaStore>,
+    /// The flows, in the versions that runs keep.
+    pub library: Arc<Library>,
+    /// Where logs and large outputs are kept.
+    pub kept: Kept,
+    /// This program: it runs tasks in processes of their own.
+    pub binary: PathBuf,
+    /// Interpreters that are kept warm.
+    pub interpreters: Interpreters,
+    /// Ends what tasks started when the worker is killed.
+    pub watchdog: Option<Watchdog>,
+    /// Who watches.
+    pub watcher: Arc<dyn Watcher>,
+    /// Where the present comes from.
+    pub clock: Arc<dyn Clock>,
+    /// Where ids come from.
+    pub ids: Arc<dyn Ids>,
+}
+
+impl fmt::Debug for Host {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Host").field("project", &self.project.dir()).finish_non_exhaustive()
+    }
+}
+
+/// Is told what happens in a worker, as it happens. Called from many tasks: it must be quick.
+pub trait Watcher: Send + Sync {
+    /// A line was printed.
+    fn line(&self, work: &Work, stream: Stream, text: &str);
+    /// The store cannot be used now; it is tried again.
+    fn store_fails(&self, error: &flumen_core::Error);
+    /// A run was begun by a task of another one.
+    fn child(&self, run: flumen_core::flow::RunId);
+}
+
+/// Nobody watches.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Unwatched;
+
+impl Watcher for Unwatched {
+    fn line(&self, _: &Work, _: Stream, _: &str) {}
+    fn store_fails(&self, _: &flumen_core::Error) {}
+    fn child(&self, _: flumen_core::flow::RunId) {}
+}

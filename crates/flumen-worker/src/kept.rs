@@ -1,0 +1,103 @@
+//! What is kept in the lake's root beside its tables: logs in chunks, large outputs, and the large files of flows.
+
+use std::fmt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use flumen_core::flow::{RunId, TaskKey};
+use flumen_core::{Error, ErrorKind, Result};
+use flumen_project::StoreAt;
+use futures::{StreamExt as _, TryStreamExt as _};
+use object_store::path::Path;
+use object_store::{ObjectStore, ObjectStoreExt as _};
+
+/// The folder in the lake's root.
+const FOLDER: &str = "_flumen";
+
+/// A folder in the lake's root.
+#[derive(Clone)]
+pub struct Kept {
+    store: Arc<dyn ObjectStore>,
+    root: Path,
+}
+
+impl fmt::Debug for Kept {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Kept({})", self.root)
+    }
+}
+
+impl Kept {
+    /// The folder of the lake at `place`.
+    pub fn new(place: StoreAt) -> Self {
+        Self { root: place.path.join(FOLDER), store: place.store }
+    }
+
+    /// Writes a file.
+    pub(crate) async fn put(&self, path: &str, content: Bytes) -> Result<()> {
+        let at = self.at(path);
+        self.store.put(&at, content.into()).await.map(drop).map_err(|error| failed(&at, error))
+    }
+
+    /// Reads a file; `None` if it is not there.
+    pub(crate) async fn get(&self, path: &str) -> Result<Option<Bytes>> {
+        let at = self.at(path);
+        match self.store.get(&at).await {
+            Ok(found) => found.bytes().await.map(Some).map_err(|error| failed(&at, error)),
+            Err(object_store::Error::NotFound { .. }) => Ok(None),
+            Err(error) => Err(failed(&at, error)),
+        }
+    }
+
+    /// The files below a folder, sorted.
+    pub(crate) async fn list(&self, folder: &str) -> Result<Vec<String>> {
+        let at = self.at(folder);
+        let found: Vec<_> = self.store.list(Some(&at)).try_collect().await.map_err(|error| failed(&at, error))?;
+        let below = |path: Path| {
+            let parts: Vec<String> = path.prefix_match(&self.root)?.map(|part| part.as_ref().to_owned()).collect();
+            Some(parts.join("/"))
+        };
+        let mut names: Vec<String> = found.into_iter().filter_map(|meta| below(meta.location)).collect();
+        names.sort();
+        Ok(names)
+    }
+
+    /// Removes the logs and outputs of a run.
+    ///
+    /// Errors: those of the store. What is gone already is none.
+    pub async fn forget(&self, run: RunId) -> Result<()> {
+        for folder in [log_folder(run), output_folder(run)] {
+            let at = self.at(&folder);
+            let paths = self.store.list(Some(&at)).map_ok(|meta| meta.location).boxed();
+            let removed: Result<Vec<Path>, _> = self.store.delete_stream(paths).try_collect().await;
+            match removed {
+                Ok(_) | Err(object_store::Error::NotFound { .. }) => {}
+                Err(error) => return Err(failed(&at, error)),
+            }
+        }
+        Ok(())
+    }
+
+    fn at(&self, path: &str) -> Path {
+        path.split('/').filter(|part| !part.is_empty()).fold(self.root.clone(), |path, part| path.join(part))
+    }
+}
+
+fn failed(at: &Path, error: object_store::Error) -> Error {
+    Error::new(ErrorKind::Unavailable, format!("{at} in the lake's root: {error}")).caused_by(error)
+}
+
+/// Where the logs of a run are.
+pub(crate) fn log_folder(run: RunId) -> String {
+    format!("logs/{run}")
+}
+
+/// Where the logs of one attempt are.
+pub(crate) fn attempt_folder(run: RunId, key: &TaskKey, attempt: u32, number: u64) -> String {
+    format!("logs/{run}/{key}/{attempt:04}-{number}")
+}
+
+/// Where the large outputs of a run are.
+pub(crate) fn output_folder(run: RunId) -> String {
+    format!("outputs/{run}")
+}

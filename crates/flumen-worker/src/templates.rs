@@ -1,0 +1,204 @@
+//! What the templates of a task see: made from its run, the outputs before it, and the project.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::Arc;
+
+use chrono::{DateTime, Utc};
+use flumen_core::flow::store::MetaStore;
+use flumen_core::flow::{RunId, RunRecord, TaskId, TaskKey, TaskRun};
+use flumen_core::task_kind::is_template;
+use flumen_core::{Error, Result};
+use flumen_flow::definition::params::ParamType;
+use flumen_flow::template::{Context, Param, ParamKind, Renderer, Success, Surroundings, Text};
+use flumen_project::Project;
+use serde_json::{Map, Value};
+
+use crate::kept::Kept;
+use crate::library::Version;
+use crate::outputs;
+
+/// The folder with secrets in files, as Docker and Kubernetes mount them.
+const SECRETS_FOLDER: &str = "/run/secrets";
+
+/// A project as templates see it.
+#[derive(Debug)]
+struct OfProject(Arc<Project>);
+
+impl Surroundings for OfProject {
+    fn variable(&self, name: &str) -> Result<Option<Text>> {
+        let Some(source) = self.0.settings().vars.get(name) else { return Ok(None) };
+        let rendered = self.0.templates().render(source).map_err(|error| error.within(format!("vars.{name}")))?;
+        Ok(Some(Text { text: rendered.text, secret: rendered.secret }))
+    }
+
+    fn variables(&self) -> Vec<String> {
+        self.0.settings().vars.keys().cloned().collect()
+    }
+
+    fn connection(&self, name: &str) -> Result<Option<BTreeMap<String, Text>>> {
+        let Some(connection) = self.0.connections().find(|connection| connection.name() == name) else {
+            return Ok(None);
+        };
+        let fields = connection.fields()?;
+        Ok(Some(
+            fields.into_iter().map(|(name, field)| (name, Text { text: field.text, secret: field.secret })).collect(),
+        ))
+    }
+
+    fn connections(&self) -> Vec<String> {
+        self.0.connections().map(|connection| connection.name().to_owned()).collect()
+    }
+
+    fn environment(&self, name: &str) -> Option<String> {
+        self.0.environment().get(name).map(str::to_owned)
+    }
+
+    fn secret(&self, name: &str) -> Result<Option<String>> {
+        let is_plain =
+            name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.')) && !name.starts_with('.');
+        let path = Path::new(SECRETS_FOLDER).join(name);
+        match std::fs::read_to_string(&path) {
+            Ok(text) if is_plain => Ok(Some(text.trim_end_matches(['\r', '\n']).to_owned())),
+            _ => Ok(self.environment(name)),
+        }
+    }
+}
+
+/// A run, as far as its templates see it.
+#[derive(Debug, Clone, Copy)]
+pub struct Seen<'a> {
+    /// The run.
+    pub run: &'a RunRecord,
+    /// Its flow.
+    pub version: &'a Version,
+    /// The project.
+    pub project: &'a Arc<Project>,
+    /// The present.
+    pub now: DateTime<Utc>,
+}
+
+impl Seen<'_> {
+    /// What templates of a task see; of the flow itself, where `key` is none.
+    ///
+    /// Errors: those of a parameter whose default is a template.
+    pub fn context(&self, key: Option<&TaskKey>, attempt: u32, outputs: BTreeMap<String, Value>) -> Result<Context> {
+        let Seen { run, version, project, now } = self;
+        let timetable = &version.compiled.timetable;
+        let task = key.map_or("", |key| key.task.as_str());
+        let mut context = Context::new(run.flow.as_str(), task, run.interval, timetable.zone());
+        (context.previous, context.next) = timetable.neighbours(&run.interval);
+        context.run_id = run.id.to_string();
+        context.attempt = attempt;
+        context.conf = Value::Object(run.params.clone());
+        context.outputs = outputs;
+        context.now = *now;
+        context.seed = run.id.uuid().as_u64_pair().1 ^ u64::from(attempt);
+        context.surroundings = Arc::new(OfProject(Arc::clone(project)));
+        context.params = self.params(&context)?;
+        Ok(context)
+    }
+
+    /// The parameters. A secret whose default is a template is rendered here and nowhere else, so that no store has it.
+    fn params(&self, bare: &Context) -> Result<BTreeMap<String, Param>> {
+        let mut params = BTreeMap::new();
+        for (name, value) in &self.run.params {
+            let spec = self.version.compiled.flow.params.iter().find(|spec| spec.name == *name);
+            let kind = match spec.map(|spec| spec.kind) {
+                Some(ParamType::Secret) => ParamKind::Secret,
+                Some(ParamType::Date) => ParamKind::Date,
+                _ => ParamKind::Plain,
+            };
+            let value = match (value, spec) {
+                (Value::String(text), Some(spec))
+                    if kind == ParamKind::Secret && is_template(text) && spec.default.as_ref() == Some(value) =>
+                {
+                    let rendered = Renderer::new(bare.clone()).text(&format!("params.{name}"), text)?;
+                    Value::from(rendered.value)
+                }
+                (value, _) => value.clone(),
+            };
+            params.insert(name.clone(), Param { value, kind });
+        }
+        Ok(params)
+    }
+}
+
+/// Renders defaults of parameters that are templates, but those of secrets: these stay templates until they are used.
+///
+/// Errors: those of the templates, and values that do not fit their parameter.
+pub fn render_defaults(
+    flow: &flumen_flow::definition::Flow,
+    project: &Arc<Project>,
+    values: &mut Map<String, Value>,
+    templates: &[String],
+    now: DateTime<Utc>,
+) -> Result<()> {
+    let mut context = Context::new(&flow.name, "", flumen_core::flow::Interval::at(now), chrono_tz::UTC);
+    context.surroundings = Arc::new(OfProject(Arc::clone(project)));
+    let renderer = Renderer::new(context);
+    for name in templates {
+        let Some(spec) = flow.params.iter().find(|spec| spec.name == *name && spec.kind != ParamType::Secret) else {
+            continue;
+        };
+        let Some(text) = values.get(name).and_then(Value::as_str) else { continue };
+        let rendered = renderer.text(&format!("params.{name}"), text)?;
+        let value = spec.read(&rendered.value).map_err(|problem| {
+            flumen_flow::definition::params::explain(&format!("flow '{}'", flow.name), &[problem])
+        })?;
+        values.insert(name.clone(), value);
+    }
+    Ok(())
+}
+
+/// The outputs of tasks, by their names, from the store; those of a task that ran for each of a list are a list.
+///
+/// Errors: those of the store and of large outputs.
+pub async fn outputs_of(
+    store: &dyn MetaStore,
+    kept: &Kept,
+    run: RunId,
+    names: &BTreeSet<String>,
+) -> Result<BTreeMap<String, Value>> {
+    if names.is_empty() {
+        return Ok(BTreeMap::new());
+    }
+    let ids: Vec<TaskId> = names.iter().map(TaskId::from).collect();
+    let tasks = store.tasks_of(run, &ids).await?;
+    let mut found: BTreeMap<String, Value> = BTreeMap::new();
+    for name in names {
+        let of_task: Vec<&TaskRun> = tasks.iter().filter(|task| task.key.task.as_str() == name.as_str()).collect();
+        let Some(whole) = of_task.iter().find(|task| task.key.index.is_none()) else { continue };
+        let value = match &whole.items {
+            None => match &whole.output {
+                Some(output) => outputs::read(kept, output).await?,
+                None => continue,
+            },
+            Some(items) => {
+                let mut list = vec![Value::Null; items.len()];
+                for item in &of_task {
+                    let place = item.key.index.and_then(|index| list.get_mut(index as usize));
+                    if let (Some(place), Some(output)) = (place, &item.output) {
+                        *place = outputs::read(kept, output).await?;
+                    }
+                }
+                Value::Array(list)
+            }
+        };
+        found.insert(name.clone(), value);
+    }
+    Ok(found)
+}
+
+/// The last run that succeeded, as templates see it.
+pub async fn last_success(store: &dyn MetaStore, run: RunId) -> Result<Option<Success>> {
+    let last = store.last_success(run).await?;
+    Ok(last.map(|last| Success { interval: last.interval, started: last.started.unwrap_or(last.created) }))
+}
+
+/// The error where a task is not in its flow.
+pub(crate) fn no_task(version: &Version, task: &str) -> Error {
+    let flow = &version.compiled.flow;
+    Error::not_found(format!("flow '{}' has no task '{task}'", flow.name))
+        .did_you_mean(task, flow.tasks.iter().map(|task| task.id.as_str()))
+}

@@ -1,0 +1,283 @@
+//! The loop of a worker: it claims task runs, keeps its leases, and tells how the attempts ended.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use flumen_core::flow::store::{Claim, Held, Renewal, Wake, Work, WorkerRecord};
+use flumen_core::flow::{Outcome, RunId, WorkerId};
+use flumen_core::{Error, ErrorKind, Result};
+use futures::StreamExt as _;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::execute::execute;
+use crate::host::Host;
+
+/// How long a lease holds, unless told otherwise.
+pub const LEASE: Duration = Duration::from_secs(30);
+/// The wait after the first failure of the store; it doubles from there.
+const FIRST_WAIT: Duration = Duration::from_millis(100);
+/// The longest wait for a store that cannot be used.
+const LONGEST_WAIT: Duration = Duration::from_secs(5);
+/// How long a worker sleeps at the most without looking for work: for wakes that get lost.
+const LONGEST_SLEEP: Duration = Duration::from_secs(60);
+
+/// What a worker is.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Its name, which no other has.
+    pub id: WorkerId,
+    /// The machine.
+    pub host: String,
+    /// The version of Flumen.
+    pub version: String,
+    /// The pools from which it takes work; all, where none is named.
+    pub pools: Vec<String>,
+    /// The runs of which it takes work; all, where none is named.
+    pub only: Arc<Only>,
+    /// How many attempts it has room for.
+    pub slots: usize,
+    /// How long a lease holds.
+    pub lease: Duration,
+    /// How long attempts may go on once it is to end.
+    pub drain: Duration,
+}
+
+/// The runs of which a worker takes work: more may be added while it works.
+#[derive(Debug, Default)]
+pub struct Only(Mutex<Vec<RunId>>);
+
+impl Only {
+    /// Takes work of this run too.
+    pub fn add(&self, run: RunId) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(run);
+    }
+
+    fn runs(&self) -> Vec<RunId> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// Claims and executes.
+pub struct Worker {
+    host: Arc<Host>,
+    settings: Settings,
+    started: DateTime<Utc>,
+}
+
+/// What is at work.
+struct Running {
+    cancel: CancellationToken,
+    end: Arc<Mutex<End>>,
+    expires: DateTime<Utc>,
+}
+
+/// Why an attempt was stopped before its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// It was not, or as the run wanted it.
+    Told,
+    /// The worker ends: another one may go on.
+    Drained,
+    /// The lease is somebody else's by now: there is nobody to tell.
+    Gone,
+}
+
+impl Worker {
+    /// A worker on this host.
+    pub fn new(host: Arc<Host>, settings: Settings) -> Self {
+        let started = host.clock.now();
+        Self { host, settings, started }
+    }
+
+    /// Works until `stop`; then it takes no more, and ends when what it has has ended, or the time for that is over.
+    pub async fn run(&self, stop: &CancellationToken) {
+        let mut wakes = self.host.store.wakes();
+        let mut running: HashMap<Held, Running> = HashMap::new();
+        let mut tasks: JoinSet<Held> = JoinSet::new();
+        let mut renewals = tokio::time::interval(self.settings.lease / 3);
+        renewals.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let (mut look, mut wait) = (true, FIRST_WAIT);
+        let mut drain: Option<tokio::time::Instant> = None;
+        loop {
+            let mut sleep = LONGEST_SLEEP;
+            if look && drain.is_none() && running.len() < self.settings.slots {
+                match self.claim(self.settings.slots - running.len()).await {
+                    Ok((work, again)) => {
+                        (look, wait) = (!work.is_empty(), FIRST_WAIT);
+                        sleep = again.unwrap_or(sleep);
+                        for work in work {
+                            let held = work.held();
+                            let one = Running::of(&work);
+                            tasks.spawn(attempt(
+                                Arc::clone(&self.host),
+                                work,
+                                one.cancel.clone(),
+                                Arc::clone(&one.end),
+                            ));
+                            running.insert(held, one);
+                        }
+                        if look && running.len() < self.settings.slots {
+                            continue;
+                        }
+                    }
+                    Err(error) => {
+                        self.host.watcher.store_fails(&error);
+                        (sleep, wait) = (wait, (wait * 2).min(LONGEST_WAIT));
+                    }
+                }
+            }
+            if drain.is_some() && running.is_empty() {
+                break;
+            }
+            let over = async {
+                match drain {
+                    Some(until) => tokio::time::sleep_until(until).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                Some(ended) = tasks.join_next() => {
+                    // An attempt that panicked has told nobody; its lease expires.
+                    if let Ok(held) = ended {
+                        running.remove(&held);
+                    }
+                    look = true;
+                }
+                wake = wakes.next() => match wake {
+                    Some(Wake::Queue) => look = true,
+                    Some(Wake::Stop) => self.renew(&mut running).await,
+                    Some(_) => {}
+                    None => stop.cancel(),
+                },
+                _ = renewals.tick() => {
+                    self.beat(drain.is_some()).await;
+                    self.renew(&mut running).await;
+                }
+                () = stop.cancelled(), if drain.is_none() => {
+                    drain = Some(tokio::time::Instant::now() + self.settings.drain);
+                    self.beat(true).await;
+                }
+                () = over => {
+                    for one in running.values() {
+                        one.stop(End::Drained);
+                    }
+                    drain = Some(tokio::time::Instant::now() + LONGEST_SLEEP);
+                }
+                () = tokio::time::sleep(sleep) => look = true,
+            }
+        }
+    }
+
+    /// Takes work, and how long to wait where only a rate holds more back.
+    async fn claim(&self, limit: usize) -> Result<(Vec<Work>, Option<Duration>)> {
+        let now = self.host.clock.now();
+        let claim = Claim {
+            worker: self.settings.id.clone(),
+            pools: self.settings.pools.clone(),
+            only: self.settings.only.runs(),
+            limit,
+            now,
+            expires: self.expiry(now),
+        };
+        let claimed = self.host.store.claim(&claim).await?;
+        let again = claimed.again.map(|at| (at - now).to_std().unwrap_or_default().max(Duration::from_millis(1)));
+        Ok((claimed.work, again))
+    }
+
+    fn expiry(&self, now: DateTime<Utc>) -> DateTime<Utc> {
+        now + TimeDelta::from_std(self.settings.lease).unwrap_or(TimeDelta::days(1))
+    }
+
+    async fn renew(&self, running: &mut HashMap<Held, Running>) {
+        if running.is_empty() {
+            return;
+        }
+        let now = self.host.clock.now();
+        let held: Vec<Held> = running.keys().cloned().collect();
+        let renewals = match self.host.store.renew(&self.settings.id, &held, self.expiry(now)).await {
+            Ok(renewals) => renewals,
+            Err(error) => {
+                self.host.watcher.store_fails(&error);
+                // Nobody can say whose they are: those whose time is over are given up.
+                running.values().filter(|one| one.expires <= now).for_each(|one| one.stop(End::Gone));
+                return;
+            }
+        };
+        for (held, renewal) in held.into_iter().zip(renewals) {
+            let Some(one) = running.get_mut(&held) else { continue };
+            match renewal {
+                Renewal::Held => one.expires = self.expiry(now),
+                Renewal::Stop { .. } => one.stop(End::Told),
+                Renewal::Gone => one.stop(End::Gone),
+            }
+        }
+    }
+
+    async fn beat(&self, draining: bool) {
+        let settings = &self.settings;
+        let record = WorkerRecord {
+            id: settings.id.clone(),
+            host: settings.host.clone(),
+            process: std::process::id(),
+            version: settings.version.clone(),
+            pools: settings.pools.clone(),
+            slots: u32::try_from(settings.slots).unwrap_or(u32::MAX),
+            started: self.started,
+            seen: self.host.clock.now(),
+            draining,
+        };
+        if let Err(error) = self.host.store.beat(&record).await {
+            self.host.watcher.store_fails(&error);
+        }
+    }
+}
+
+impl Running {
+    fn of(work: &Work) -> Self {
+        Self { cancel: CancellationToken::new(), end: Arc::new(Mutex::new(End::Told)), expires: work.lease.expires }
+    }
+
+    fn stop(&self, why: End) {
+        let mut end = self.end.lock().unwrap_or_else(PoisonError::into_inner);
+        if !self.cancel.is_cancelled() || why == End::Gone {
+            *end = why;
+        }
+        self.cancel.cancel();
+    }
+}
+
+/// Executes an attempt and tells how it ended.
+async fn attempt(host: Arc<Host>, work: Work, cancel: CancellationToken, end: Arc<Mutex<End>>) -> Held {
+    let held = work.held();
+    let outcome = execute(&host, &work, &cancel).await;
+    let end = *end.lock().unwrap_or_else(PoisonError::into_inner);
+    let outcome = match (end, outcome) {
+        (End::Gone, _) => return held,
+        (End::Drained, Outcome::Cancelled | Outcome::Failure(_)) => Outcome::Lost {
+            worker: work.lease.worker.clone(),
+            cause: format!("worker {} was stopped", work.lease.worker),
+        },
+        (_, outcome) => outcome,
+    };
+    let mut wait = FIRST_WAIT;
+    loop {
+        match host.store.finish(&held, &outcome, host.clock.now()).await {
+            Ok(()) => return held,
+            Err(error) if is_refused(&error) => return held,
+            Err(error) => {
+                host.watcher.store_fails(&error);
+                // It is told as long as it takes: the lease is renewed meanwhile, or somebody else has it.
+                tokio::time::sleep(wait).await;
+                wait = (wait * 2).min(LONGEST_WAIT);
+            }
+        }
+    }
+}
+
+/// Whether nobody wants to know any more.
+fn is_refused(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::Conflict | ErrorKind::NotFound)
+}

@@ -1,0 +1,228 @@
+//! `flumen flow`: the flows of a project.
+
+use std::collections::BTreeMap;
+
+use flumen_core::Result;
+use flumen_core::flow::FlowName;
+use flumen_core::flow::store::RunFilter;
+use flumen_flow::compiled::timetable_of;
+use flumen_flow::definition::Flow;
+use serde_json::json;
+
+use crate::context::Context;
+use crate::flows::runtime::Flowing;
+use crate::flows::show;
+use crate::output::Table;
+
+/// The flows of the project: list, show, pause
+#[derive(Debug, clap::Args)]
+#[command(arg_required_else_help = true, subcommand_required = true)]
+pub struct FlowCommand {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Action {
+    /// All flows, with their schedules and latest runs
+    List {
+        /// Only those with this tag
+        #[arg(long)]
+        tag: Option<String>,
+    },
+    /// A flow: parameters, schedule, tasks
+    Show {
+        /// The flow
+        flow: String,
+    },
+    /// What comes before what in a flow
+    Graph {
+        /// The flow
+        flow: String,
+        /// As a graph for Mermaid or Graphviz, in place of a tree
+        #[arg(long, value_enum)]
+        format: Option<GraphFormat>,
+    },
+    /// Begin no more scheduled runs of a flow
+    Pause {
+        /// The flow
+        flow: String,
+    },
+    /// Begin scheduled runs of a flow again
+    Resume {
+        /// The flow
+        flow: String,
+    },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum GraphFormat {
+    Mermaid,
+    Dot,
+}
+
+impl FlowCommand {
+    pub async fn run(self, context: &Context) -> Result<()> {
+        let flowing = Flowing::open(context).await?;
+        match self.action {
+            Action::List { tag } => list(&flowing, tag.as_deref(), context).await,
+            Action::Show { flow } => show_flow(flowing.flows().await?.flow(&flow)?, context),
+            Action::Graph { flow, format } => graph(flowing.flows().await?.flow(&flow)?, format, context),
+            Action::Pause { flow } => set_paused(&flowing, &flow, true, context).await,
+            Action::Resume { flow } => set_paused(&flowing, &flow, false, context).await,
+        }
+    }
+}
+
+async fn list(flowing: &Flowing, tag: Option<&str>, context: &Context) -> Result<()> {
+    let flows = flowing.flows().await?;
+    let paused = flowing.store.paused().await?;
+    let mut rows = Vec::new();
+    for flow in flows.flows.values().filter(|flow| tag.is_none_or(|tag| flow.tags.iter().any(|own| own == tag))) {
+        let filter = RunFilter { flow: Some(FlowName::from(&flow.name)), limit: Some(1), ..RunFilter::default() };
+        let last = flowing.store.runs(&filter).await?.pop();
+        let is_paused = paused.iter().any(|name| name.as_str() == flow.name);
+        rows.push((flow, is_paused, last));
+    }
+    let output = &context.output;
+    if output.json {
+        let one = |(flow, is_paused, last): &(&std::sync::Arc<Flow>, bool, Option<flumen_core::flow::RunRecord>)| {
+            json!({
+                "flow": flow.name, "description": flow.description, "tags": flow.tags, "file": flow.file,
+                "schedule": flow.schedule, "paused": is_paused, "tasks": flow.tasks.len(),
+                "last_run": last.as_ref().map(|run| json!({ "id": run.id, "state": run.state })),
+            })
+        };
+        return output.json(&json!({ "flows": rows.iter().map(one).collect::<Vec<_>>(), "broken": flows.mistakes.keys().collect::<Vec<_>>() }));
+    }
+    if rows.is_empty() && flows.mistakes.is_empty() {
+        output.note("there are no flows: write one in flows/");
+        return Ok(());
+    }
+    let mut table = Table::new(["flow", "schedule", "tasks", "latest run", "description"]);
+    for (flow, is_paused, last) in rows {
+        let schedule = flow.schedule.as_ref().map(|schedule| schedule.to_string()).unwrap_or_default();
+        table.row([
+            flow.name.clone(),
+            if is_paused { format!("{schedule} (paused)") } else { schedule },
+            flow.tasks.len().to_string(),
+            last.map(|run| format!("{} {}", run.state, show::moment(run.created))).unwrap_or_default(),
+            flow.description.clone().unwrap_or_default(),
+        ]);
+    }
+    output.table(&table)?;
+    for file in flows.mistakes.keys() {
+        output.warning(format_args!("{file} has mistakes: flumen check"));
+    }
+    Ok(())
+}
+
+fn show_flow(flow: &Flow, context: &Context) -> Result<()> {
+    let output = &context.output;
+    if output.json {
+        return output.json(flow);
+    }
+    output.line(format_args!("{}: {}", flow.name, flow.description.as_deref().unwrap_or(&flow.file)))?;
+    if let Some(schedule) = &flow.schedule {
+        output.line(format_args!("schedule: {schedule}"))?;
+        let timetable = timetable_of(Some(schedule))?;
+        let next = timetable.firing_after(context.clock.now());
+        if let Some(next) = next {
+            output.line(format_args!("next: {}", timetable.shown(next)))?;
+        }
+    }
+    if !flow.params.is_empty() {
+        let mut table = Table::new(["parameter", "type", "default", "description"]);
+        for param in &flow.params {
+            let default =
+                param.default.as_ref().map(|value| value.as_str().map_or_else(|| value.to_string(), str::to_owned));
+            table.row([
+                param.name.clone(),
+                serde_json::to_value(param.kind)
+                    .ok()
+                    .and_then(|kind| kind.as_str().map(str::to_owned))
+                    .unwrap_or_default(),
+                default.unwrap_or_else(|| if param.required { "(required)".to_owned() } else { String::new() }),
+                param.description.clone().unwrap_or_default(),
+            ]);
+        }
+        output.table(&table)?;
+    }
+    let mut table = Table::new(["task", "kind", "needs", "description"]);
+    for task in &flow.tasks {
+        table.row([
+            task.id.clone(),
+            task.kind.clone(),
+            task.needs.join(", "),
+            task.description.clone().unwrap_or_default(),
+        ]);
+    }
+    output.table(&table)
+}
+
+fn graph(flow: &Flow, format: Option<GraphFormat>, context: &Context) -> Result<()> {
+    let output = &context.output;
+    if output.json {
+        let edges = flow.tasks.iter().flat_map(|task| task.needs.iter().map(|need| [need.clone(), task.id.clone()]));
+        let nodes: Vec<&str> = flow.tasks.iter().map(|task| task.id.as_str()).collect();
+        return output.json(&json!({ "tasks": nodes, "edges": edges.collect::<Vec<_>>() }));
+    }
+    match format {
+        Some(GraphFormat::Mermaid) => {
+            output.line("graph LR")?;
+            for task in &flow.tasks {
+                output.line(format_args!("  {}[\"{}: {}\"]", plain(&task.id), task.id, task.kind))?;
+                for need in &task.needs {
+                    output.line(format_args!("  {} --> {}", plain(need), plain(&task.id)))?;
+                }
+            }
+            Ok(())
+        }
+        Some(GraphFormat::Dot) => {
+            output.line(format_args!("digraph \"{}\" {{", flow.name))?;
+            for task in &flow.tasks {
+                output.line(format_args!("  \"{}\" [label=\"{}\\n{}\"];", task.id, task.id, task.kind))?;
+                for need in &task.needs {
+                    output.line(format_args!("  \"{need}\" -> \"{}\";", task.id))?;
+                }
+            }
+            output.line("}")
+        }
+        None => tree(flow, context),
+    }
+}
+
+/// A tree: each task below the last of those that it needs; what else it needs stands beside it.
+fn tree(flow: &Flow, context: &Context) -> Result<()> {
+    let place: BTreeMap<&str, usize> = flow.tasks.iter().enumerate().map(|(at, task)| (task.id.as_str(), at)).collect();
+    let mut below: BTreeMap<Option<&str>, Vec<&str>> = BTreeMap::new();
+    for task in &flow.tasks {
+        let last = task.needs.iter().map(String::as_str).max_by_key(|need| place.get(need).copied());
+        below.entry(last).or_default().push(&task.id);
+    }
+    let mut open: Vec<(usize, &str)> = below.get(&None).into_iter().flatten().rev().map(|id| (0, *id)).collect();
+    while let Some((depth, id)) = open.pop() {
+        let Some(task) = flow.task(id) else { continue };
+        let others = task.needs.len().saturating_sub(1);
+        let others = if others > 0 { format!("  (needs {})", task.needs.join(", ")) } else { String::new() };
+        let branch = if depth == 0 { String::new() } else { format!("{}└─ ", "   ".repeat(depth - 1)) };
+        context.output.line(format_args!("{branch}{id}  {}{others}", task.kind))?;
+        open.extend(below.get(&Some(id)).into_iter().flatten().rev().map(|id| (depth + 1, *id)));
+    }
+    Ok(())
+}
+
+/// A name as Mermaid takes it.
+fn plain(name: &str) -> String {
+    name.chars().map(|c| if c.is_alphanumeric() { c } else { '_' }).collect()
+}
+
+async fn set_paused(flowing: &Flowing, name: &str, paused: bool, context: &Context) -> Result<()> {
+    let flow = flowing.flows().await?.flow(name)?.name.clone();
+    flowing.store.set_paused(&FlowName::from(&flow), paused).await?;
+    context.output.note(match paused {
+        true => format!("{flow} is paused: no scheduled run begins"),
+        false => format!("{flow} goes on by its schedule"),
+    });
+    Ok(())
+}

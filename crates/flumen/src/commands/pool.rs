@@ -1,0 +1,93 @@
+//! `flumen pool`: slots that task runs share.
+
+use flumen_core::Result;
+use flumen_core::flow::store::{Pool, PoolUse, Rate};
+use flumen_core::task_kind::units::Period;
+use serde_json::json;
+
+use crate::context::Context;
+use crate::flows::runtime::{Flowing, rate};
+use crate::output::{Table, count};
+
+/// Pools: how many task runs may be at work at once, and how often they begin
+#[derive(Debug, clap::Args)]
+#[command(
+    arg_required_else_help = true,
+    subcommand_required = true,
+    after_help = "\
+A pool that nobody has made has no limits. Those that 'pools:' in flumen.yml names are made by themselves.
+"
+)]
+pub struct PoolCommand {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Action {
+    /// All pools, and what they are used for now
+    List,
+    /// Make a pool, or change it
+    Set {
+        /// Its name
+        name: String,
+        /// How many slots it has [default: as many as anybody wants]
+        #[arg(long)]
+        slots: Option<u32>,
+        /// How often task runs may begin, such as 10/min
+        #[arg(long, value_parser = |text: &str| rate(text).map_err(|error| error.to_string()))]
+        rate: Option<Rate>,
+    },
+    /// Forget a pool: its tasks have no limits then
+    Remove {
+        /// Its name
+        name: String,
+    },
+}
+
+impl PoolCommand {
+    pub async fn run(self, context: &Context) -> Result<()> {
+        let flowing = Flowing::open(context).await?;
+        match self.action {
+            Action::List => list(flowing.store.pools().await?, context),
+            Action::Set { name, slots, rate } => {
+                let pool = Pool { name, slots, rate };
+                flowing.store.save_pool(&pool).await?;
+                context.output.note(format_args!("pool '{}' has {}", pool.name, limits(&pool)));
+                Ok(())
+            }
+            Action::Remove { name } => {
+                flowing.store.remove_pool(&name).await?;
+                context.output.note(format_args!("pool '{name}' has no limits any more"));
+                Ok(())
+            }
+        }
+    }
+}
+
+fn list(pools: Vec<PoolUse>, context: &Context) -> Result<()> {
+    if context.output.json {
+        let one = |one: &PoolUse| {
+            let rate = one.pool.rate.map(|rate| format!("{}/{}", rate.count, Period(rate.per)));
+            json!({ "name": one.pool.name, "slots": one.pool.slots, "rate": rate, "used": one.used, "queued": one.queued })
+        };
+        return context.output.json(&pools.iter().map(one).collect::<Vec<_>>());
+    }
+    if pools.is_empty() {
+        context.output.note("there are no pools, and nothing waits");
+        return Ok(());
+    }
+    let mut table = Table::new(["pool", "limits", "slots in use", "waiting"]);
+    for one in pools {
+        table.row([one.pool.name.clone(), limits(&one.pool), one.used.to_string(), count(one.queued)]);
+    }
+    context.output.table(&table)
+}
+
+fn limits(pool: &Pool) -> String {
+    let slots = pool.slots.map_or_else(|| "any number of slots".to_owned(), |slots| format!("{slots} slots"));
+    match pool.rate {
+        Some(rate) => format!("{slots}, {} per {}", rate.count, Period(rate.per)),
+        None => slots,
+    }
+}

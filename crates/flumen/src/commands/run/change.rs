@@ -1,0 +1,223 @@
+//! What can be asked of a run: to stop, to go on, to do something again.
+
+use std::sync::Arc;
+
+use flumen_core::flow::store::Wake;
+use flumen_core::flow::{RunId, Signal, TaskKey, TaskState};
+use flumen_core::{Error, Result};
+use flumen_worker::worker::Only;
+use futures::StreamExt as _;
+
+use crate::context::Context;
+use crate::flows::follow::{FollowOptions, follow};
+use crate::flows::names::{self, person};
+use crate::flows::runtime::{DRAIN, Flowing, Told, WorkerOptions, scheduler, with_local, worker};
+use crate::flows::{server, show};
+
+/// Stop a run: what runs is stopped, and nothing else begins
+#[derive(Debug, clap::Args)]
+pub struct CancelCommand {
+    /// The run
+    run: String,
+}
+
+/// Do again what failed in a run, and everything after it
+#[derive(Debug, clap::Args)]
+pub struct RetryCommand {
+    /// The run
+    run: String,
+}
+
+/// Do tasks of a run again, whatever became of them
+#[derive(Debug, clap::Args)]
+pub struct ClearCommand {
+    /// The run, or RUN/TASK
+    run: String,
+    /// Only these tasks, and not those that come after them
+    #[arg(long)]
+    only: bool,
+}
+
+/// Take a task of a run for a success, a failure, or skipped
+#[derive(Debug, clap::Args)]
+pub struct MarkCommand {
+    /// RUN/TASK
+    task: String,
+    /// success, failed or skipped
+    state: String,
+}
+
+/// Begin no more tasks of a run for now
+#[derive(Debug, clap::Args)]
+pub struct PauseCommand {
+    /// The run
+    run: String,
+}
+
+/// Let a run go on
+#[derive(Debug, clap::Args)]
+pub struct ResumeCommand {
+    /// The run
+    run: String,
+}
+
+/// Answer a task that waits for a person
+#[derive(Debug, clap::Args)]
+pub struct ApproveCommand {
+    /// RUN/TASK
+    task: String,
+    /// Say no
+    #[arg(long)]
+    no: bool,
+    /// What else there is to say
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    note: String,
+}
+
+impl CancelCommand {
+    pub async fn run(self, context: &Context) -> Result<()> {
+        let flowing = Flowing::open(context).await?;
+        let run = names::run(&*flowing.store, &self.run).await?;
+        if run.state.is_terminal() {
+            return Err(Error::conflict(format!("run {} is {} already", show::short(run.id), run.state)));
+        }
+        tell(run.id, Signal::Cancel { by: person() }, false, &flowing, context).await
+    }
+}
+
+impl RetryCommand {
+    pub async fn run(self, context: &Context) -> Result<()> {
+        let flowing = Flowing::open(context).await?;
+        let run = names::run(&*flowing.store, &self.run).await?;
+        tell(run.id, Signal::Retry { by: person() }, true, &flowing, context).await
+    }
+}
+
+impl ClearCommand {
+    pub async fn run(self, context: &Context) -> Result<()> {
+        let flowing = Flowing::open(context).await?;
+        let (run, keys) = match self.run.split_once('/') {
+            Some(_) => {
+                let (run, key) = names::run_and_task(&*flowing.store, &self.run).await?;
+                (run, vec![key])
+            }
+            None => {
+                let run = names::run(&*flowing.store, &self.run).await?;
+                let tasks = flowing.store.tasks(run.id).await?;
+                let whole = tasks.into_iter().filter(|task| task.key.index.is_none());
+                (run, whole.map(|task| task.key).collect())
+            }
+        };
+        let signal = Signal::Clear { keys, downstream: !self.only, by: person() };
+        tell(run.id, signal, true, &flowing, context).await
+    }
+}
+
+impl MarkCommand {
+    pub async fn run(self, context: &Context) -> Result<()> {
+        let flowing = Flowing::open(context).await?;
+        let (run, key) = names::run_and_task(&*flowing.store, &self.task).await?;
+        let to: TaskState = self.state.parse()?;
+        if !matches!(to, TaskState::Success | TaskState::Failed | TaskState::Skipped) {
+            return Err(
+                Error::invalid(format!("a task cannot be taken for {to}")).hint("write success, failed or skipped")
+            );
+        }
+        tell(run.id, Signal::Mark { key, to, by: person() }, false, &flowing, context).await
+    }
+}
+
+impl PauseCommand {
+    pub async fn run(self, context: &Context) -> Result<()> {
+        let flowing = Flowing::open(context).await?;
+        let run = names::run(&*flowing.store, &self.run).await?;
+        tell(run.id, Signal::Pause { by: person() }, false, &flowing, context).await
+    }
+}
+
+impl ResumeCommand {
+    pub async fn run(self, context: &Context) -> Result<()> {
+        let flowing = Flowing::open(context).await?;
+        let run = names::run(&*flowing.store, &self.run).await?;
+        tell(run.id, Signal::Resume { by: person() }, true, &flowing, context).await
+    }
+}
+
+impl ApproveCommand {
+    pub async fn run(self, context: &Context) -> Result<()> {
+        let flowing = Flowing::open(context).await?;
+        let (run, key) = names::run_and_task(&*flowing.store, &self.task).await?;
+        let signal = Signal::Approve { key, yes: !self.no, by: person(), note: self.note };
+        tell(run.id, signal, true, &flowing, context).await
+    }
+}
+
+/// Tells a run something. Where no server works on the project, it is told here: with `work`, what follows is done too.
+async fn tell(run: RunId, signal: Signal, work: bool, flowing: &Flowing, context: &Context) -> Result<()> {
+    let key = match &signal {
+        Signal::Mark { key, .. } | Signal::Approve { key, .. } => Some(key.clone()),
+        _ => None,
+    };
+    known(run, key.as_ref(), flowing).await?;
+    let before = flowing.store.inbox(run).await?.0;
+    flowing.store.send(run, &signal).await?;
+    if server::current(&flowing.project)?.is_some() {
+        taken(run, before, flowing).await?;
+        return said(run, flowing, context).await;
+    }
+    let only = Arc::new(Only::default());
+    only.add(run);
+    let host = flowing.host(context, Arc::new(Told::new(context.output)))?;
+    let slots = if work { None } else { Some(0) };
+    let options = WorkerOptions { pools: Vec::new(), only, slots, lease: None, drain: DRAIN };
+    let working = async {
+        taken(run, before, flowing).await?;
+        let state = flowing.store.run(run).await?.state;
+        if work && state == flumen_core::flow::RunState::Running {
+            let record = follow(run, FollowOptions::default(), flowing, context).await?;
+            return super::ended(flowing, &record, context).await;
+        }
+        said(run, flowing, context).await
+    };
+    with_local(scheduler(&host, context.output, context), worker(&host, options, context), working).await
+}
+
+/// Errors: `NotFound` for a task that the flow of the run does not have.
+async fn known(run: RunId, key: Option<&TaskKey>, flowing: &Flowing) -> Result<()> {
+    let Some(key) = key else { return Ok(()) };
+    let record = flowing.store.run(run).await?;
+    let version = flowing.library.version(&record.version, &*flowing.store).await?;
+    let flow = &version.compiled.flow;
+    if flow.task(key.task.as_str()).is_some() {
+        return Ok(());
+    }
+    Err(Error::not_found(format!("flow '{}' has no task '{}'", flow.name, key.task))
+        .did_you_mean(key.task.as_str(), flow.tasks.iter().map(|task| task.id.as_str())))
+}
+
+/// Waits until a run has been stepped.
+async fn taken(run: RunId, before: u64, flowing: &Flowing) -> Result<()> {
+    let mut wakes = flowing.store.wakes();
+    loop {
+        let (version, letters) = flowing.store.inbox(run).await?;
+        if version > before && letters.is_empty() {
+            return Ok(());
+        }
+        while !matches!(wakes.next().await, Some(Wake::Run) | None) {}
+    }
+}
+
+async fn said(run: RunId, flowing: &Flowing, context: &Context) -> Result<()> {
+    let record = flowing.store.run(run).await?;
+    if context.output.json {
+        return context.output.json(&show::run_json(&record, &flowing.secret_params(&record).await));
+    }
+    context.output.note(format_args!(
+        "run {} of {} is {}: {}",
+        show::short(run),
+        record.flow,
+        record.state,
+        record.cause
+    ));
+    Ok(())
+}

@@ -1,0 +1,111 @@
+//! `flumen run show` and `flumen run follow`.
+
+use flumen_core::Result;
+use flumen_core::flow::{Change, TaskRun};
+use serde_json::json;
+
+use crate::context::Context;
+use crate::flows::follow::{FollowOptions, follow};
+use crate::flows::runtime::Flowing;
+use crate::flows::{names, show};
+use crate::output::{Table, duration};
+
+/// Events that are read at once.
+const EVENTS: usize = 10_000;
+
+/// A run and its tasks
+#[derive(Debug, clap::Args)]
+pub struct ShowCommand {
+    /// The run
+    run: String,
+    /// Everything that happened in it, in order
+    #[arg(long)]
+    events: bool,
+}
+
+impl ShowCommand {
+    pub async fn run(self, context: &Context) -> Result<()> {
+        let flowing = Flowing::open(context).await?;
+        let run = names::run(&*flowing.store, &self.run).await?;
+        if self.events {
+            return events(&flowing, run.id, context).await;
+        }
+        let tasks = flowing.store.tasks(run.id).await?;
+        let secrets = flowing.secret_params(&run).await;
+        if context.output.json {
+            let mut value = show::run_json(&run, &secrets);
+            value["tasks"] = tasks.iter().map(show::task_json).collect();
+            return context.output.json(&value);
+        }
+        let output = &context.output;
+        output.line(format_args!("run {} of {}, version {}", run.id, run.flow, run.version.short()))?;
+        output.line(format_args!("{}: {}", run.state, run.cause))?;
+        output.line(format_args!(
+            "for {}, asked for by {}",
+            show::interval(&run.interval),
+            show::origin(&run.origin)
+        ))?;
+        let params = show::run_json(&run, &secrets)["params"].take();
+        if params.as_object().is_some_and(|params| !params.is_empty()) {
+            output.line(format_args!("with {params}"))?;
+        }
+        let mut table = Table::new(["task", "state", "attempt", "since", "took", "cause"]);
+        for task in &tasks {
+            table.row([
+                task.key.to_string(),
+                task.state.to_string(),
+                if task.attempt > 0 { task.attempt.to_string() } else { String::new() },
+                task.since.format("%H:%M:%S").to_string(),
+                took(task, context),
+                first_line(&task.cause),
+            ]);
+        }
+        output.table(&table)
+    }
+}
+
+fn took(task: &TaskRun, context: &Context) -> String {
+    let end = if task.state.is_terminal() { task.since } else { context.clock.now() };
+    task.began.map(|began| duration((end - began).to_std().unwrap_or_default())).unwrap_or_default()
+}
+
+fn first_line(text: &str) -> String {
+    text.lines().next().unwrap_or_default().to_owned()
+}
+
+async fn events(flowing: &Flowing, run: flumen_core::flow::RunId, context: &Context) -> Result<()> {
+    let events = flowing.store.events(run, 0, EVENTS).await?;
+    if context.output.json {
+        return context
+            .output
+            .json(&events.iter().map(|(id, event)| json!({ "id": id, "event": event })).collect::<Vec<_>>());
+    }
+    let mut table = Table::new(["at", "what", "from", "to", "cause", "by"]);
+    for (_, event) in events {
+        let (what, from, to) = match &event.change {
+            Change::Run { from, to } => ("the run".to_owned(), from.to_string(), to.to_string()),
+            Change::Task { key, from, to, .. } => (key.to_string(), from.to_string(), to.to_string()),
+        };
+        table.row([event.at.format("%H:%M:%S%.3f").to_string(), what, from, to, first_line(&event.cause), event.by]);
+    }
+    context.output.table(&table)
+}
+
+/// Follow a run to its end
+#[derive(Debug, clap::Args)]
+pub struct FollowCommand {
+    /// The run
+    run: String,
+    /// Show what the tasks print, as they do
+    #[arg(long, short)]
+    logs: bool,
+}
+
+impl FollowCommand {
+    pub async fn run(self, context: &Context) -> Result<()> {
+        let flowing = Flowing::open(context).await?;
+        let run = names::run(&*flowing.store, &self.run).await?;
+        let record = follow(run.id, FollowOptions { logs: self.logs }, &flowing, context).await?;
+        super::ended(&flowing, &record, context).await
+    }
+}

@@ -1,0 +1,15 @@
+//! The hidden command that watches over a worker.
+
+use flumen_core::Result;
+
+/// Watch over a worker (started by it)
+#[derive(Debug, clap::Args)]
+pub struct WatchCommand {}
+
+impl WatchCommand {
+    /// Reads which process groups run from standard input, and ends them with it.
+    pub fn run(self) -> Result<()> {
+        flumen_worker::watchdog::watch(std::io::stdin().lock());
+        Ok(())
+    }
+}

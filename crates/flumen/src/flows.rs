@@ -1,0 +1,11 @@
+//! Flows: what commands about them have in common.
+//!
+//! - `runtime.rs`: scheduler and worker in this process; `server.rs`: whether another process has them.
+//! - `start.rs`: how a run begins; `follow.rs`: how it is shown; `names.rs`: how runs and tasks are named.
+
+pub mod follow;
+pub mod names;
+pub mod runtime;
+pub mod server;
+pub mod show;
+pub mod start;

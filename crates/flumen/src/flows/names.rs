@@ -1,0 +1,53 @@
+//! How runs and tasks are named on the command line.
+
+use flumen_core::flow::store::{MetaStore, RunFilter};
+use flumen_core::flow::{FlowName, RunId, RunRecord, TaskKey};
+use flumen_core::{Error, Result};
+
+/// The word for the latest run.
+const LAST: &str = "last";
+
+/// The run that `text` names: its id, the beginning of it, a flow for its latest run, or `last` for the latest of all.
+///
+/// Errors: `NotFound`; `Invalid` for a beginning that several runs share.
+pub async fn run(store: &dyn MetaStore, text: &str) -> Result<RunRecord> {
+    if let Ok(id) = text.parse::<RunId>() {
+        return store.run(id).await;
+    }
+    let latest = |flow: Option<FlowName>| RunFilter { flow, limit: Some(1), ..RunFilter::default() };
+    if text == LAST {
+        let found = store.runs(&latest(None)).await?.pop();
+        return found.ok_or_else(|| Error::not_found("there are no runs yet").hint("begin one: flumen run FLOW"));
+    }
+    if text.len() >= 2 && text.chars().all(|c| c.is_ascii_hexdigit()) {
+        let filter = RunFilter { prefix: Some(text.to_ascii_lowercase()), limit: Some(2), ..RunFilter::default() };
+        let mut found = store.runs(&filter).await?;
+        if found.len() > 1 {
+            return Err(Error::invalid(format!("several runs begin with '{text}'")).hint("write more of the id"));
+        }
+        if let Some(only) = found.pop() {
+            return Ok(only);
+        }
+    }
+    let found = store.runs(&latest(Some(FlowName::from(text)))).await?.pop();
+    found.ok_or_else(|| {
+        Error::not_found(format!("there is no run '{text}'"))
+            .hint("write the beginning of its id, the name of a flow for its latest run, or 'last'; 'flumen run list' shows them")
+    })
+}
+
+/// A run and a task of it: `RUN/TASK`, `RUN/TASK[3]`.
+///
+/// Errors: as [`run`]; `Invalid` where there is no slash.
+pub async fn run_and_task(store: &dyn MetaStore, text: &str) -> Result<(RunRecord, TaskKey)> {
+    let (name, task) = text
+        .split_once('/')
+        .ok_or_else(|| Error::invalid(format!("'{text}' names no task")).hint("write RUN/TASK, such as last/load"))?;
+    Ok((run(store, name).await?, task.parse()?))
+}
+
+/// Who asks: the user of this computer.
+pub fn person() -> String {
+    let named = |name| std::env::var(name).ok().filter(|name| !name.is_empty());
+    named("FLUMEN_USER").or_else(|| named("USER")).or_else(|| named("LOGNAME")).unwrap_or_else(|| "somebody".to_owned())
+}

@@ -1,0 +1,281 @@
+//! Scheduler and worker, put together in this process.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use chrono::{DateTime, Utc};
+use flumen_core::flow::store::{MetaStore, Pool, Rate, RunFilter, Work};
+use flumen_core::flow::{Answer, Ask, RunId, RunRecord, RunState, TaskKey, WorkerId};
+use flumen_core::{Error, Result};
+use flumen_flow::definition::Checker;
+use flumen_flow::definition::params::ParamType;
+use flumen_flow::machine::{Graph, Run};
+use flumen_project::Project;
+use flumen_scheduler::{Flows, Scheduler};
+use flumen_worker::host::Host;
+use flumen_worker::kept::Kept;
+use flumen_worker::library::Library;
+use flumen_worker::log::Stream;
+use flumen_worker::project_flows::ProjectFlows;
+use flumen_worker::python::Interpreters;
+use flumen_worker::watchdog::Watchdog;
+use flumen_worker::worker::{LEASE, Only, Settings, Worker};
+use flumen_worker::{answers, kinds};
+use tokio_util::sync::CancellationToken;
+
+use crate::context::Context;
+use crate::metadata;
+use crate::output::Output;
+
+/// Attempts at once, for each core; they wait more than they compute.
+const SLOTS_PER_CORE: usize = 8;
+/// How long attempts may go on once the process is to end.
+pub const DRAIN: Duration = Duration::from_secs(30);
+
+/// What commands about flows work with.
+pub struct Flowing {
+    /// The project.
+    pub project: Arc<Project>,
+    /// Where runs are kept.
+    pub store: Arc<dyn MetaStore>,
+    /// Where logs are kept.
+    pub kept: Kept,
+    /// Versions of flows.
+    pub library: Arc<Library>,
+    checker: Checker,
+}
+
+impl Flowing {
+    /// Opens what a project has.
+    ///
+    /// Errors: `NotFound` outside a project; those of the store.
+    pub async fn open(context: &Context) -> Result<Self> {
+        let project = context.project()?;
+        let store = metadata::runs(&project).await?;
+        let kept = Kept::new(project.lake()?);
+        let library = Arc::new(Library::new(kept.clone()));
+        Ok(Self { project, store, kept, library, checker: Checker::new(kinds::known()) })
+    }
+
+    /// The flows of the project as they are now.
+    ///
+    /// Errors: those of the folder and of the store.
+    pub async fn flows(&self) -> Result<ProjectFlows> {
+        let pools: BTreeSet<String> = self.store.pools().await?.into_iter().map(|pool| pool.pool.name).collect();
+        ProjectFlows::read(&self.project, &pools, &self.checker)
+    }
+
+    /// Makes the pools that `flumen.yml` names what it says.
+    ///
+    /// Errors: `Invalid` for a rate that cannot be read; those of the store.
+    pub async fn apply_pools(&self) -> Result<()> {
+        let known = self.store.pools().await?;
+        for (name, settings) in &self.project.settings().pools {
+            let rate = settings
+                .rate
+                .as_deref()
+                .map(rate)
+                .transpose()
+                .map_err(|error| error.within(format!("pools.{name}")))?;
+            let pool = Pool { name: name.clone(), slots: settings.slots, rate };
+            if known.iter().all(|known| known.pool != pool) {
+                self.store.save_pool(&pool).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Forgets runs that ended before `before`, with what is kept of them; how many.
+    ///
+    /// Errors: those of the store and of the lake's root.
+    pub async fn prune(&self, before: DateTime<Utc>, together: usize, cancel: &CancellationToken) -> Result<u64> {
+        let mut forgotten = 0;
+        while !cancel.is_cancelled() {
+            let ended = RunFilter {
+                states: vec![RunState::Success, RunState::Failed, RunState::Cancelled],
+                oldest_first: true,
+                limit: Some(together),
+                ..RunFilter::default()
+            };
+            let old = self.store.runs(&ended).await?;
+            let old: Vec<RunId> =
+                old.into_iter().filter(|run| run.ended.is_some_and(|end| end < before)).map(|run| run.id).collect();
+            // Their logs go first: a run that is there without them is tried again, logs without a run never are.
+            for run in &old {
+                self.kept.forget(*run).await?;
+            }
+            let gone = self.store.prune(before, together).await?;
+            forgotten += gone as u64;
+            if gone < together {
+                break;
+            }
+        }
+        Ok(forgotten)
+    }
+
+    /// The parameters of a run that are never shown.
+    pub async fn secret_params(&self, run: &RunRecord) -> Vec<String> {
+        match self.library.version(&run.version, &*self.store).await {
+            Ok(version) => {
+                let params = version.compiled.flow.params.iter();
+                params.filter(|spec| spec.kind == ParamType::Secret).map(|spec| spec.name.clone()).collect()
+            }
+            // Which of them are secrets cannot be known any more.
+            Err(_) => run.params.keys().cloned().collect(),
+        }
+    }
+
+    /// What attempts share, for a worker in this process.
+    ///
+    /// Errors: those of starting the process that watches over it.
+    pub fn host(&self, context: &Context, watcher: Arc<dyn flumen_worker::host::Watcher>) -> Result<Arc<Host>> {
+        let binary = std::env::current_exe().map_err(|error| Error::io("this program", error))?;
+        Ok(Arc::new(Host {
+            project: Arc::clone(&self.project),
+            environment: context.environment.clone(),
+            store: Arc::clone(&self.store),
+            library: Arc::clone(&self.library),
+            kept: self.kept.clone(),
+            watchdog: Some(Watchdog::start(&binary)?),
+            binary,
+            interpreters: Interpreters::default(),
+            watcher,
+            clock: Arc::clone(&context.clock),
+            ids: Arc::clone(&context.ids),
+        }))
+    }
+}
+
+/// How often something may begin: `10/min`, `100/1h`.
+pub fn rate(text: &str) -> Result<Rate> {
+    let wrong = || Error::invalid(format!("'{text}' is not a rate")).hint("write for example 10/min or 100/1h");
+    let (count, per) = text.split_once('/').ok_or_else(wrong)?;
+    let count = count.trim().parse().map_err(|_| wrong())?;
+    let per = per.trim();
+    let per = if per.starts_with(|c: char| c.is_ascii_digit()) { per.to_owned() } else { format!("1{per}") };
+    let per: flumen_core::task_kind::units::Period = per.parse().map_err(|_| wrong())?;
+    Ok(Rate { count, per: per.0 })
+}
+
+/// What a worker in this process is.
+pub struct WorkerOptions {
+    /// The pools from which it takes work; all, where none is named.
+    pub pools: Vec<String>,
+    /// The runs of which it takes work; all, where none is named.
+    pub only: Arc<Only>,
+    /// Attempts at once.
+    pub slots: Option<usize>,
+    /// How long a lease holds.
+    pub lease: Option<Duration>,
+    /// How long attempts may go on once it is to end.
+    pub drain: Duration,
+}
+
+/// A worker on `host`.
+pub fn worker(host: &Arc<Host>, options: WorkerOptions, context: &Context) -> Worker {
+    let machine = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    // The end of an id is what differs between processes of one moment.
+    let id = context.ids.next().simple().to_string();
+    let settings = Settings {
+        id: WorkerId::from(format!("{machine}-{}-{}", std::process::id(), &id[id.len() - 6..])),
+        host: machine,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        pools: options.pools,
+        only: options.only,
+        slots: options.slots.unwrap_or(cores * SLOTS_PER_CORE),
+        lease: options.lease.unwrap_or(LEASE),
+        drain: options.drain,
+    };
+    Worker::new(Arc::clone(host), settings)
+}
+
+/// A scheduler on `host`.
+pub fn scheduler(host: &Arc<Host>, output: Output, context: &Context) -> Scheduler {
+    let watcher = Arc::new(Told { output, last: Mutex::new(String::new()) });
+    Scheduler::new(Arc::clone(&host.store), Arc::new(Stepping(Arc::clone(host))), Arc::clone(&context.clock), watcher)
+}
+
+/// What a scheduler asks about flows, answered by a host.
+struct Stepping(Arc<Host>);
+
+#[async_trait]
+impl Flows for Stepping {
+    async fn graph(&self, record: &RunRecord) -> Result<Arc<Graph>> {
+        answers::graph(&self.0, record).await
+    }
+
+    async fn answer(&self, run: &Run, graph: &Graph, key: &TaskKey, ask: Ask) -> Option<Answer> {
+        answers::answer(&self.0, run, graph, key, ask).await
+    }
+}
+
+/// Tells a person what goes wrong, each thing once in a row.
+pub struct Told {
+    output: Output,
+    last: Mutex<String>,
+}
+
+impl Told {
+    /// Tells it by `output`.
+    pub fn new(output: Output) -> Self {
+        Self { output, last: Mutex::new(String::new()) }
+    }
+
+    fn tell(&self, text: String) {
+        let mut last = self.last.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if *last != text {
+            self.output.warning(&text);
+            *last = text;
+        }
+    }
+}
+
+impl flumen_scheduler::Watcher for Told {
+    fn store_fails(&self, error: &Error) {
+        self.tell(format!("runs wait: {error}"));
+    }
+
+    fn run_fails(&self, run: RunId, error: &Error) {
+        self.tell(format!("run {run} cannot go on: {error}"));
+    }
+
+    fn refused(&self, run: RunId, task: Option<&TaskKey>, cause: &str) {
+        match task {
+            Some(task) => self.output.detail(format_args!("run {run}, task {task}: {cause}")),
+            None => self.output.detail(format_args!("run {run}: {cause}")),
+        }
+    }
+}
+
+impl flumen_worker::host::Watcher for Told {
+    fn line(&self, _: &Work, _: Stream, _: &str) {}
+
+    fn store_fails(&self, error: &Error) {
+        self.tell(format!("work waits: {error}"));
+    }
+
+    fn child(&self, _: RunId) {}
+}
+
+/// Runs scheduler and worker until `work` has ended; then the worker drains.
+pub async fn with_local<T>(scheduler: Scheduler, worker: Worker, work: impl Future<Output = T>) -> T {
+    let stop = CancellationToken::new();
+    let scheduling = {
+        let stop = stop.clone();
+        async move { scheduler.run(&stop).await }
+    };
+    let working = {
+        let stop = stop.clone();
+        async move { worker.run(&stop).await }
+    };
+    let scheduling = tokio::spawn(scheduling);
+    let working = tokio::spawn(working);
+    let result = work.await;
+    stop.cancel();
+    // What they wanted to do is in the store.
+    let _ = tokio::join!(scheduling, working);
+    result
+}

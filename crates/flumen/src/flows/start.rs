@@ -1,0 +1,96 @@
+//! How a run begins: which data it is about, what it is told, which version it keeps.
+
+use std::collections::BTreeMap;
+
+use flumen_core::flow::store::NewRun;
+use flumen_core::flow::{Interval, Origin, RunId};
+use flumen_core::{Error, Result};
+use flumen_flow::compiled::timetable_of;
+use flumen_flow::definition::Flow;
+use flumen_flow::definition::params::{Given, explain, resolve};
+use flumen_flow::timetable::dates::Stretch;
+use flumen_worker::templates::render_defaults;
+use serde_json::{Map, Value};
+
+use super::names::person;
+use super::runtime::Flowing;
+use crate::context::Context;
+
+/// What a person says about a run.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct RunOptions {
+    /// A parameter, as NAME=VALUE
+    #[arg(short = 'p', long = "param", value_name = "NAME=VALUE", value_parser = parameter)]
+    pub params: Vec<(String, String)>,
+    /// The interval whose data is processed: 2021-01 is the one that starts in January 2021 [default: the last complete one]
+    #[arg(long, value_name = "DATE")]
+    pub interval: Option<String>,
+}
+
+fn parameter(text: &str) -> std::result::Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.trim().is_empty() => Ok((name.trim().to_owned(), value.to_owned())),
+        _ => Err("write NAME=VALUE".to_owned()),
+    }
+}
+
+/// The parameters of a run: what it was told, and defaults.
+///
+/// Errors: everything that does not fit.
+pub fn params(
+    flow: &Flow,
+    given: &BTreeMap<String, Given>,
+    flowing: &Flowing,
+    context: &Context,
+) -> Result<Map<String, Value>> {
+    let resolved =
+        resolve(&flow.params, given).map_err(|problems| explain(&format!("flow '{}'", flow.name), &problems))?;
+    let mut values = resolved.values;
+    render_defaults(flow, &flowing.project, &mut values, &resolved.templates, context.clock.now())?;
+    Ok(values)
+}
+
+/// The interval that a run is about.
+///
+/// Errors: `Invalid` for a text that is no date, and where no interval starts there.
+pub fn interval(flow: &Flow, text: Option<&str>, context: &Context) -> Result<Interval> {
+    let timetable = timetable_of(flow.schedule.as_ref())?;
+    match text {
+        None => Ok(timetable.manual(context.clock.now())),
+        Some(text) => {
+            let stretch = Stretch::parse(text, timetable.zone()).map_err(|error| error.within("--interval"))?;
+            if timetable.is_scheduled() { timetable.named(&stretch) } else { Ok(stretch.interval()) }
+        }
+    }
+}
+
+/// A run of `flow` that a person asks for; the version is kept.
+///
+/// Errors: those of parameters, interval, files and store.
+pub async fn new_run(flow: &Flow, options: &RunOptions, flowing: &Flowing, context: &Context) -> Result<NewRun> {
+    let given = options.params.iter().map(|(name, value)| (name.clone(), Given::Text(value.clone()))).collect();
+    let params = params(flow, &given, flowing, context)?;
+    let interval = interval(flow, options.interval.as_deref(), context)?;
+    let version = flowing.library.keep(flow, flowing.project.dir(), &*flowing.store, context.clock.now()).await?;
+    Ok(NewRun {
+        id: RunId::new(context.ids.next()),
+        flow: flow.name.as_str().into(),
+        version: version.id.clone(),
+        deployment: None,
+        interval,
+        params,
+        origin: Origin::Person { name: person() },
+        unique: None,
+        start: false,
+    })
+}
+
+/// Makes a run and begins it, if its flow has room for it.
+///
+/// Errors: those of the store.
+pub async fn begin(run: &NewRun, flow: &Flow, flowing: &Flowing, context: &Context) -> Result<RunId> {
+    let created = flowing.store.create_runs(std::slice::from_ref(run), context.clock.now()).await?;
+    let created = created.first().ok_or_else(|| Error::internal("the store made no run"))?;
+    flowing.store.start_runs(&run.flow, flow.max_active_runs).await?;
+    Ok(created.id)
+}
