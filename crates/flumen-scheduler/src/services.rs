@@ -61,7 +61,7 @@ impl Services {
     pub fn new(parts: Parts) -> Self {
         let Parts { store, flows, roster, looker, notifier, clock, ids, watcher } = parts;
         let scheduler = Scheduler::new(Arc::clone(&store), flows, Arc::clone(&clock), Arc::clone(&watcher));
-        let turns = Arc::new(Turns::new(Arc::clone(&store), Arc::clone(&roster)));
+        let turns = Arc::new(Turns::new(Arc::clone(&store), Arc::clone(&roster), Arc::clone(&clock)));
         let shared = Arc::new(Shared { store, roster, clock, ids, watcher, turns });
         Self { scheduler, shared, looker, notifier }
     }

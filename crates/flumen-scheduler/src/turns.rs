@@ -1,15 +1,18 @@
 //! Whose turn it is: runs that were made without being begun are begun as soon as their flow has room for them.
 //!
 //! The store counts and begins in one transaction, so that `max_active_runs` holds whoever asks. Runs of a flow that is not in
-//! the roster wait until it is.
+//! the roster wait until it is. While a run waits, its deadline passes: that timer is set here, since the machine only sees runs
+//! that have begun.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use flumen_core::flow::store::{MetaStore, RunFilter, Wake};
-use flumen_core::flow::{FlowName, RunId, RunState};
+use chrono::{DateTime, Utc};
+use flumen_core::clock::Clock;
+use flumen_core::flow::store::{Commit, MetaStore, RunFilter, Wake};
+use flumen_core::flow::{FlowName, RunId, RunRecord, RunState, Signal, Timer};
 use flumen_core::{ErrorKind, Result};
 
 use crate::alarm::{Pace, Rung, Service};
@@ -26,13 +29,14 @@ const ROOM: Duration = Duration::from_secs(1);
 pub(crate) struct Turns {
     store: Arc<dyn MetaStore>,
     roster: Arc<dyn Roster>,
+    clock: Arc<dyn Clock>,
     /// Flows with runs that wait for their turn.
     waiting: Mutex<BTreeSet<FlowName>>,
 }
 
 impl Turns {
-    pub(crate) fn new(store: Arc<dyn MetaStore>, roster: Arc<dyn Roster>) -> Self {
-        Self { store, roster, waiting: Mutex::default() }
+    pub(crate) fn new(store: Arc<dyn MetaStore>, roster: Arc<dyn Roster>, clock: Arc<dyn Clock>) -> Self {
+        Self { store, roster, clock, waiting: Mutex::default() }
     }
 
     /// Begins the runs of a flow whose turn it is.
@@ -55,6 +59,30 @@ impl Turns {
             self.waiting().remove(flow);
         }
         Ok(())
+    }
+
+    /// From when on a run is late, if its flow says so.
+    fn late_at(&self, run: &RunRecord) -> Option<DateTime<Utc>> {
+        self.roster.find(&run.flow, run.deployment.as_deref())?.flow.graph.late_at(run)
+    }
+
+    /// Sets the timer of a run that waits, unless it has one.
+    async fn set_late(&self, run: RunId, at: DateTime<Utc>) -> Result<()> {
+        let loaded = match self.store.load(run).await {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+            loaded => loaded?,
+        };
+        let begins = loaded.inbox.iter().any(|letter| letter.signal == Signal::Start);
+        if loaded.version > 0 || begins || loaded.record.state != RunState::Queued {
+            return Ok(());
+        }
+        let mut commit = Commit::new(loaded.record, loaded.version, self.clock.now());
+        commit.timers.push((Timer::Late, Some(at)));
+        match self.store.commit(&commit).await {
+            // It has begun, or somebody else set it.
+            Err(error) if matches!(error.kind(), ErrorKind::Conflict | ErrorKind::NotFound) => Ok(()),
+            set => set.map(drop),
+        }
     }
 
     fn limit(&self, flow: &FlowName) -> Option<u32> {
@@ -86,7 +114,7 @@ impl TurnService {
     /// Begins runs of the flows of all runs that were made since the last look.
     async fn look_at_new(&mut self) -> Result<()> {
         let mut after = self.newest;
-        let mut flows = BTreeSet::new();
+        let (mut flows, mut late) = (BTreeSet::new(), Vec::new());
         loop {
             let filter = RunFilter {
                 states: vec![RunState::Queued],
@@ -98,7 +126,10 @@ impl TurnService {
             let runs = self.turns.store.runs(&filter).await?;
             after = runs.last().map(|run| run.id).or(after);
             let is_last = runs.len() < PAGE;
-            flows.extend(runs.into_iter().map(|run| run.flow));
+            for run in runs {
+                late.extend(self.turns.late_at(&run).map(|at| (run.id, at)));
+                flows.insert(run.flow);
+            }
             if is_last {
                 break;
             }
@@ -108,6 +139,9 @@ impl TurnService {
         }
         for flow in flows {
             self.turns.begin(&flow).await?;
+        }
+        for (run, at) in late {
+            self.turns.set_late(run, at).await?;
         }
         self.newest = after;
         Ok(())

@@ -107,3 +107,26 @@ async fn runs_that_are_late_or_long_are_told_of() {
     let times: Vec<String> = world.outside.tries.lock().unwrap().clone();
     assert_eq!(times, ["01:05:00", "01:10:00"]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_run_that_has_not_begun_is_late_too_and_once() {
+    let world = World::in_memory();
+    let deadline = Some(Period(90 * 60 * MOMENT));
+    let schedule = Some(cron("0 * * * *", None, Catchup::Last));
+    world.project.put([entry(Flow { max_active_runs: 1, deadline, ..flow("slow", schedule) })]);
+    world.hold_only("slow");
+    let _running = (world.scheduler(), world.scheduler(), world.worker());
+    world.pass(hours(3) + 45 * 60 * MOMENT).await;
+    // The first one runs since one o'clock, the second waits since two.
+    assert_eq!(*world.outside.tries.lock().unwrap(), ["02:30:00", "03:30:00"]);
+    assert_eq!(running(&world.runs("slow").await), 1);
+    world.finish_one().await;
+    world.pass(30 * 60 * MOMENT).await;
+    assert_eq!(
+        *world.outside.tries.lock().unwrap(),
+        ["02:30:00", "03:30:00"],
+        "it is not told of again when it begins"
+    );
+    world.pass(hours(1)).await;
+    assert_eq!(occasions(&world), vec![Occasion::RunLate; 3]);
+}
