@@ -278,6 +278,11 @@ impl Timetable {
         Intervals::starting(self, from.map(|from| from.first), to.map(|to| to.after))
     }
 
+    /// The intervals that start from `from` to `to`, both included.
+    pub fn starting(&self, from: DateTime<Utc>, to: DateTime<Utc>) -> Intervals<'_> {
+        Intervals::starting(self, Some(from), Some(to + chrono::TimeDelta::nanoseconds(1)))
+    }
+
     /// What is still to come after `now`, in order.
     pub fn upcoming(&self, now: DateTime<Utc>) -> Intervals<'_> {
         Intervals::ending_after(self, now)

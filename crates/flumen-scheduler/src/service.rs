@@ -8,12 +8,13 @@ use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use flumen_core::clock::Clock;
-use flumen_core::flow::store::{MetaStore, Rung, Wake};
-use flumen_core::flow::{RunId, TaskKey};
+use flumen_core::flow::store::{MetaStore, PendingWait, Rung, Wake};
+use flumen_core::flow::{Interval, Notice, RunId, TaskKey};
 use flumen_core::{Error, ErrorKind, Result};
 use futures::StreamExt as _;
 use tokio_util::sync::CancellationToken;
 
+use crate::alarm::Endings;
 use crate::steps::{Flows, Steps};
 
 /// Runs that are taken at once.
@@ -25,11 +26,11 @@ const RINGS: usize = 1_000;
 /// How long a run is held: a scheduler that dies with it holds it up for so long.
 const HOLD: TimeDelta = TimeDelta::seconds(30);
 /// How long a scheduler sleeps at the most. It is woken when there is something to do; this is for wakes that get lost.
-const LONGEST_SLEEP: Duration = Duration::from_secs(60);
+pub(crate) const LONGEST_SLEEP: Duration = Duration::from_secs(60);
 /// How long it waits after the first failure of the store; twice as long after the next, up to [`LONGEST_WAIT`].
-const FIRST_WAIT: Duration = Duration::from_millis(100);
+pub(crate) const FIRST_WAIT: Duration = Duration::from_millis(100);
 /// The longest wait for a store that cannot be reached.
-const LONGEST_WAIT: Duration = Duration::from_secs(10);
+pub(crate) const LONGEST_WAIT: Duration = Duration::from_secs(10);
 
 /// Is told what a person may want to know. Called from the loop: it must be quick.
 pub trait Watcher: Send + Sync {
@@ -39,6 +40,54 @@ pub trait Watcher: Send + Sync {
     fn run_fails(&self, run: RunId, error: &Error);
     /// A signal changed nothing, and why.
     fn refused(&self, run: RunId, task: Option<&TaskKey>, cause: &str);
+    /// Something else that is worth a line in a log.
+    fn told(&self, _news: &News<'_>) {}
+}
+
+/// What happened beside the runs themselves.
+#[derive(Debug)]
+pub enum News<'a> {
+    /// No run of a flow can be made, such as for a wrong parameter. It is tried again when the flow changes.
+    FlowFails {
+        /// The flow and, after an `@`, its deployment.
+        flow: &'a str,
+        /// Why.
+        error: &'a Error,
+    },
+    /// Intervals were missed, and are not run, as the flow's `catchup` says.
+    Missed {
+        /// The flow and, after an `@`, its deployment.
+        flow: &'a str,
+        /// The first of them.
+        first: Interval,
+        /// The last of them.
+        last: Interval,
+    },
+    /// Intervals were left out, since as many runs were active as may be, and the flow's `on_overlap` is `skip`.
+    LeftOut {
+        /// The flow and, after an `@`, its deployment.
+        flow: &'a str,
+        /// The first of them.
+        first: Interval,
+        /// The last of them.
+        last: Interval,
+    },
+    /// A look at what a task waits for failed. It is looked again.
+    LookFails {
+        /// The wait.
+        wait: &'a PendingWait,
+        /// Why.
+        error: &'a Error,
+    },
+    /// A notice could not be passed on. It is tried again, or given up.
+    NoticeFails {
+        /// The notice.
+        notice: &'a Notice,
+        /// Why.
+        error: &'a Error,
+        /// Whether it is given up.
+        is_last: bool,
+    },
 }
 
 /// Steps runs.
@@ -66,6 +115,11 @@ impl Scheduler {
     ) -> Self {
         let steps = Steps::new(Arc::clone(&store), flows, Arc::clone(&clock), Arc::clone(&watcher));
         Self { store, clock, watcher, steps }
+    }
+
+    /// Where it tells which runs it saw end.
+    pub(crate) fn endings(&self) -> &Endings {
+        &self.steps.endings
     }
 
     /// Works until `stop`, or until the store is closed.

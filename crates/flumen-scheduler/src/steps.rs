@@ -10,6 +10,7 @@ use flumen_core::flow::{Answer, Ask, RunId, RunRecord, Signal, TaskKey, TaskStat
 use flumen_core::{ErrorKind, Result};
 use flumen_flow::machine::{Batch, Graph, Run};
 
+use crate::alarm::Endings;
 use crate::service::{Watcher, is_of_store};
 
 /// Runs that are remembered from one step to the next, so that they need not be read again.
@@ -37,6 +38,7 @@ pub(crate) struct Steps {
     clock: Arc<dyn Clock>,
     watcher: Arc<dyn Watcher>,
     remembered: Mutex<HashMap<RunId, (u64, Run)>>,
+    pub(crate) endings: Endings,
 }
 
 impl Steps {
@@ -46,7 +48,7 @@ impl Steps {
         clock: Arc<dyn Clock>,
         watcher: Arc<dyn Watcher>,
     ) -> Self {
-        Self { store, flows, clock, watcher, remembered: Mutex::default() }
+        Self { store, flows, clock, watcher, remembered: Mutex::default(), endings: Endings::default() }
     }
 
     /// Steps a run until its inbox is empty. One bad run stops no other: only what is wrong with the store is an error.
@@ -110,6 +112,7 @@ impl Steps {
     fn remember(&self, id: RunId, version: u64, run: Run) {
         let mut remembered = self.remembered();
         if run.record().state.is_terminal() {
+            self.endings.tell(run.record());
             return;
         }
         if remembered.len() >= REMEMBERED

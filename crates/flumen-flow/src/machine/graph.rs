@@ -3,7 +3,8 @@
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
-use flumen_core::flow::{FlowName, TaskId, TaskKey, TriggerRule};
+use chrono::{DateTime, TimeDelta, Utc};
+use flumen_core::flow::{FlowName, RunRecord, TaskId, TaskKey, TriggerRule};
 use flumen_core::{Error, Result};
 
 use super::retry::Retry;
@@ -110,6 +111,12 @@ pub struct Graph {
 }
 
 impl Graph {
+    /// From when on a run is later than it should be, if that is said: counted from when it was due, or asked for after that.
+    pub fn late_at(&self, run: &RunRecord) -> Option<DateTime<Utc>> {
+        let late = TimeDelta::from_std(self.late?).ok()?;
+        run.interval.end.max(run.created).checked_add_signed(late)
+    }
+
     /// The flow `flow` of these tasks.
     ///
     /// A task needs what it tears down, whether it says so or not.

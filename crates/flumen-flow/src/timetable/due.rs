@@ -73,6 +73,15 @@ impl Timetable {
         }
     }
 
+    /// The first moment from `now` on at which something is due, as far as is known now.
+    pub fn next_due(&self, watch: &Watch, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
+        if self.mode == Mode::Fixed {
+            return Some(self.pending(watch).next()?.end.max(now));
+        }
+        let from = if self.mode == Mode::Continuous { self.from.map_or(now, |from| from.max(now)) } else { now };
+        self.next_of_special(watch, from).map(|_| from)
+    }
+
     /// The next interval of a timetable without firings.
     fn next_of_special(&self, watch: &Watch, now: DateTime<Utc>) -> Option<Interval> {
         let end = watch.last.map_or(now, |last| last.end.max(now));

@@ -86,6 +86,27 @@ fn once_and_always() {
 }
 
 #[test]
+fn the_next_moment_at_which_something_is_due() {
+    let fresh = watch(None, "2021-01-05 12:00", "2021-01-05 12:00");
+    let done = watch(Some(("2021-01-04", "2021-01-05")), "2021-01-01", "2021-01-01");
+    let special = |text: &str| Timetable::new(schedule(Tz::UTC, Rule::cron(text).unwrap())).unwrap();
+    let none = flumen_flow::timetable::Schedule { rules: vec![], ..schedule(Tz::UTC, Rule::Once) };
+    for (timetable, watch, expect) in [
+        (cron("@daily", Tz::UTC), fresh, Some("2021-01-06 00:00")),
+        (cron("@daily", Tz::UTC), done, Some("2021-01-06 00:00")),
+        (bounded(Rule::cron("@daily").unwrap(), "2021-01-01", ""), fresh, Some("2021-01-05 12:00")),
+        (bounded(Rule::cron("@daily").unwrap(), "2021-01-01", "2021-01-04"), done, None),
+        (special("@once"), fresh, Some("2021-01-05 12:00")),
+        (special("@once"), done, None),
+        (bounded(Rule::Continuous, "2021-01-07", ""), fresh, Some("2021-01-07 00:00")),
+        (bounded(Rule::Continuous, "2021-01-01", ""), done, Some("2021-01-05 12:00")),
+        (Timetable::new(none).unwrap(), fresh, None),
+    ] {
+        assert_eq!(timetable.next_due(&watch, at("2021-01-05 12:00")).map(shown).as_deref(), expect, "{timetable:?}");
+    }
+}
+
+#[test]
 fn a_schedule_that_was_changed_goes_on_with_what_ends_later() {
     let monthly = cron("@monthly", Tz::UTC);
     let daily_before = watch(Some(("2021-01-14", "2021-01-15")), "2020-01-01", "2021-01-01");

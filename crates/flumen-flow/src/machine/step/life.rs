@@ -18,7 +18,8 @@ impl Step<'_> {
         }
         self.run.record.started = Some(self.now);
         self.change_run(RunState::Running, "its turn came".to_owned());
-        let late = self.graph.late.map(|late| self.run.record.interval.end + delta(late));
+        // A run that has waited for longer than that was told of while it waited.
+        let late = self.graph.late_at(&self.run.record).filter(|late| *late > self.now);
         let long = self.graph.long.map(|long| self.now + delta(long));
         self.actions.extend(late.map(|at| Action::SetTimer(Timer::Late, at)));
         self.actions.extend(long.map(|at| Action::SetTimer(Timer::Long, at)));

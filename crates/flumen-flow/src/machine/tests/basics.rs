@@ -318,6 +318,17 @@ fn a_teardown_runs_whatever_happened_in_between() {
 }
 
 #[test]
+fn a_run_that_is_late_before_it_begins_is_told_of_once() {
+    let mut story = Story::queued(nodes("a"));
+    story.graph.late = Some(Duration::from_secs(5));
+    story.tell(Signal::Due { timer: Timer::Late, at: start() + TimeDelta::seconds(5) });
+    assert_eq!(story.occasions(), [Occasion::RunLate]);
+    story.now = start() + TimeDelta::seconds(9);
+    story.tell(Signal::Start);
+    assert!(!story.actions.iter().any(|action| matches!(action, Action::SetTimer(..))), "{:?}", story.actions);
+}
+
+#[test]
 fn hooks_tell_whoever_wants_to_know() {
     let all = crate::machine::Hooks { failure: true, success: true, retry: true };
     let hooked = |a: &mut Node| {

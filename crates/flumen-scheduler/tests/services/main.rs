@@ -1,0 +1,10 @@
+//! Services over real stores: flows, schedules and workers go in, runs come out. Time is Tokio's, which tests let pass.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on should fail")]
+
+mod backfills;
+mod datasets;
+mod notices;
+mod schedules;
+mod turns;
+mod waits;
+mod world;
