@@ -7,7 +7,6 @@ use serde_json::{Map, Value};
 
 use super::checker::Checker;
 use super::fields::ScheduleField;
-use super::mistake::Place;
 use super::mistake::{Mistakes, Place};
 use super::params::{Given, ParamSpec, resolve};
 use super::reading::Reading;
