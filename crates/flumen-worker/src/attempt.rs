@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use flumen_core::flow::store::Work;
 use flumen_core::{Error, Result};
 use flumen_flow::definition::{Flow, Task};
@@ -119,6 +119,17 @@ impl<'a> Attempt<'a> {
     /// The memory that each of its programs may have.
     pub fn memory_bytes(&self) -> Option<u64> {
         self.task.memory.map(|bytes| bytes.0)
+    }
+
+    /// When this attempt first came to a worker, which may be a look or a lost worker ago.
+    ///
+    /// Errors: those of the store.
+    pub async fn began(&self) -> Result<DateTime<Utc>> {
+        let key = &self.work.queued.key;
+        let tasks = self.host.store.tasks_of(self.work.run.id, std::slice::from_ref(&key.task)).await?;
+        let began = tasks.iter().find(|task| task.key == *key).and_then(|task| task.began);
+        // Nobody has stepped the run since this worker took the task.
+        Ok(began.unwrap_or_else(|| self.host.clock.now()))
     }
 
     /// Says something in the attempt's log.
@@ -239,6 +250,3 @@ impl LastLine<'_> {
         self.last.into_inner().unwrap_or_else(PoisonError::into_inner)
     }
 }
-
-/// How long something that is asked again and again may take in one go.
-pub const ONE_LOOK: Duration = Duration::from_secs(60);

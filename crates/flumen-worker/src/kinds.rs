@@ -1,16 +1,29 @@
 //! The kinds of tasks: what a task of each takes, and how it runs. A new one costs its own file and a line in [`all`].
 
+mod approve;
+mod docker;
 mod empty;
+mod flow;
+mod http;
+mod notify;
+mod python;
+mod sensor;
 mod shell;
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use flumen_core::Result;
 use flumen_core::flow::Outcome;
 use flumen_core::task_kind::{Kinds, TaskKind};
+use flumen_core::{Error, Result};
+use schemars::JsonSchema;
+use serde::Deserialize;
+use serde_json::Value;
 
-use crate::attempt::Attempt;
+use crate::attempt::{Attempt, SCRATCH_OUTPUT};
+
+/// The exit code by which a program says that there was nothing to do.
+const NOTHING_TO_DO: i32 = 99;
 
 /// A kind of tasks that can run.
 #[async_trait]
@@ -28,10 +41,52 @@ pub trait Kind: TaskKind {
 
 /// All of them.
 pub fn all() -> Vec<Arc<dyn Kind>> {
-    vec![Arc::new(empty::Empty), Arc::new(shell::Shell)]
+    vec![
+        Arc::new(approve::Approve),
+        Arc::new(docker::Docker),
+        Arc::new(empty::Empty),
+        Arc::new(flow::SubFlow),
+        Arc::new(http::Http),
+        Arc::new(notify::Notify),
+        Arc::new(python::Python),
+        Arc::new(sensor::Sensor::default()),
+        Arc::new(shell::Shell),
+    ]
 }
 
 /// All of them as far as a flow's checker has to know them.
 pub fn known() -> Kinds {
     Kinds::new(all().into_iter().map(|kind| kind as Arc<dyn TaskKind>))
+}
+
+/// One, or a list.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(untagged)]
+enum OneOrMore<T> {
+    One(T),
+    More(Vec<T>),
+}
+
+impl<T> OneOrMore<T> {
+    fn into_list(self) -> Vec<T> {
+        match self {
+            OneOrMore::One(one) => vec![one],
+            OneOrMore::More(list) => list,
+        }
+    }
+}
+
+/// What a program gives to later tasks: what it wrote into its file for that, else the `last` line that it printed.
+fn program_output(attempt: &Attempt<'_>, last: Option<String>) -> Result<Value> {
+    output_in(&attempt.scratch.join(SCRATCH_OUTPUT), last)
+}
+
+fn output_in(file: &std::path::Path, last: Option<String>) -> Result<Value> {
+    match std::fs::read_to_string(file) {
+        Ok(text) if text.trim().is_empty() => Ok(Value::Null),
+        // What is no JSON is text.
+        Ok(text) => Ok(serde_json::from_str(&text).unwrap_or_else(|_| Value::from(text.trim_end()))),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(last.map_or(Value::Null, Value::from)),
+        Err(error) => Err(Error::io(SCRATCH_OUTPUT, error)),
+    }
 }
