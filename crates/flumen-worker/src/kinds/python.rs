@@ -121,13 +121,14 @@ impl Kind for Python {
             Ok(interpreter) => interpreter,
             Err(outcome) => return Ok(outcome),
         };
+        let beside = fields.file.as_ref().and_then(|file| attempt.host.project.dir().join(file).parent().map(PathBuf::from));
         let (file, way) = program(attempt, &mut fields)?;
         let [input, result, problem] =
             [".input.json", ".returned.json", ".problem.json"].map(|name| attempt.scratch.join(name));
         let given = json!({ "args": fields.args.unwrap_or_default(), "kwargs": fields.kwargs.unwrap_or_default() });
         std::fs::write(&input, given.to_string()).map_err(|error| Error::io("the arguments of a task", error))?;
         let is_program = matches!(way, Way::File { .. });
-        let (environment, paths) = surroundings(attempt, &interpreter);
+        let (environment, paths) = surroundings(attempt, &interpreter, beside);
         let call = Call {
             file,
             way,
@@ -258,15 +259,22 @@ async fn interpreter(attempt: &Attempt<'_>, fields: &Fields) -> Result<Result<In
     Ok(Ok(Interpreter { program, venv: Some(venv) }))
 }
 
-/// The environment variables of a task, and the folders in which it finds modules: those of the version's files, and the project.
-fn surroundings(attempt: &Attempt<'_>, interpreter: &Interpreter) -> (BTreeMap<String, String>, Vec<PathBuf>) {
+/// The environment variables of a task, and the folders in which it finds modules: that of the version's files, that in the project
+/// of what lies `beside` its file and is not part of the version, and the project's own.
+fn surroundings(
+    attempt: &Attempt<'_>,
+    interpreter: &Interpreter,
+    beside: Option<PathBuf>,
+) -> (BTreeMap<String, String>, Vec<PathBuf>) {
     let text = |text: &OsString| text.to_string_lossy().into_owned();
     let mut environment: BTreeMap<String, String> =
         attempt.environment.iter().map(|(name, value)| (text(name), text(value))).collect();
     let own = environment.get("PYTHONPATH").map(|own| std::env::split_paths(own).collect::<Vec<_>>());
     let mut paths: Vec<PathBuf> = own.into_iter().flatten().filter(|path| !path.as_os_str().is_empty()).collect();
     paths.extend(environment.get("FLUMEN_FILES").map(PathBuf::from));
-    paths.push(attempt.host.project.dir().to_owned());
+    let project = attempt.host.project.dir().to_owned();
+    paths.extend(beside.filter(|folder| *folder != project));
+    paths.push(project);
     // What it starts finds the same.
     if let Ok(joined) = std::env::join_paths(&paths) {
         environment.insert("PYTHONPATH".to_owned(), text(&joined));
@@ -290,7 +298,11 @@ mod tests {
             problems.iter().map(|problem| problem.message.clone()).collect::<Vec<_>>().join("; ")
         };
         assert_eq!(check(json!({})), "give either 'file' or 'code'");
-        assert_eq!(check(json!({ "file": "a.py", "code": "" })), "give either 'file' or 'code'; 'code' is a function already");
+        assert_eq!(check(json!({ "file": "a.py", "code": "", "function": "f" })).split("; ").count(), 2);
+        assert_eq!(check(json!({ "code": "", "args": [] })), "'code' has no arguments without names");
+        assert!(check(json!({ "file": "a.py", "kwargs": { "a": 1 } })).contains("no arguments by name"));
+        assert!(check(json!({ "code": "", "kwargs": { "a b": 1 } })).contains("'a b' is not a name"));
+        assert!(check(json!({ "code": "", "venv": "v", "requirements": ["x"] })).contains("'venv' names"));
         assert_eq!(check(json!({ "code": "return a", "kwargs": { "a": 1 } })), "");
     }
 }
