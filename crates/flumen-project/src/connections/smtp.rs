@@ -24,7 +24,11 @@ pub const KIND: Kind = Kind {
         Field::optional("password", Takes::Secret, "the password"),
         Field::optional("tls", Takes::Text, "starttls (default), tls (from the first byte) or none"),
         Field::optional("sslrootcert", Takes::Text, "the file of the authorities to trust; relative to the project"),
-        Field::optional("from", Takes::Text, "whom mail is from, unless it says so itself: Flumen <flumen@example.org>"),
+        Field::optional(
+            "from",
+            Takes::Text,
+            "whom mail is from, unless it says so itself: Flumen <flumen@example.org>",
+        ),
     ],
     configure,
 };
@@ -68,8 +72,10 @@ impl std::str::FromStr for SmtpTls {
             "none" => Ok(SmtpTls::None),
             "starttls" => Ok(SmtpTls::StartTls),
             "tls" => Ok(SmtpTls::Tls),
-            _ => Err(Error::invalid(format!("tls: there is no mode '{text}'"))
-                .hint("the modes are starttls, tls and none")),
+            _ => {
+                Err(Error::invalid(format!("tls: there is no mode '{text}'"))
+                    .hint("the modes are starttls, tls and none"))
+            }
         }
     }
 }
@@ -119,7 +125,8 @@ impl SmtpConfig {
 
     fn message(&self, mail: &Mail) -> Result<Message> {
         let from = mail.from.as_ref().or(self.from.as_ref()).ok_or_else(|| {
-            Error::invalid("the mail does not say whom it is from").hint("give 'from' in the connection or with the mail")
+            Error::invalid("the mail does not say whom it is from")
+                .hint("give 'from' in the connection or with the mail")
         })?;
         let mut message = Message::builder().from(mailbox(from)?).subject(mail.subject.clone());
         for to in &mail.to {
@@ -230,6 +237,9 @@ mod tests {
         let error = config(None).message(&mail).expect_err("no sender");
         assert!(error.to_string().contains("whom it is from"), "{error}");
         let wrong = Mail { to: vec!["nobody".to_owned()], from: Some("a@b.org".to_owned()), ..mail };
-        assert_eq!(config(None).message(&wrong).expect_err("no address").to_string(), "'nobody' is not an address for mail");
+        assert_eq!(
+            config(None).message(&wrong).expect_err("no address").to_string(),
+            "'nobody' is not an address for mail"
+        );
     }
 }

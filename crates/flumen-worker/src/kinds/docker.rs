@@ -258,12 +258,7 @@ fn environment(attempt: &Attempt<'_>, fields: &Fields) -> Vec<String> {
 }
 
 /// Starts a container and sees it through to its end, or to that of the attempt.
-async fn in_container(
-    engine: &Engine,
-    attempt: &Attempt<'_>,
-    id: &str,
-    shared: &std::path::Path,
-) -> Result<Outcome> {
+async fn in_container(engine: &Engine, attempt: &Attempt<'_>, id: &str, shared: &std::path::Path) -> Result<Outcome> {
     engine.start(id).await?;
     let log = attempt.last_line();
     let ending = async {
@@ -314,9 +309,8 @@ struct Mount {
 
 impl Mount {
     fn parse(text: &str) -> Result<Self> {
-        let wrong = || {
-            Error::invalid(format!("'{text}' is not a mount")).hint("write it as data:/data, or data:/data:ro")
-        };
+        let wrong =
+            || Error::invalid(format!("'{text}' is not a mount")).hint("write it as data:/data, or data:/data:ro");
         let (places, read_only) = match text.strip_suffix(":ro") {
             Some(places) => (places, true),
             None => (text.strip_suffix(":rw").unwrap_or(text), false),

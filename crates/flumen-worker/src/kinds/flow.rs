@@ -171,8 +171,8 @@ fn values(
     now: DateTime<Utc>,
 ) -> Result<Map<String, Value>> {
     let given: BTreeMap<String, Given> = given.into_iter().map(|(name, value)| (name, Given::Value(value))).collect();
-    let resolved = resolve(&flow.params, &given)
-        .map_err(|problems| explain(&format!("flow '{}'", flow.name), &problems))?;
+    let resolved =
+        resolve(&flow.params, &given).map_err(|problems| explain(&format!("flow '{}'", flow.name), &problems))?;
     let mut values = resolved.values;
     templates::render_defaults(flow, &attempt.host.project, &mut values, &resolved.templates, now)?;
     Ok(values)

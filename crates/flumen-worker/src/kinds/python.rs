@@ -121,7 +121,8 @@ impl Kind for Python {
             Ok(interpreter) => interpreter,
             Err(outcome) => return Ok(outcome),
         };
-        let beside = fields.file.as_ref().and_then(|file| attempt.host.project.dir().join(file).parent().map(PathBuf::from));
+        let beside =
+            fields.file.as_ref().and_then(|file| attempt.host.project.dir().join(file).parent().map(PathBuf::from));
         let (file, way) = program(attempt, &mut fields)?;
         let [input, result, problem] =
             [".input.json", ".returned.json", ".problem.json"].map(|name| attempt.scratch.join(name));
@@ -188,9 +189,7 @@ fn program(attempt: &Attempt<'_>, fields: &mut Fields) -> Result<(PathBuf, Way)>
         (Some(file), None) => {
             let way = match fields.function.take() {
                 Some(function) => Way::Function { function },
-                None => Way::File {
-                    arguments: fields.args.take().unwrap_or_default().iter().map(argument).collect(),
-                },
+                None => Way::File { arguments: fields.args.take().unwrap_or_default().iter().map(argument).collect() },
             };
             Ok((project_file(attempt, &file)?, way))
         }
@@ -210,9 +209,10 @@ fn argument(value: &Value) -> String {
 
 /// A file that the flow names: as the version has it; one whose name is a template, as it is in the project.
 fn project_file(attempt: &Attempt<'_>, name: &str) -> Result<PathBuf> {
-    let kept = attempt.environment.get::<OsString>(&"FLUMEN_FILES".into()).filter(|_| {
-        attempt.version.files.contains_key(name)
-    });
+    let kept = attempt
+        .environment
+        .get::<OsString>(&"FLUMEN_FILES".into())
+        .filter(|_| attempt.version.files.contains_key(name));
     let path = match kept {
         Some(folder) => PathBuf::from(folder).join(name),
         None => attempt.host.project.dir().join(name),

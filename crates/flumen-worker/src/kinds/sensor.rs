@@ -245,7 +245,9 @@ impl Kind for Sensor {
             let next = deadline.map_or(next, |deadline| deadline.min(next));
             match mode {
                 // Whoever watches fails the task when its time is over; a look can skip it too.
-                Mode::Deferred if soft => return Ok(Outcome::Deferred { wait: Wait { on: check(every), until: None } }),
+                Mode::Deferred if soft => {
+                    return Ok(Outcome::Deferred { wait: Wait { on: check(every), until: None } });
+                }
                 Mode::Deferred => {
                     let on = event.unwrap_or_else(|| check(every));
                     return Ok(Outcome::Deferred { wait: Wait { on, until: deadline } });

@@ -3,9 +3,9 @@
 use std::ffi::OsString;
 
 use async_trait::async_trait;
+use flumen_core::Result;
 use flumen_core::flow::{Failure, Outcome};
 use flumen_core::task_kind::{TaskKind, schema_of};
-use flumen_core::Result;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;

@@ -49,7 +49,10 @@ fn engine(answer: impl Fn(&Request) -> Option<Answer> + Send + Sync + 'static) -
 }
 
 fn task(server: &WebServer, more: &str) -> String {
-    format!("one:\n  env: {{ TOKEN: \"{{{{ secret_env('TOKEN') }}}}\" }}\n  memory: 64MB\n  docker: {{ socket: \"{}\", image: demo{more} }}", server.url)
+    format!(
+        "one:\n  env: {{ TOKEN: \"{{{{ secret_env('TOKEN') }}}}\" }}\n  memory: 64MB\n  docker: {{ socket: \"{}\", image: demo{more} }}",
+        server.url
+    )
 }
 
 /// What was asked of an engine, without what is asked for.
@@ -84,11 +87,17 @@ async fn a_container_is_made_followed_and_removed() {
     assert!(requests[0].path.contains("flumen.run%3D") && requests[8].path.contains("force=true"), "{requests:?}");
     let wanted: Value = serde_json::from_str(&requests[3].body).unwrap();
     assert_eq!((&wanted["Image"], &wanted["Cmd"]), (&json!("demo"), &json!(["sh", "-c", "echo 2021-01-05"])));
-    assert_eq!((&wanted["Entrypoint"], &wanted["User"], &wanted["WorkingDir"]), (&json!(["/bin/busybox"]), &json!("1:1"), &json!("/in")));
+    assert_eq!(
+        (&wanted["Entrypoint"], &wanted["User"], &wanted["WorkingDir"]),
+        (&json!(["/bin/busybox"]), &json!("1:1"), &json!("/in"))
+    );
     let project = fixture.dir().display();
     assert_eq!(wanted["HostConfig"]["Binds"][1], format!("{project}/in:/in:ro"));
     assert_eq!(wanted["HostConfig"]["Binds"][2], format!("{project}:/p"));
-    assert_eq!((&wanted["HostConfig"]["Memory"], &wanted["HostConfig"]["NetworkMode"]), (&json!(64_000_000), &json!("none")));
+    assert_eq!(
+        (&wanted["HostConfig"]["Memory"], &wanted["HostConfig"]["NetworkMode"]),
+        (&json!(64_000_000), &json!("none"))
+    );
     assert_eq!(wanted["Labels"]["flumen.task"], "one");
     let env: Vec<&str> = wanted["Env"].as_array().unwrap().iter().map(|one| one.as_str().unwrap()).collect();
     for variable in ["A=1", "TOKEN=hunter2", "FLUMEN_FLOW=test", "FLUMEN_OUTPUT=/flumen/output.json"] {
@@ -105,7 +114,8 @@ async fn images_are_pulled_when_they_are_missing() {
             Some(Answer::json(200, "{\"status\": \"Pulling\"}\r\n{\"status\": \"done\"}\r\n"))
         }
         path if path.starts_with("/images/create") => {
-            let said = "{\"status\": \"Pulling\"}\r\n{\"error\": \"manifest for demo:2 not found: manifest unknown\"}\r\n";
+            let said =
+                "{\"status\": \"Pulling\"}\r\n{\"error\": \"manifest for demo:2 not found: manifest unknown\"}\r\n";
             Some(Answer::json(200, said))
         }
         _ => None,
@@ -125,11 +135,49 @@ async fn images_are_pulled_when_they_are_missing() {
 async fn whatever_goes_wrong_the_container_is_removed() {
     type Say = fn(&Request) -> Option<Answer>;
     let cases: [(&str, Say, &str, &str, bool); 6] = [
-        ("create", |request| at(request, "/containers/create", Answer::json(500, "{\"message\": \"disk\"}")), "unavailable", "disk", false),
-        ("start", |request| at(request, "/start", Answer::json(404, "{\"message\": \"exec: sh: not found\"}")), "invalid", "sh: not found", true),
-        ("logs", |request| at(request, "/logs", Answer { headers: vec![("content-length", "99".to_owned())], ..Answer::text(200, "x") }), "unavailable", "cannot be talked to", true),
-        ("exit", |request| at(request, "/c1/json", Answer::json(200, "{\"State\": {\"ExitCode\": 3}}")), "exit", "exit code 3", true),
-        ("memory", |request| at(request, "/c1/json", Answer::json(200, "{\"State\": {\"ExitCode\": 137, \"OOMKilled\": true}}")), "out_of_memory", "ran out of memory", true),
+        (
+            "create",
+            |request| at(request, "/containers/create", Answer::json(500, "{\"message\": \"disk\"}")),
+            "unavailable",
+            "disk",
+            false,
+        ),
+        (
+            "start",
+            |request| at(request, "/start", Answer::json(404, "{\"message\": \"exec: sh: not found\"}")),
+            "invalid",
+            "sh: not found",
+            true,
+        ),
+        (
+            "logs",
+            |request| {
+                at(
+                    request,
+                    "/logs",
+                    Answer { headers: vec![("content-length", "99".to_owned())], ..Answer::text(200, "x") },
+                )
+            },
+            "unavailable",
+            "cannot be talked to",
+            true,
+        ),
+        (
+            "exit",
+            |request| at(request, "/c1/json", Answer::json(200, "{\"State\": {\"ExitCode\": 3}}")),
+            "exit",
+            "exit code 3",
+            true,
+        ),
+        (
+            "memory",
+            |request| {
+                at(request, "/c1/json", Answer::json(200, "{\"State\": {\"ExitCode\": 137, \"OOMKilled\": true}}"))
+            },
+            "out_of_memory",
+            "ran out of memory",
+            true,
+        ),
         ("nonsense", |request| at(request, "/c1/json", Answer::text(200, "<html>")), "data", "makes no sense", true),
     ];
     for (name, say, expect, words, removed) in cases {
@@ -139,10 +187,15 @@ async fn whatever_goes_wrong_the_container_is_removed() {
         let was_removed = asked(&server).0.iter().any(|asked| asked == "DELETE /containers/c1");
         assert_eq!(was_removed, removed, "{name}");
     }
-    let (fixture, _server) = engine(|request| at(request, "/c1/json", Answer::json(200, "{\"State\": {\"ExitCode\": 99}}")));
+    let (fixture, _server) =
+        engine(|request| at(request, "/c1/json", Answer::json(200, "{\"State\": {\"ExitCode\": 99}}")));
     assert!(matches!(fixture.run(&task(&_server, "")).await.0, Outcome::Skipped { .. }));
-    let (kind, message) = fixture.failure("one: { docker: { image: x, socket: \"unix:///nowhere/engine.sock\" } }").await;
-    assert!(kind == "unavailable" && message.contains("/nowhere/engine.sock") && message.contains("DOCKER_HOST"), "{message}");
+    let (kind, message) =
+        fixture.failure("one: { docker: { image: x, socket: \"unix:///nowhere/engine.sock\" } }").await;
+    assert!(
+        kind == "unavailable" && message.contains("/nowhere/engine.sock") && message.contains("DOCKER_HOST"),
+        "{message}"
+    );
     let (kind, _) = fixture.failure("one: { docker: { image: x, socket: \"ssh://me\" } }").await;
     assert_eq!(kind, "invalid");
 }
@@ -254,27 +307,41 @@ fn has_no_processes_in(folder: &Path) -> bool {
 async fn a_real_engine_runs_containers() {
     let engine = RealEngine::start();
     engine.make_image("demo").await;
-    let fixture = Fixture::new(&[("data/in.txt", "from the project\n")], &[("TOKEN", "hunter2"), ("DOCKER_HOST", &engine.socket())]);
+    let fixture = Fixture::new(
+        &[("data/in.txt", "from the project\n")],
+        &[("TOKEN", "hunter2"), ("DOCKER_HOST", &engine.socket())],
+    );
     let task = |more: &str| {
-        format!("one:\n  env: {{ TOKEN: \"{{{{ secret_env('TOKEN') }}}}\" }}\n  docker: {{ image: demo, network: none, pull: never, {more} }}")
+        format!(
+            "one:\n  env: {{ TOKEN: \"{{{{ secret_env('TOKEN') }}}}\" }}\n  docker: {{ image: demo, network: none, pull: never, {more} }}"
+        )
     };
     // What it prints, and its output.
     let (outcome, lines) = fixture.run(&task("command: \"echo $TOKEN >&2; cat /data/in.txt; echo $FLUMEN_TASK; pwd\", mounts: [\"data:/data:ro\"], workdir: /tmp")).await;
     assert_eq!(outcome, Outcome::success("/tmp".into()), "{lines:?}");
     let of = |stream: &str| lines.iter().filter(|line| line.starts_with(stream)).cloned().collect::<Vec<_>>();
-    assert_eq!((of("Err"), of("Out")), (vec!["Err ***".to_owned()], ["Out from the project", "Out one", "Out /tmp"].map(str::to_owned).to_vec()));
-    let output = fixture.output(&task("user: \"1000:1000\", command: \"id -u; echo '{\\\"rows\\\": 3}' > $FLUMEN_OUTPUT\"")).await;
+    assert_eq!(
+        (of("Err"), of("Out")),
+        (vec!["Err ***".to_owned()], ["Out from the project", "Out one", "Out /tmp"].map(str::to_owned).to_vec())
+    );
+    let output = fixture
+        .output(&task("user: \"1000:1000\", command: \"id -u; echo '{\\\"rows\\\": 3}' > $FLUMEN_OUTPUT\""))
+        .await;
     assert_eq!(output, json!({ "rows": 3 }));
     assert_eq!(fixture.output(&task("entrypoint: [/bin/busybox], command: [echo, \"a  b\"]")).await, json!("a  b"));
     let refused = fixture.failure(&task("command: \"echo x > /data/y\", mounts: [\"data:/data:ro\"]")).await;
     assert_eq!(refused.0, "exit");
     // How it ends.
     let (outcome, _) = fixture.run(&task("command: exit 3")).await;
-    assert!(matches!(&outcome, Outcome::Failure(failure) if failure.exit_code == Some(3) && failure.kind == "exit"), "{outcome:?}");
+    assert!(
+        matches!(&outcome, Outcome::Failure(failure) if failure.exit_code == Some(3) && failure.kind == "exit"),
+        "{outcome:?}"
+    );
     assert!(matches!(fixture.run(&task("command: exit 99")).await.0, Outcome::Skipped { .. }));
     let (kind, message) = fixture.failure(&task("command: [/bin/nothing]")).await;
     assert!(kind == "invalid" && message.contains("/bin/nothing"), "{message}");
-    let greedy = task("command: \"head -c 200000000 /dev/zero | tail -c 200000000 > /dev/null\"").replace("docker:", "memory: 32MB\n  docker:");
+    let greedy = task("command: \"head -c 200000000 /dev/zero | tail -c 200000000 > /dev/null\"")
+        .replace("docker:", "memory: 32MB\n  docker:");
     assert_eq!(fixture.failure(&greedy).await.0, "out_of_memory");
     let (kind, _) = fixture.failure(&task("command: x").replace("image: demo", "image: nothing-like-it")).await;
     assert_eq!(kind, "not_found");
@@ -302,7 +369,9 @@ async fn a_real_engine_runs_containers() {
     let (outcome, ()) = tokio::join!(execute(&fixture.host, &work, &cancel), stop);
     assert_eq!(outcome, Outcome::Cancelled, "{:?}", fixture.lines());
     assert_eq!(engine.containers().await, [ids.remove(1)]);
-    engine.ask(reqwest::Method::DELETE, &format!("/containers/{}?force=true", engine.containers().await[0]), Vec::new()).await;
+    engine
+        .ask(reqwest::Method::DELETE, &format!("/containers/{}?force=true", engine.containers().await[0]), Vec::new())
+        .await;
     let folder = engine.folder.path().to_owned();
     drop(engine);
     assert!(has_no_processes_in(&folder));

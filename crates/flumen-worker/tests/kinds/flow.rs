@@ -95,7 +95,8 @@ async fn a_run_that_failed_fails_the_task_and_goes_on_with_the_next_attempt() {
 #[tokio::test]
 async fn intervals_named_copies_and_mistakes() {
     let fixture = fixture();
-    let tasks = "one: { flow: { name: child, wait: false, deployment: green, interval: 2020-11, params: { rows: 1 } } }";
+    let tasks =
+        "one: { flow: { name: child, wait: false, deployment: green, interval: 2020-11, params: { rows: 1 } } }";
     let output = fixture.output(tasks).await;
     let id = output["run_id"].as_str().unwrap().parse().unwrap();
     let child = fixture.store.run(id).await.unwrap();

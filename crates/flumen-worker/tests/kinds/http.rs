@@ -17,7 +17,14 @@ async fn a_request_has_all_it_says_and_the_answer_is_a_value() {
     let server = WebServer::start(|request| match request.path.as_str() {
         "/text" => Answer::text(200, "plain"),
         "/empty" => Answer::text(204, ""),
-        _ => Answer { headers: vec![("content-type", "application/json".to_owned()), ("set-cookie", "id=1".to_owned()), ("x-a", "1".to_owned())], ..Answer::text(201, "{\"id\": 7}") },
+        _ => Answer {
+            headers: vec![
+                ("content-type", "application/json".to_owned()),
+                ("set-cookie", "id=1".to_owned()),
+                ("x-a", "1".to_owned()),
+            ],
+            ..Answer::text(201, "{\"id\": 7}")
+        },
     })
     .await;
     let fixture = project(&server.url);
@@ -30,15 +37,25 @@ async fn a_request_has_all_it_says_and_the_answer_is_a_value() {
     assert_eq!((&output["headers"]["x-a"], &output["headers"]["set-cookie"]), (&json!("1"), &json!(null)));
     let request = server.requests().remove(0);
     assert_eq!((request.method.as_str(), request.path.as_str()), ("POST", "/v1/jobs?day=2021-01-05&tag=a&tag=b+c"));
-    assert_eq!((request.headers["authorization"].as_str(), request.headers["x-team"].as_str()), ("Bearer hunter2-token", "data"));
-    assert_eq!((request.headers["x-key"].as_str(), request.headers["content-type"].as_str()), ("k-e-y-0815", "application/json"));
+    assert_eq!(
+        (request.headers["authorization"].as_str(), request.headers["x-team"].as_str()),
+        ("Bearer hunter2-token", "data")
+    );
+    assert_eq!(
+        (request.headers["x-key"].as_str(), request.headers["content-type"].as_str()),
+        ("k-e-y-0815", "application/json")
+    );
     assert_eq!(request.body, "{\"rows\":4}");
     // The short form; the connection is found by the address.
     assert_eq!(fixture.output(&format!("one: {{ http: \"{}/text\" }}", server.url)).await["body"], "plain");
     assert_eq!(fixture.output(&format!("one: {{ http: \"{}/v1/x\" }}", server.url)).await["status"], 201);
     let requests = server.requests();
     assert!(!requests[0].headers.contains_key("authorization") && requests[1].headers.contains_key("authorization"));
-    assert_eq!(fixture.output(&format!("one: {{ http: {{ url: \"{}/empty\", method: delete, body: x }} }}", server.url)).await["body"], json!(null));
+    assert_eq!(
+        fixture.output(&format!("one: {{ http: {{ url: \"{}/empty\", method: delete, body: x }} }}", server.url)).await
+            ["body"],
+        json!(null)
+    );
     assert_eq!(server.requests()[0].method, "DELETE");
 }
 
@@ -47,7 +64,10 @@ async fn statuses_say_what_another_attempt_would_do() {
     let server = WebServer::start(|request| {
         let status: u16 = request.path.trim_start_matches("/v1/").parse().unwrap();
         let said = request.headers.get("authorization").cloned().unwrap_or_default();
-        Answer { headers: vec![("location", "http://127.0.0.1:1/".to_owned())], ..Answer::text(status, &format!("you said\n {said}")) }
+        Answer {
+            headers: vec![("location", "http://127.0.0.1:1/".to_owned())],
+            ..Answer::text(status, &format!("you said\n {said}"))
+        }
     })
     .await;
     let fixture = project(&server.url);
@@ -66,7 +86,10 @@ async fn statuses_say_what_another_attempt_would_do() {
         let Outcome::Failure(failure) = outcome else { panic!("{status} {outcome:?}") };
         assert_eq!((failure.kind.as_str(), failure.retryable), (expect, retried), "{status}");
         let whole = format!("{} {lines:?}", failure.message);
-        assert!(whole.contains(&format!("the server answers {status}")) && whole.contains("you said Bearer ***"), "{whole}");
+        assert!(
+            whole.contains(&format!("the server answers {status}")) && whole.contains("you said Bearer ***"),
+            "{whole}"
+        );
         assert!(!whole.contains("hunter2"), "{whole}");
     }
     // One that is expected is none; one that is not, is.

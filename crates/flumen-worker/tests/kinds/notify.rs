@@ -10,14 +10,14 @@ use tokio_rustls::TlsAcceptor;
 use crate::support::{Answer, Fixture, WebServer};
 
 /// A mail server that keeps what it gets. It refuses mail to `nobody@…` for good, and to `busy@…` for now.
-struct MailServer {
-    port: u16,
+pub struct MailServer {
+    pub port: u16,
     got: Arc<Mutex<Vec<String>>>,
     serving: tokio::task::JoinHandle<()>,
 }
 
 impl MailServer {
-    async fn start(tls: Option<TlsAcceptor>) -> Self {
+    pub async fn start(tls: Option<TlsAcceptor>) -> Self {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let got = Arc::new(Mutex::new(Vec::new()));
@@ -118,7 +118,10 @@ async fn webhooks_get_text_or_a_payload() {
         fixture.run(&format!("one: {{ notify: {{ webhook: \"{}/missing\", text: x }} }}", server.url)).await;
     let Outcome::Failure(failure) = outcome else { panic!("{outcome:?}") };
     assert_eq!(failure.kind, "not_found");
-    assert!(failure.message.contains("no_team") && !format!("{}{lines:?}", failure.message).contains("/missing"), "{lines:?}");
+    assert!(
+        failure.message.contains("no_team") && !format!("{}{lines:?}", failure.message).contains("/missing"),
+        "{lines:?}"
+    );
     let (kind, _) = fixture.failure(&format!("one: {{ notify: {{ webhook: \"{}/x\", text: x }} }}", server.url)).await;
     assert_eq!(kind, "unavailable");
 }
@@ -147,14 +150,19 @@ async fn mail_goes_through_a_connection_or_a_server_named_in_the_task() {
         assert!(got.contains(part), "{part} in {got}");
     }
     let named = |more: &str| {
-        format!("one: {{ notify: {{ email: {{ host: 127.0.0.1, port: {port}, tls: none, from: a@example.org, subject: x, body: y, {more} }} }} }}")
+        format!(
+            "one: {{ notify: {{ email: {{ host: 127.0.0.1, port: {port}, tls: none, from: a@example.org, subject: x, body: y, {more} }} }} }}"
+        )
     };
     fixture.output(&named("to: bob@example.org, html: \"<b>y</b>\"")).await;
     assert!(server.got().contains("multipart/alternative"));
     // What another attempt may mend, and what not.
     let (outcome, _) = fixture.run(&named("to: nobody@example.org")).await;
-    assert!(matches!(&outcome, Outcome::Failure(failure)
-        if failure.kind == "invalid" && !failure.retryable && failure.message.contains("550")), "{outcome:?}");
+    assert!(
+        matches!(&outcome, Outcome::Failure(failure)
+        if failure.kind == "invalid" && !failure.retryable && failure.message.contains("550")),
+        "{outcome:?}"
+    );
     let (kind, message) = fixture.failure(&named("to: busy@example.org")).await;
     assert!(kind == "unavailable" && message.contains("come again"), "{message}");
     let (kind, message) = fixture.failure(&named("to: bob@example.org, user: ann, password: wrong-one")).await;
@@ -180,7 +188,10 @@ async fn mail_is_encrypted_and_the_server_must_be_who_it_says() {
     let fixture = project("");
     fixture.write("authority.pem", &made.cert.pem());
     let mail = |more: &str| {
-        format!("one: {{ notify: {{ email: {{ host: localhost, port: {}, tls: tls, from: a@example.org, to: b@example.org, subject: x, body: y{more} }} }} }}", server.port)
+        format!(
+            "one: {{ notify: {{ email: {{ host: localhost, port: {}, tls: tls, from: a@example.org, to: b@example.org, subject: x, body: y{more} }} }} }}",
+            server.port
+        )
     };
     fixture.output(&mail(", sslrootcert: authority.pem")).await;
     assert!(server.got().contains("RCPT TO:<b@example.org>"));

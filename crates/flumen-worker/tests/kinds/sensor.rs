@@ -62,7 +62,9 @@ async fn patience_counts_from_the_beginning_of_the_attempt() {
         assert_eq!(fixture.execute(&work).await, waits(60), "{mode} {soft}");
         fixture.clock.advance(20);
         match fixture.execute(&work).await {
-            Outcome::Failure(failure) if !soft => assert_eq!((failure.kind.as_str(), failure.retryable), ("timeout", true)),
+            Outcome::Failure(failure) if !soft => {
+                assert_eq!((failure.kind.as_str(), failure.retryable), ("timeout", true))
+            }
             Outcome::Skipped { cause } if soft => assert!(cause.contains("as long as it may"), "{cause}"),
             other => panic!("{mode} {soft} {other:?}"),
         }
@@ -93,7 +95,8 @@ async fn one_that_pokes_waits_on_its_worker_and_stops_when_told() {
 
 #[tokio::test]
 async fn answers_of_web_servers() {
-    let fixture = Fixture::new(&[("flumen.yml", "connections: { down: { kind: http, url: \"http://127.0.0.1:1\" } }")], &[]);
+    let fixture =
+        Fixture::new(&[("flumen.yml", "connections: { down: { kind: http, url: \"http://127.0.0.1:1\" } }")], &[]);
     let server = WebServer::start(|request| match request.path.as_str() {
         "/job?id=7" => Answer::json(200, "{\"state\": \"done\", \"rows\": 5}"),
         "/missing" => Answer::text(404, ""),
@@ -160,7 +163,8 @@ async fn data_sets_that_were_updated() {
     let update = async |at: DateTime<Utc>, writes: &str| {
         let run = fixture.begin("one: { shell: \"true\" }").await;
         let mut commit = Commit::new(run.clone(), fixture.store.load(run.id).await.unwrap().version, at);
-        commit.touched = vec![Touched { task: TaskId::from("one"), at, reads: Vec::new(), writes: vec![writes.to_owned()] }];
+        commit.touched =
+            vec![Touched { task: TaskId::from("one"), at, reads: Vec::new(), writes: vec![writes.to_owned()] }];
         fixture.store.commit(&commit).await.unwrap();
     };
     update(start() - TimeDelta::hours(1), "lake.raw.trips").await;
@@ -184,7 +188,10 @@ async fn runs_of_other_flows() {
     let another_day = fixture.make_run("other", start() + TimeDelta::days(1)).await;
     assert_eq!(fixture.run(one).await.0, look_every(30, None));
     let id = fixture.make_run("other", start()).await;
-    assert_eq!(fixture.run(one).await.0, Outcome::Deferred { wait: Wait { on: WaitFor::Run { run: id }, until: None } });
+    assert_eq!(
+        fixture.run(one).await.0,
+        Outcome::Deferred { wait: Wait { on: WaitFor::Run { run: id }, until: None } }
+    );
     let soft = "one: { sensor: { run: other, patience: 1h, soft: true } }";
     assert_eq!(fixture.run(soft).await.0, look_every(30, None));
     fixture.commit(id, |run| run.state = RunState::Failed, Vec::new()).await;
@@ -207,7 +214,8 @@ async fn times_and_delays() {
     let fixture = Fixture::new(&[], &[]);
     let now = fixture.clock.now();
     let at = |at| Outcome::Deferred { wait: Wait { on: WaitFor::Time { at }, until: None } };
-    let (outcome, _) = fixture.run("one: { sensor: { time: \"{{ data_interval_end + macros.timedelta(days=2) }}\" } }").await;
+    let (outcome, _) =
+        fixture.run("one: { sensor: { time: \"{{ data_interval_end + macros.timedelta(days=2) }}\" } }").await;
     assert_eq!(outcome, at(start() + TimeDelta::days(3)));
     assert_eq!(fixture.output("one: { sensor: { time: \"{{ ds }}\" } }").await, json!(null));
     assert_eq!(fixture.run("one: { sensor: { delay: 90s } }").await.0, at(now + TimeDelta::seconds(90)));

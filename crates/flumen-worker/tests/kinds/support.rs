@@ -14,6 +14,7 @@ use flumen_core::flow::{
 };
 use flumen_core::{Error, Result};
 use flumen_flow::definition::Checker;
+use flumen_flow::definition::params::resolve;
 use flumen_project::{Environment, Project};
 use flumen_store::memory::MemoryStore;
 use flumen_worker::host::{Current, FlowsNow, Host, Watcher};
@@ -145,11 +146,8 @@ impl Fixture {
         let store = Arc::new(MemoryStore::new());
         let clock = Arc::new(TestClock(Mutex::new(start() + TimeDelta::days(2))));
         let seen = Arc::new(Seen::default());
-        let flows = Arc::new(Flows {
-            project: Arc::clone(&project),
-            library: Arc::clone(&library),
-            store: Arc::clone(&store),
-        });
+        let flows =
+            Arc::new(Flows { project: Arc::clone(&project), library: Arc::clone(&library), store: Arc::clone(&store) });
         let host = Arc::new(Host {
             project,
             environment: "main".to_owned(),
@@ -195,7 +193,7 @@ impl Fixture {
             version: version.id.clone(),
             deployment: None,
             interval: Interval { start, end: start + TimeDelta::days(1) },
-            params: Map::new(),
+            params: resolve(&version.compiled.flow.params, &BTreeMap::new()).unwrap().values,
             origin: Origin::Person { name: "ann".to_owned() },
             unique: None,
             start: true,
@@ -214,15 +212,8 @@ impl Fixture {
             worker: WorkerId::from("w1"),
             expires: self.clock.now() + TimeDelta::hours(1),
         };
-        let queued = Queued {
-            key,
-            attempt,
-            lists: false,
-            item: None,
-            pool: "default".to_owned(),
-            slots: 1,
-            priority: 0,
-        };
+        let queued =
+            Queued { key, attempt, lists: false, item: None, pool: "default".to_owned(), slots: 1, priority: 0 };
         Work { lease, queued, run: run.clone() }
     }
 
@@ -312,7 +303,10 @@ impl Answer {
     }
 
     pub fn json(status: u16, body: &str) -> Self {
-        Self { headers: vec![("content-type", "application/json; charset=utf-8".to_owned())], ..Self::text(status, body) }
+        Self {
+            headers: vec![("content-type", "application/json; charset=utf-8".to_owned())],
+            ..Self::text(status, body)
+        }
     }
 }
 
@@ -371,9 +365,7 @@ fn service(
             let request = Request {
                 method: parts.method.to_string(),
                 path: parts.uri.to_string(),
-                headers: headers
-                    .map(|(name, value)| (name.to_string(), value.to_str().unwrap().to_owned()))
-                    .collect(),
+                headers: headers.map(|(name, value)| (name.to_string(), value.to_str().unwrap().to_owned())).collect(),
                 body: String::from_utf8(body.to_vec()).unwrap(),
             };
             let Answer { status, headers, body } = answer(&request);

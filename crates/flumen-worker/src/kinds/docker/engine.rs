@@ -57,7 +57,8 @@ impl Engine {
         let builder = Client::builder().no_proxy();
         let (builder, base) = if let Some(host) = place.strip_prefix("tcp://").or(place.strip_prefix("http://")) {
             (builder, format!("http://{}", host.trim_end_matches('/')))
-        } else if let Some(path) = place.strip_prefix("unix://").or(Some(place).filter(|place| place.starts_with('/'))) {
+        } else if let Some(path) = place.strip_prefix("unix://").or(Some(place).filter(|place| place.starts_with('/')))
+        {
             // The name of a host is asked for, and means nothing.
             (builder.unix_socket(path), "http://engine".to_owned())
         } else {
@@ -77,7 +78,13 @@ impl Engine {
     }
 
     /// The same, for what is answered at once.
-    async fn quick(&self, method: Method, path: &str, query: &[(&str, &str)], body: Option<&Value>) -> Result<Response> {
+    async fn quick(
+        &self,
+        method: Method,
+        path: &str,
+        query: &[(&str, &str)],
+        body: Option<&Value>,
+    ) -> Result<Response> {
         tokio::time::timeout(ANSWER_TIMEOUT, self.ask(method, path, query, body)).await.unwrap_or_else(|_| {
             Err(Error::unavailable(format!("the container engine at {} does not answer in time", self.place))
                 .hint("check that it is well"))
@@ -114,8 +121,9 @@ impl Engine {
 
     async fn json<T: serde::de::DeserializeOwned>(&self, what: &str, answer: Response) -> Result<T> {
         let bytes = answer.bytes().await.map_err(|error| self.away(error))?;
-        serde_json::from_slice(&bytes)
-            .map_err(|error| Error::data(format!("{what}: the container engine's answer makes no sense")).caused_by(error))
+        serde_json::from_slice(&bytes).map_err(|error| {
+            Error::data(format!("{what}: the container engine's answer makes no sense")).caused_by(error)
+        })
     }
 
     /// Removes the containers that have these labels.

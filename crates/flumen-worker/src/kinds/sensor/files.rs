@@ -121,9 +121,7 @@ fn next<T>(listed: object_store::Result<Option<T>>) -> object_store::Result<Opti
 fn matches(pattern: &[&str], path: &[String]) -> bool {
     match (pattern.split_first(), path.split_first()) {
         (None, None) => true,
-        (Some((&"**", rest)), first) => {
-            matches(rest, path) || first.is_some_and(|(_, more)| matches(pattern, more))
-        }
+        (Some((&"**", rest)), first) => matches(rest, path) || first.is_some_and(|(_, more)| matches(pattern, more)),
         (Some((part, rest)), Some((first, more))) => wildcard(part, first) && matches(rest, more),
         _ => false,
     }
@@ -134,9 +132,7 @@ fn wildcard(pattern: &str, name: &str) -> bool {
     fn from(pattern: &[char], name: &[char]) -> bool {
         match (pattern.split_first(), name.split_first()) {
             (None, None) => true,
-            (Some(('*', rest)), first) => {
-                from(rest, name) || first.is_some_and(|(_, more)| from(pattern, more))
-            }
+            (Some(('*', rest)), first) => from(rest, name) || first.is_some_and(|(_, more)| from(pattern, more)),
             (Some(('?', rest)), Some((_, more))) => from(rest, more),
             (Some((one, rest)), Some((other, more))) => one == other && from(rest, more),
             _ => false,
