@@ -6,6 +6,7 @@ mod docker;
 mod docs;
 mod flow;
 mod http;
+mod mistakes;
 mod notify;
 mod python;
 mod sensor;

@@ -1,5 +1,7 @@
 //! `python`: files, functions, code, what they raise, and environments with packages.
 
+use std::os::unix::fs::PermissionsExt as _;
+
 use flumen_core::flow::Outcome;
 use serde_json::json;
 
@@ -154,7 +156,7 @@ async fn packages_are_installed_once_also_for_several_at_the_same_time() {
     let (kind, message) = fixture.failure("one: { python: { venv: nowhere, code: \"return 1\" } }").await;
     assert!(kind == "not_found" && message.contains("no virtual environment in"), "{message}");
     // What cannot be installed fails, and is made anew the next time.
-    let wrong = "one: { env: { PIP_NO_INDEX: \"1\" }, python: { requirements: [\"no-such-package-of-anybody\"], code: \"return 1\" } }";
+    let wrong = "one: { env: { PIP_NO_INDEX: \"1\", UV_NO_INDEX: \"1\" }, python: { requirements: [\"no-such-package-of-anybody\"], code: \"return 1\" } }";
     let (kind, message) = fixture.failure(wrong).await;
     assert_eq!(
         (kind.as_str(), message.as_str()),
@@ -162,4 +164,26 @@ async fn packages_are_installed_once_also_for_several_at_the_same_time() {
     );
     let is_ready = |entry: &std::fs::DirEntry| entry.path().join(".ready").exists();
     assert_eq!(std::fs::read_dir(&venvs).unwrap().flatten().filter(is_ready).count(), 1);
+}
+
+#[tokio::test]
+async fn uv_is_used_where_it_is_and_a_file_may_name_the_packages() {
+    let fixture = fixture();
+    fixture.write("requirements.txt", "demo==1.0\n");
+    // It stands for uv: it makes an environment without pip, and "installs" what the list says.
+    let uv = "#!/bin/sh\n\
+              [ \"$1\" = venv ] && exec \"$4\" -m venv --without-pip \"$5\"\n\
+              cp \"$6\" \"$(dirname \"$4\")/../installed.txt\"\n";
+    fixture.write("bin/uv", uv);
+    let path = fixture.dir().join("bin/uv");
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let task = format!(
+        "one:\n  env: {{ PATH: \"{}/bin:{}\" }}\n  python:\n    requirements: requirements.txt\n    code: |\n      import os, sys, shutil\n      text = open(sys.prefix + '/installed.txt').read()\n      return [text, os.environ['VIRTUAL_ENV'] == sys.prefix, shutil.which('python') == sys.executable]",
+        fixture.dir().display(),
+        std::env::var("PATH").unwrap()
+    );
+    assert_eq!(fixture.output(&task).await, json!(["demo==1.0\n", true, true]));
+    // Other packages are another environment.
+    fixture.write("requirements.txt", "demo==2.0\n");
+    assert_eq!(fixture.output(&task).await[0], "demo==2.0\n");
 }
