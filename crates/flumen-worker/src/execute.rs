@@ -124,6 +124,7 @@ fn masked(outcome: Outcome, masks: &Masks) -> Outcome {
         Outcome::Failure(failure) => {
             Outcome::Failure(Failure { message: masks.apply(&failure.message).into_owned(), ..failure })
         }
+        Outcome::Skipped { cause } => Outcome::Skipped { cause: masks.apply(&cause).into_owned() },
         other => other,
     }
 }

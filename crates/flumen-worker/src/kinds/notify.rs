@@ -26,7 +26,7 @@ pub struct Notify;
 struct Fields {
     /// Where a message is posted to: an address, or a connection of kind http.
     webhook: Option<String>,
-    /// What is said, as Slack, Mattermost, Discord's and Teams' Slack-like webhooks take it: `{"text": …}`.
+    /// What is said, posted as `{"text": …}`: what Slack, Mattermost and many others take.
     text: Option<String>,
     /// What is posted, as JSON, to webhooks that want something else.
     payload: Option<Value>,

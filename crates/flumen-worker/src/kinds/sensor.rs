@@ -28,7 +28,7 @@ use crate::attempt::Attempt;
 
 /// The wait from one look to the next, unless told otherwise.
 const EVERY: Duration = Duration::from_secs(30);
-/// The shortest wait from one look to the next.
+/// The shortest wait from one look to the next, unless a worker is kept for it.
 const LEAST_EVERY: Duration = Duration::from_secs(1);
 /// What there is to wait for.
 const CONDITIONS: [&str; 7] = ["file", "http", "sql", "dataset", "run", "time", "delay"];
@@ -226,7 +226,8 @@ impl Kind for Sensor {
         }
         let mode = fields.mode.unwrap_or(Mode::Deferred);
         let soft = fields.soft.unwrap_or_default();
-        let every = fields.every.map_or(EVERY, |every| every.0).max(LEAST_EVERY);
+        let least = if mode == Mode::Poke { Duration::ZERO } else { LEAST_EVERY };
+        let every = fields.every.map_or(EVERY, |every| every.0).max(least);
         let deadline = match fields.patience {
             Some(Period(patience)) => attempt.began().await?.checked_add_signed(delta(patience)),
             None => None,

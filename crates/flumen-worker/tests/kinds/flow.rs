@@ -20,7 +20,14 @@ tasks:
 ";
 
 fn fixture() -> Fixture {
-    Fixture::new(&[("flows/child.yml", CHILD), ("flumen.yml", "vars: { day: monday }")], &[])
+    Fixture::new(
+        &[
+            ("flows/child.yml", CHILD),
+            ("flows/a_day.yml", "flow: a_day\ntasks: { a: { shell: \"true\" } }"),
+            ("flumen.yml", "vars: { day: monday }"),
+        ],
+        &[],
+    )
 }
 
 #[tokio::test]
@@ -104,6 +111,11 @@ async fn intervals_named_copies_and_mistakes() {
     assert_eq!(child.interval.start, "2020-11-01T00:00:00Z".parse::<chrono::DateTime<chrono::Utc>>().unwrap());
     assert_eq!(child.interval.length(), TimeDelta::days(30));
     assert!(child.interval.start < start());
+    // A template that becomes a number is a text where one is wanted.
+    let output =
+        fixture.output("one: { flow: { name: a_day, wait: false, interval: \"{{ execution_date.year }}\" } }").await;
+    let a_year = fixture.store.run(output["run_id"].as_str().unwrap().parse().unwrap()).await.unwrap();
+    assert_eq!(a_year.interval.length(), TimeDelta::days(365));
     let (kind, message) = fixture.failure("one: { flow: { name: \"{{ 'chidl' }}\" } }").await;
     assert!(kind == "not_found" && message.contains("did you mean 'child'?"), "{message}");
     let (kind, message) = fixture.failure("one: { flow: { name: \"{{ 'child' }}\", params: { rows: many } } }").await;

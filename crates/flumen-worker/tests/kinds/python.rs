@@ -67,6 +67,8 @@ async fn what_a_function_raises_is_the_failure() {
     assert!(lines.iter().any(|line| line.contains("tasks.py\", line 13, in fail")), "{lines:?}");
     let (outcome, _) = fixture.run("one: { python: { file: py/tasks.py, function: skip } }").await;
     assert_eq!(outcome, Outcome::Skipped { cause: "nothing new".to_owned() });
+    let secret = "one: { python: { kwargs: { token: \"{{ secret_env('TOKEN') }}\" }, code: \"class Skip(Exception): pass\\nraise Skip(token)\" } }";
+    assert_eq!(fixture.run(secret).await.0, Outcome::Skipped { cause: "***".to_owned() });
     let (kind, message) =
         fixture.failure("one: { memory: 1GB, python: { file: py/tasks.py, function: greedy } }").await;
     assert_eq!((kind.as_str(), message.as_str()), ("out_of_memory", "MemoryError"));

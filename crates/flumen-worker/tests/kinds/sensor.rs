@@ -80,7 +80,7 @@ async fn one_that_pokes_waits_on_its_worker_and_stops_when_told() {
         Answer::text(if counted.fetch_add(1, Ordering::SeqCst) == 0 { 503 } else { 200 }, "")
     })
     .await;
-    let poke = format!("one: {{ sensor: {{ http: {{ url: \"{}\" }}, mode: poke, every: 1s }} }}", server.url);
+    let poke = format!("one: {{ sensor: {{ http: {{ url: \"{}\" }}, mode: poke, every: 1ms }} }}", server.url);
     assert_eq!(fixture.output(&poke).await, json!({ "status": 200, "body": null }));
     assert_eq!(answers.load(Ordering::SeqCst), 2);
     let run = fixture.begin("one: { sensor: { file: x, mode: poke, every: 1h } }").await;

@@ -53,13 +53,13 @@ pub(super) async fn venv(
     let text = requirements.text()?;
     let name = FlowVersion::of(format!("{}\n{text}", python.display()).as_bytes());
     let venv = folder.join(name.short());
-    if venv.join(READY).exists() {
+    if is_ready(&venv) {
         return Ok(Ok(venv));
     }
     let Some(_lock) = lock(attempt, &folder.join(format!("{}.lock", name.short()))).await? else {
         return Ok(Err(Outcome::Cancelled));
     };
-    if venv.join(READY).exists() {
+    if is_ready(&venv) {
         return Ok(Ok(venv));
     }
     attempt.note(&format!("makes a virtual environment with {}", text.trim().replace('\n', ", ")));
@@ -84,6 +84,11 @@ pub(super) async fn venv(
     }
     std::fs::write(venv.join(READY), "").map_err(|error| Error::io(venv.display(), error))?;
     Ok(Ok(venv))
+}
+
+/// Whether an environment is finished, and its interpreter is still where it was.
+fn is_ready(venv: &Path) -> bool {
+    venv.join(READY).exists() && venv.join("bin/python").exists()
 }
 
 /// Locks a file, once nobody else has it locked; none where the attempt is cancelled meanwhile. It is free again when the file is
