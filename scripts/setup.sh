@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Installs what is missing on a Debian machine that has a Rust toolchain, and says so. Can be run any number of times.
 #   setup.sh build    a C compiler, for the libraries that are built from C
-#   setup.sh test     the same, and what the tests start and connect with: Debian's postgresql; azurite (from npm) and moto
-#                     (from PyPI), the emulators of Azure and S3; Java with its Postgres driver, chromium, and Python packages:
+#   setup.sh test     the same, and what the tests start and connect with: Debian's postgresql, docker.io and busybox-static; azurite
+#                     (from npm) and moto (from PyPI), the emulators of Azure and S3; Java with its Postgres driver, chromium, and Python packages:
 #                     the SQL clients of tests/clients/requirements.txt, pgAdmin with what drives a browser
 #                     (pgadmin-requirements.txt), the readers of Delta tables of tests/interop/requirements.txt.
 #                     What is not Debian's goes to ~/.cache/flumen (FLUMEN_TEST_TOOLS, FLUMEN_CLIENTS, FLUMEN_PGADMIN override it)
@@ -93,6 +93,8 @@ if [ "${1:-build}" = test ]; then
   [ -e /usr/share/java/postgresql.jar ] || want+=(libpostgresql-jdbc-java)
   command -v chromium > /dev/null || want+=(chromium)
   command -v chromedriver > /dev/null || want+=(chromium-driver)
+  command -v dockerd > /dev/null || want+=(docker.io)
+  [ -e /bin/busybox ] || want+=(busybox-static)
   command -v python3 > /dev/null || want+=(python3)
   python3 -c 'import venv, ensurepip' 2> /dev/null || want+=(python3-venv)
 fi

@@ -9,6 +9,7 @@ pub mod http;
 pub mod local;
 pub mod postgres;
 pub mod s3;
+pub mod smtp;
 
 use std::path::PathBuf;
 
@@ -22,7 +23,8 @@ use crate::store::StoreAt;
 use crate::template::{Rendered, Templates, uses_secret};
 
 /// The kinds of connections.
-pub const KINDS: &[&Kind] = &[&local::KIND, &http::KIND, &s3::KIND, &gcs::KIND, &azure::KIND, &postgres::KIND];
+pub const KINDS: &[&Kind] =
+    &[&local::KIND, &http::KIND, &s3::KIND, &gcs::KIND, &azure::KIND, &postgres::KIND, &smtp::KIND];
 
 /// A kind of connection.
 #[derive(Debug)]
@@ -110,6 +112,8 @@ pub enum Config {
     Azure(azure::AzureConfig),
     /// A Postgres database.
     Postgres(postgres::PostgresConfig),
+    /// A mail server.
+    Smtp(smtp::SmtpConfig),
 }
 
 /// A connection of a project.
@@ -176,7 +180,7 @@ impl Connection {
             Config::S3(config) => config.object_store(self.templates.environment()),
             Config::Gcs(config) => config.object_store(self.templates.environment()),
             Config::Azure(config) => config.object_store(self.templates.environment()),
-            Config::Http(_) | Config::Postgres(_) => return Err(self.wrong_kind("a store of files")),
+            Config::Http(_) | Config::Postgres(_) | Config::Smtp(_) => return Err(self.wrong_kind("a store of files")),
         };
         store.map_err(|error| error.within(self.place()))
     }
@@ -198,6 +202,16 @@ impl Connection {
         match self.config()? {
             Config::Http(config) => Ok(config),
             _ => Err(self.wrong_kind("a web server")),
+        }
+    }
+
+    /// Its configuration as that of a mail server.
+    ///
+    /// Errors: `Invalid` if it is of another kind, and those of [`Connection::config`].
+    pub fn smtp(&self) -> Result<smtp::SmtpConfig> {
+        match self.config()? {
+            Config::Smtp(config) => Ok(config),
+            _ => Err(self.wrong_kind("a mail server")),
         }
     }
 
@@ -229,6 +243,7 @@ impl Connection {
         match &config {
             Config::Postgres(config) => config.test().await,
             Config::Http(config) => config.test().await,
+            Config::Smtp(config) => config.test().await,
             Config::Local(config) => config.test(),
             Config::S3(_) | Config::Gcs(_) | Config::Azure(_) => match self.object_store() {
                 Ok(store) => vec![store.test().await],

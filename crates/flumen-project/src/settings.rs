@@ -370,7 +370,7 @@ connections:
              flumen.yml:6:11: connection 'pg': there is no kind 'postgre' of connection (did you mean 'postgres'?)\n  \
              flumen.yml:7:3: connection 'b' lacks 'bucket' (the name of the bucket)\n  \
              flumen.yml:9:5: unknown key 'buckets' in connection 'b' (did you mean 'bucket'?)\n  \
-             flumen.yml:10:3: connection 'c' has no 'kind' (the kinds are local, http, s3, gcs, azure, postgres)"
+             flumen.yml:10:3: connection 'c' has no 'kind' (the kinds are local, http, s3, gcs, azure, postgres, smtp)"
         );
     }
 }

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use flumen_core::flow::store::Work;
+use flumen_core::task_kind::shape::{Shape, type_name};
 use flumen_core::{Error, Result};
 use flumen_flow::definition::{Flow, Task};
 use flumen_flow::template::Renderer;
@@ -107,11 +108,15 @@ impl<'a> Attempt<'a> {
         &self.version.compiled.flow
     }
 
-    /// The fields of the kind.
+    /// The fields of the kind. A template may have become a number where a text is wanted, or the other way round.
     ///
-    /// Errors: `Invalid`, where a template became something that does not fit.
+    /// Errors: `Invalid`, where it became something that does not fit.
     pub fn fields<T: DeserializeOwned>(&self) -> Result<T> {
-        T::deserialize(self.config).map_err(|error| {
+        if let Ok(fields) = T::deserialize(self.config) {
+            return Ok(fields);
+        }
+        let schema = self.host.library.kind(&self.task.kind)?.schema();
+        T::deserialize(&fitted(Shape::of(&schema), self.config)).map_err(|error| {
             let place = self.flow().place_in(self.task, &flumen_core::task_kind::Path::top());
             Error::invalid(format!("{place}: task '{}': {error}", self.task.id))
                 .hint("a template became something that does not fit there; 'flumen render' shows what")
@@ -121,6 +126,17 @@ impl<'a> Attempt<'a> {
     /// The memory that each of its programs may have.
     pub fn memory_bytes(&self) -> Option<u64> {
         self.task.memory.map(|bytes| bytes.0)
+    }
+
+    /// When this attempt first came to a worker, which may be a look or a lost worker ago.
+    ///
+    /// Errors: those of the store.
+    pub async fn began(&self) -> Result<DateTime<Utc>> {
+        let key = &self.work.queued.key;
+        let tasks = self.host.store.tasks_of(self.work.run.id, std::slice::from_ref(&key.task)).await?;
+        let began = tasks.iter().find(|task| task.key == *key).and_then(|task| task.began);
+        // Nobody has stepped the run since this worker took the task.
+        Ok(began.unwrap_or_else(|| self.host.clock.now()))
     }
 
     /// Says something in the attempt's log.
@@ -216,6 +232,31 @@ impl<'a> Attempt<'a> {
     }
 }
 
+/// `value`, with texts in place of numbers, and numbers in place of texts, wherever only the other fits.
+fn fitted(shape: Shape<'_>, value: &Value) -> Value {
+    let fits = |value: &Value| {
+        let name = type_name(value);
+        shape.allows(name) || name == "integer" && shape.allows("number")
+    };
+    match value {
+        Value::Object(map) => {
+            let each = |(key, item): (&String, &Value)| {
+                (key.clone(), shape.property(key).map_or_else(|| item.clone(), |shape| fitted(shape, item)))
+            };
+            map.iter().map(each).collect()
+        }
+        Value::Array(items) => match shape.items() {
+            Some(each) => items.iter().map(|item| fitted(each, item)).collect(),
+            None => value.clone(),
+        },
+        Value::Number(_) | Value::Bool(_) if !fits(value) && shape.allows("string") => Value::from(value.to_string()),
+        Value::String(text) if !fits(value) => {
+            serde_json::from_str(text.trim()).ok().filter(|read| fits(read)).unwrap_or_else(|| value.clone())
+        }
+        _ => value.clone(),
+    }
+}
+
 /// How a task in a process of its own ended, other than by an error that it told.
 #[derive(Debug)]
 pub enum OwnProcess {
@@ -247,5 +288,35 @@ impl LastLine<'_> {
     }
 }
 
-/// How long something that is asked again and again may take in one go.
-pub const ONE_LOOK: Duration = Duration::from_secs(60);
+#[cfg(test)]
+mod tests {
+    use schemars::JsonSchema;
+    use serde_json::json;
+
+    use super::*;
+
+    #[derive(JsonSchema)]
+    #[allow(dead_code, reason = "it is there for its schema")]
+    struct Fields {
+        text: Option<String>,
+        port: Option<u16>,
+        flag: Option<bool>,
+        any: Option<Value>,
+        many: Option<Vec<String>>,
+        named: Option<BTreeMap<String, String>>,
+    }
+
+    #[test]
+    fn what_templates_became_is_made_to_fit() {
+        let schema = flumen_core::task_kind::schema_of::<Fields>();
+        let given = json!({
+            "text": 2021, "port": "8080", "flag": "true", "any": 5, "many": [1, "b", true], "named": { "a": 1.5 },
+        });
+        let expect = json!({
+            "text": "2021", "port": 8080, "flag": true, "any": 5, "many": ["1", "b", "true"], "named": { "a": "1.5" },
+        });
+        assert_eq!(fitted(Shape::of(&schema), &given), expect);
+        let wrong = json!({ "text": [1], "port": "x", "flag": 1 });
+        assert_eq!(fitted(Shape::of(&schema), &wrong), wrong);
+    }
+}

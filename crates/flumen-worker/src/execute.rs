@@ -34,7 +34,7 @@ const PASSED_ON: &[&str] =
 const ERROR_CHARS: usize = 4_000;
 
 /// Runs one attempt to its end. Whatever goes wrong is an outcome too.
-pub(crate) async fn execute(host: &Arc<Host>, work: &Work, cancel: &CancellationToken) -> Outcome {
+pub async fn execute(host: &Arc<Host>, work: &Work, cancel: &CancellationToken) -> Outcome {
     let log = AttemptLog::new(host, work);
     let attempt = async {
         let outcome = match run(host, work, &log, cancel).await {
@@ -124,6 +124,7 @@ fn masked(outcome: Outcome, masks: &Masks) -> Outcome {
         Outcome::Failure(failure) => {
             Outcome::Failure(Failure { message: masks.apply(&failure.message).into_owned(), ..failure })
         }
+        Outcome::Skipped { cause } => Outcome::Skipped { cause: masks.apply(&cause).into_owned() },
         other => other,
     }
 }

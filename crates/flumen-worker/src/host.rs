@@ -4,12 +4,15 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use async_trait::async_trait;
+use flumen_core::Result;
 use flumen_core::clock::{Clock, Ids};
 use flumen_core::flow::store::{MetaStore, Work};
 use flumen_project::Project;
+use serde_json::{Map, Value};
 
 use crate::kept::Kept;
-use crate::library::Library;
+use crate::library::{Library, Version};
 use crate::log::Stream;
 use crate::python::Interpreters;
 use crate::watchdog::Watchdog;
@@ -24,6 +27,8 @@ pub struct Host {
     pub store: Arc<dyn MetaStore>,
     /// The flows, in the versions that runs keep.
     pub library: Arc<Library>,
+    /// The flows as they are now, for tasks that start others.
+    pub flows: Arc<dyn FlowsNow>,
     /// Where logs and large outputs are kept.
     pub kept: Kept,
     /// This program: it runs tasks in processes of their own.
@@ -44,6 +49,24 @@ impl fmt::Debug for Host {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Host").field("project", &self.project.dir()).finish_non_exhaustive()
     }
+}
+
+/// Knows the flows of the project as they are now.
+#[async_trait]
+pub trait FlowsNow: Send + Sync {
+    /// The version of a flow that a new run gets, kept in the store, and what the named copy of it says, if one is asked for.
+    ///
+    /// Errors: `NotFound`, with the nearest name; `Invalid`, with the flow's mistakes; those of the store.
+    async fn current(&self, flow: &str, deployment: Option<&str>) -> Result<Current>;
+}
+
+/// A flow as it is now.
+#[derive(Debug, Clone)]
+pub struct Current {
+    /// Its newest version.
+    pub version: Arc<Version>,
+    /// The parameters that its named copy gives, which count before the flow's defaults.
+    pub params: Map<String, Value>,
 }
 
 /// Is told what happens in a worker, as it happens. Called from many tasks: it must be quick.

@@ -1,10 +1,18 @@
 //! The kinds of tasks: what a task of each takes, and how it runs. A new one costs its own file and a line in [`all`].
 
+mod approve;
 pub mod check;
+mod docker;
 mod empty;
 pub mod export;
+mod flow;
+mod http;
 pub mod ingest;
 pub mod lake;
+mod notify;
+mod own_process;
+mod python;
+mod sensor;
 mod shell;
 pub mod sql;
 
@@ -14,10 +22,14 @@ use async_trait::async_trait;
 use flumen_core::flow::Outcome;
 use flumen_core::task_kind::{Kinds, TaskKind};
 use flumen_core::{Error, Result};
-
+use schemars::JsonSchema;
+use serde::Deserialize;
 use serde_json::Value;
 
-use crate::attempt::{Attempt, OwnProcess};
+use crate::attempt::{Attempt, SCRATCH_OUTPUT};
+
+/// The exit code by which a program says that there was nothing to do.
+const NOTHING_TO_DO: i32 = 99;
 
 /// A kind of tasks that can run.
 #[async_trait]
@@ -36,11 +48,18 @@ pub trait Kind: TaskKind {
 /// All of them.
 pub fn all() -> Vec<Arc<dyn Kind>> {
     vec![
+        Arc::new(approve::Approve),
         Arc::new(check::Check),
+        Arc::new(docker::Docker),
         Arc::new(empty::Empty),
         Arc::new(export::Export),
+        Arc::new(flow::SubFlow),
+        Arc::new(http::Http),
         Arc::new(ingest::Ingest),
         Arc::new(lake::Lake),
+        Arc::new(notify::Notify),
+        Arc::new(python::Python),
+        Arc::new(sensor::Sensor::default()),
         Arc::new(shell::Shell),
         Arc::new(sql::Sql),
     ]
@@ -51,55 +70,45 @@ pub fn known() -> Kinds {
     Kinds::new(all().into_iter().map(|kind| kind as Arc<dyn TaskKind>))
 }
 
-/// Runs a task in a process of its own. Where its fields name a file in `file`, the text of it, rendered, takes its place in
-/// `text`.
-async fn run_in_own_process(attempt: &Attempt<'_>, file: Option<(&str, &str)>) -> Result<Outcome> {
-    let mut config = attempt.config.clone();
-    if let (Some((file, text)), Some(fields)) = (file, config.as_object_mut())
-        && let Some(name) = fields.remove(file)
-    {
-        let name = name.as_str().unwrap_or_default().to_owned();
-        fields.insert(text.to_owned(), Value::from(attempt.file_text(&name)?));
+/// One, or a list.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum OneOrMore<T> {
+    /// One.
+    One(T),
+    /// Several.
+    More(Vec<T>),
+}
+
+impl OneOrMore<String> {
+    /// As a list; a text may have several with commas between them.
+    pub fn names(self) -> Vec<String> {
+        let all = self.into_list();
+        all.iter().flat_map(|text| text.split(',')).map(|name| name.trim().to_owned()).collect()
     }
-    Ok(match attempt.in_own_process(config).await? {
-        OwnProcess::Done(done) => Outcome::Success { output: done.output, reads: done.reads, writes: done.writes },
-        OwnProcess::Ended(ended) => attempt.ended_badly(ended),
-    })
 }
 
-/// A kind whose tasks run in processes of their own: of the same program, which knows how.
-macro_rules! own_process {
-    ($kind:ty $(, $file:literal => $text:literal)?) => {
-        #[async_trait::async_trait]
-        impl super::Kind for $kind {
-            async fn run(
-                &self,
-                attempt: &crate::attempt::Attempt<'_>,
-            ) -> flumen_core::Result<flumen_core::flow::Outcome> {
-                let files: &[(&str, &str)] = &[$(($file, $text))?];
-                super::run_in_own_process(attempt, files.first().copied()).await
-            }
+impl<T> OneOrMore<T> {
+    /// As a list.
+    pub fn into_list(self) -> Vec<T> {
+        match self {
+            OneOrMore::One(one) => vec![one],
+            OneOrMore::More(list) => list,
         }
-    };
+    }
 }
 
-use own_process;
+/// What a program gives to later tasks: what it wrote into its file for that, else the `last` line that it printed.
+fn program_output(attempt: &Attempt<'_>, last: Option<String>) -> Result<Value> {
+    output_in(&attempt.scratch.join(SCRATCH_OUTPUT), last)
+}
 
-impl Attempt<'_> {
-    /// The text of a file of the flow, rendered.
-    ///
-    /// Errors: `NotFound`; those of the template.
-    pub fn file_text(&self, name: &str) -> Result<String> {
-        let bytes = match self.version.files.get(name) {
-            Some(bytes) => bytes.to_vec(),
-            // Its name was a template: it is not among those that the run keeps.
-            None => {
-                let path = self.host.project.dir().join(name);
-                std::fs::read(&path).map_err(|error| Error::io(path.display(), error))?
-            }
-        };
-        let text = String::from_utf8(bytes)
-            .map_err(|error| Error::invalid(format!("{name}: this file is not UTF-8 text")).caused_by(error))?;
-        Ok(self.renderer.text(name, &text)?.value)
+fn output_in(file: &std::path::Path, last: Option<String>) -> Result<Value> {
+    match std::fs::read_to_string(file) {
+        Ok(text) if text.trim().is_empty() => Ok(Value::Null),
+        // What is no JSON is text.
+        Ok(text) => Ok(serde_json::from_str(&text).unwrap_or_else(|_| Value::from(text.trim_end()))),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(last.map_or(Value::Null, Value::from)),
+        Err(error) => Err(Error::io(SCRATCH_OUTPUT, error)),
     }
 }

@@ -29,26 +29,58 @@ use crate::process::{Ended, Run, Started};
 const PROGRAM: &str = include_str!("python/interpreter.py");
 /// Bytes of a message from an interpreter.
 const MESSAGE_BYTES: usize = 4 << 10;
+/// The most bytes of a message to an interpreter.
+const REQUEST_BYTES: usize = 64 << 10;
 
 /// What to call.
 #[derive(Debug, Clone, Serialize)]
 pub struct Call {
     /// The file.
     pub file: PathBuf,
-    /// The function in it; the file itself is run where none is named.
-    pub function: Option<String>,
-    /// The arguments of a file that is run.
-    pub arguments: Vec<String>,
+    /// What is in it, and how it is run.
+    #[serde(flatten)]
+    pub way: Way,
+    /// Folders, besides that of the file, in which it finds modules.
+    pub paths: Vec<PathBuf>,
     /// The file with the arguments of the function: JSON, with `args` and `kwargs`.
     pub input: PathBuf,
     /// The file into which what the function returns is written, as JSON.
     pub result: PathBuf,
+    /// The file into which what it raises is written: a [`Problem`], as JSON.
+    pub problem: PathBuf,
     /// Where it runs.
     pub folder: PathBuf,
     /// All environment variables that it sees.
     pub environment: BTreeMap<String, String>,
     /// The address space that it may have.
     pub memory_bytes: Option<u64>,
+}
+
+/// How a file is run.
+#[derive(Debug, Clone, Serialize)]
+#[serde(tag = "way", rename_all = "snake_case")]
+pub enum Way {
+    /// As a program.
+    File {
+        /// Its arguments.
+        arguments: Vec<String>,
+    },
+    /// By calling a function in it.
+    Function {
+        /// Which.
+        function: String,
+    },
+    /// As the body of a function, whose parameters are the `kwargs`.
+    Body,
+}
+
+/// What a task raised.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Problem {
+    /// The class of the exception.
+    pub kind: String,
+    /// The last line of its traceback; of one that says that there is nothing to do, its message.
+    pub message: String,
 }
 
 #[derive(Serialize)]
@@ -164,6 +196,13 @@ impl Interpreter {
         let (err, err_of_task) = printed()?;
         let text = serde_json::to_vec(&Request { id, call })
             .map_err(|error| Error::internal("a call cannot be written as JSON").caused_by(error))?;
+        if text.len() > REQUEST_BYTES {
+            return Err(Error::invalid(format!(
+                "the arguments and environment variables of a Python task have {} bytes; {REQUEST_BYTES} are allowed",
+                text.len()
+            ))
+            .hint("give a function its values as 'args' or 'kwargs', which may be large"));
+        }
         self.send(&text, [&out_of_task, &err_of_task]).await?;
         drop((out_of_task, err_of_task));
         let begun = messages.recv().await.and_then(|message| Pid::from_raw(message.pid?));
@@ -256,10 +295,14 @@ mod tests {
             let _ = std::fs::remove_file(path("result.json"));
             let call = Call {
                 file: path("tasks.py"),
-                function: function.map(str::to_owned),
-                arguments: vec!["one".to_owned()],
+                way: match function {
+                    Some(name) => Way::Function { function: name.to_owned() },
+                    None => Way::File { arguments: vec!["one".to_owned()] },
+                },
+                paths: Vec::new(),
                 input: path("input.json"),
                 result: path("result.json"),
+                problem: path("problem.json"),
                 folder: self.folder.path().to_owned(),
                 environment: BTreeMap::from([("TOKEN".to_owned(), "s3cret".to_owned())]),
                 memory_bytes: None,

@@ -16,7 +16,8 @@ use std::io::Read as _;
 use flumen_core::load::{Fence, LoadId, Mode};
 use flumen_core::{Error, Result};
 use flumen_worker::attempt::{Done, Job};
-use flumen_worker::kinds::ingest::{IngestMode, OneOrMore};
+use flumen_worker::kinds::OneOrMore;
+use flumen_worker::kinds::ingest::IngestMode;
 use serde::de::DeserializeOwned;
 use serde_json::json;
 
@@ -84,7 +85,12 @@ fn fence(job: &Job) -> Fence {
 }
 
 /// What happens to the rows that are there, for rows that come from a query.
-fn mode(job: &Job, mode: Option<IngestMode>, predicate: Option<String>, key: Option<OneOrMore>) -> Result<Mode> {
+fn mode(
+    job: &Job,
+    mode: Option<IngestMode>,
+    predicate: Option<String>,
+    key: Option<OneOrMore<String>>,
+) -> Result<Mode> {
     let keys = || {
         key.clone()
             .map(OneOrMore::names)

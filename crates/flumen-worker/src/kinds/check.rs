@@ -8,8 +8,8 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::ingest::OneOrMore;
-use super::own_process;
+use super::OneOrMore;
+use super::own_process::own_process;
 
 /// The kind `check`.
 #[derive(Debug)]
@@ -29,7 +29,7 @@ pub struct Fields {
     /// What must hold for columns, by their names.
     pub columns: Option<BTreeMap<String, ColumnRule>>,
     /// Columns that together tell each row from all others.
-    pub unique: Option<OneOrMore>,
+    pub unique: Option<OneOrMore<String>>,
     /// How old the newest row may be.
     pub fresh: Option<FreshRule>,
     /// A query that must give no rows.

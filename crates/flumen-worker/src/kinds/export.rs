@@ -5,8 +5,9 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::ingest::{IngestMode, OneOrMore};
-use super::own_process;
+use super::OneOrMore;
+use super::ingest::IngestMode;
+use super::own_process::own_process;
 
 /// The kind `export`.
 #[derive(Debug)]
@@ -27,7 +28,7 @@ pub struct Fields {
     /// What happens to the rows that are there: `replace` by default.
     pub mode: Option<IngestMode>,
     /// `merge`: the columns that identify a row.
-    pub key: Option<OneOrMore>,
+    pub key: Option<OneOrMore<String>>,
 }
 
 impl TaskKind for Export {

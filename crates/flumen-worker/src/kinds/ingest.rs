@@ -8,7 +8,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::own_process;
+use super::OneOrMore;
+use super::own_process::own_process;
 
 /// The kind `ingest`.
 #[derive(Debug)]
@@ -19,7 +20,7 @@ pub struct Ingest;
 #[serde(deny_unknown_fields)]
 pub struct Fields {
     /// What to load: paths, patterns, http(s), s3, gs or az URLs, CONNECTION.SCHEMA.TABLE; a connection where there is a `query`.
-    pub from: OneOrMore,
+    pub from: OneOrMore<String>,
     /// Where to: `lake.NAMESPACE.TABLE`, `CONNECTION.SCHEMA.TABLE`, or files.
     pub to: String,
     /// What happens to the rows that are there: `append` by default.
@@ -30,7 +31,7 @@ pub struct Fields {
     #[serde(rename = "where")]
     pub predicate: Option<String>,
     /// `merge`, `scd2`: the columns that identify a row.
-    pub key: Option<OneOrMore>,
+    pub key: Option<OneOrMore<String>>,
     /// `merge`: a boolean column; a row in which it is true deletes the row with its key.
     pub delete_flag: Option<String>,
     /// `scd2`: the column that says since when a row holds; `valid_from` by default.
@@ -42,7 +43,7 @@ pub struct Fields {
     /// Types of columns, by their names.
     pub types: Option<BTreeMap<String, String>>,
     /// The columns to load.
-    pub select: Option<OneOrMore>,
+    pub select: Option<OneOrMore<String>>,
     /// Other names for columns: `OLD: NEW`.
     pub rename: Option<BTreeMap<String, String>>,
     /// How new columns are named: `keep`, `snake`, `lower`.
@@ -56,13 +57,13 @@ pub struct Fields {
     /// Load again what is loaded already.
     pub force: Option<bool>,
     /// Lake: partition columns of a new table.
-    pub partition_by: Option<OneOrMore>,
+    pub partition_by: Option<OneOrMore<String>>,
     /// Lake: encode Parquet files again, also where they could be taken over as they are.
     pub reencode: Option<bool>,
     /// Postgres: indexes, each on a column or on several with commas between them.
-    pub index: Option<OneOrMore>,
+    pub index: Option<OneOrMore<String>>,
     /// Postgres: the primary key of a new table.
-    pub primary_key: Option<OneOrMore>,
+    pub primary_key: Option<OneOrMore<String>>,
     /// The format of the files: csv, tsv, json, ndjson, parquet, arrow, avro, excel. Found out by default.
     pub format: Option<String>,
     /// How they are packed: gzip, zstd, bzip2, xz, none. Found out by default.
@@ -78,7 +79,7 @@ pub struct Fields {
     /// CSV: lines before the header.
     pub skip_lines: Option<usize>,
     /// Text: values that mean null, besides the empty one.
-    pub null: Option<OneOrMore>,
+    pub null: Option<OneOrMore<String>>,
     /// Text: the format of dates, such as `%d.%m.%Y`.
     pub date_format: Option<String>,
     /// Text: numbers are written 1.234,56.
@@ -95,32 +96,6 @@ pub struct Fields {
     pub cursor: Option<String>,
     /// Postgres source: read again so much before the cursor.
     pub lag: Option<String>,
-}
-
-/// One text, or several.
-#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
-#[serde(untagged)]
-pub enum OneOrMore {
-    /// One.
-    One(String),
-    /// Several.
-    More(Vec<String>),
-}
-
-impl OneOrMore {
-    /// As a list.
-    pub fn list(self) -> Vec<String> {
-        match self {
-            Self::One(one) => vec![one],
-            Self::More(more) => more,
-        }
-    }
-
-    /// As a list; a text may have several with commas between them.
-    pub fn names(self) -> Vec<String> {
-        let all = self.list();
-        all.iter().flat_map(|text| text.split(',')).map(|name| name.trim().to_owned()).collect()
-    }
 }
 
 /// What happens to the rows that are there.

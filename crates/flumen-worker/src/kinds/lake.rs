@@ -5,8 +5,8 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::ingest::OneOrMore;
-use super::own_process;
+use super::OneOrMore;
+use super::own_process::own_process;
 
 /// The kind `lake`.
 #[derive(Debug)]
@@ -17,11 +17,11 @@ pub struct Lake;
 #[serde(deny_unknown_fields)]
 pub struct Fields {
     /// Tables whose small files become large ones.
-    pub optimize: Option<OneOrMore>,
+    pub optimize: Option<OneOrMore<String>>,
     /// Tables from which files are removed that no version in use needs. `all` is every table.
-    pub vacuum: Option<OneOrMore>,
+    pub vacuum: Option<OneOrMore<String>>,
     /// Tables that are looked through for damage. `all` is every table.
-    pub check: Option<OneOrMore>,
+    pub check: Option<OneOrMore<String>>,
     /// Whether all of the lake is looked after as a server does: retention of rows, and compaction of small files.
     pub maintain: Option<bool>,
 }

@@ -3,19 +3,16 @@
 use std::ffi::OsString;
 
 use async_trait::async_trait;
+use flumen_core::Result;
 use flumen_core::flow::{Failure, Outcome};
 use flumen_core::task_kind::{TaskKind, schema_of};
-use flumen_core::{Error, Result};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::Kind;
-use crate::attempt::{Attempt, SCRATCH_OUTPUT};
+use super::{Kind, NOTHING_TO_DO, program_output};
+use crate::attempt::Attempt;
 use crate::process::{Ended, Program};
-
-/// The exit code by which a command says that there was nothing to do.
-const NOTHING_TO_DO: i32 = 99;
 
 /// The kind `shell`.
 #[derive(Debug)]
@@ -69,24 +66,12 @@ impl Kind for Shell {
         let log = attempt.last_line();
         let ended = attempt.watched(&log).program(&program).await?;
         Ok(match ended {
-            Ended::Exited(0) => Outcome::success(output(attempt, log.take())?),
+            Ended::Exited(0) => Outcome::success(program_output(attempt, log.take())?),
             Ended::Exited(NOTHING_TO_DO) => {
                 Outcome::Skipped { cause: format!("exit code {NOTHING_TO_DO}: there was nothing to do") }
             }
             ended => attempt.ended_badly(ended),
         })
-    }
-}
-
-/// What a command gives to later tasks.
-fn output(attempt: &Attempt<'_>, last: Option<String>) -> Result<Value> {
-    let file = attempt.scratch.join(SCRATCH_OUTPUT);
-    match std::fs::read_to_string(&file) {
-        Ok(text) if text.trim().is_empty() => Ok(Value::Null),
-        // What is no JSON is text.
-        Ok(text) => Ok(serde_json::from_str(&text).unwrap_or_else(|_| Value::from(text.trim_end()))),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(last.map_or(Value::Null, Value::from)),
-        Err(error) => Err(Error::io(SCRATCH_OUTPUT, error)),
     }
 }
 

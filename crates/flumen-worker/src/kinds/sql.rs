@@ -5,8 +5,9 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::ingest::{By, IngestMode, OneOrMore, check_mode};
-use super::own_process;
+use super::OneOrMore;
+use super::ingest::{By, IngestMode, check_mode};
+use super::own_process::own_process;
 
 /// The kind `sql`.
 #[derive(Debug)]
@@ -30,9 +31,9 @@ pub struct Fields {
     #[serde(rename = "where")]
     pub predicate: Option<String>,
     /// `merge`, `scd2`: the columns that identify a row.
-    pub key: Option<OneOrMore>,
+    pub key: Option<OneOrMore<String>>,
     /// Lake: partition columns of a new table.
-    pub partition_by: Option<OneOrMore>,
+    pub partition_by: Option<OneOrMore<String>>,
     /// The Postgres connection in which the statements run, as that database understands them. The lake by default.
     pub connection: Option<String>,
     /// The most rows of an output; 1,000 by default.

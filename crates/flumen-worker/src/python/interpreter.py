@@ -2,17 +2,19 @@
 
 The socket is its standard input. A message asks for a task: a line of JSON, with the write ends of two pipes for what the task
 prints. Messages back: {"id", "pid"} when it has begun, {"id", "exit"} or {"id", "signal"} when it has ended. What the call of a
-function returns is written to the file `result`. The interpreter itself imports nothing of the user's: a task that breaks breaks
-itself.
+function returns is written to the file `result`, what it raises to `problem`. The interpreter itself imports nothing of the
+user's: a task that breaks breaks itself.
 """
-import array, json, os, selectors, signal, socket, sys
+import array, ast, json, os, selectors, signal, socket, sys
 
 # What most tasks import anyway: it is there already when they begin.
 import collections, contextlib, csv, datetime, decimal, functools, importlib.util, inspect, io, itertools, logging, math  # noqa: F401
-import pathlib, random, re, resource, runpy, shutil, subprocess, tempfile, time, traceback, types, typing, uuid  # noqa: F401
+import pathlib, random, re, resource, runpy, shutil, subprocess, tempfile, textwrap, time, traceback, types, typing, uuid  # noqa: F401
 import urllib.request  # noqa: F401
 
 MESSAGE_BYTES = 64 << 10
+# The exit code of a task that had nothing to do.
+NOTHING_TO_DO = 99
 
 
 def plain(value):
@@ -34,34 +36,66 @@ def plain(value):
                     "the data somewhere and return where it is")
 
 
+def body(path, names):
+    """The function whose body is in a file, with parameters that have these names."""
+    with open(path) as file:
+        tree = ast.parse(textwrap.dedent(file.read()), path)
+    waits = any(isinstance(node, (ast.Await, ast.AsyncFor, ast.AsyncWith)) for node in ast.walk(tree))
+    kind = "async def" if waits else "def"
+    shell = ast.parse(f"{kind} task({', '.join(names)}):\n    pass", path)
+    shell.body[0].body = tree.body or shell.body[0].body
+    space = {"__name__": "task", "__file__": path}
+    exec(compile(shell, path, "exec"), space)
+    return space["task"]
+
+
 def call(task):
     """Runs the task, in a process of its own."""
     path = os.path.abspath(task["file"])
-    sys.path.insert(0, os.path.dirname(path))
-    if task.get("function") is None:
-        sys.argv = [path, *task.get("arguments", [])]
+    sys.path[:0] = [os.path.dirname(path), *task["paths"]]
+    given = {}
+    if task["way"] == "file":
+        sys.argv = [path, *task["arguments"]]
         runpy.run_path(path, run_name="__main__")
         return
-    name = os.path.splitext(os.path.basename(path))[0]
-    spec = importlib.util.spec_from_file_location(name, path)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    function = getattr(module, task["function"], None)
-    if not callable(function):
-        known = [n for n, value in vars(module).items() if inspect.isfunction(value) and not n.startswith("_")]
-        sys.exit(f"{task['file']} has no function '{task['function']}'; it has: {', '.join(known) or 'none'}")
     with open(task["input"]) as file:
         given = json.load(file)
+    if task["way"] == "body":
+        function = body(path, given.get("kwargs", {}))
+    else:
+        function = named(path, task["function"])
     returned = function(*given.get("args", []), **given.get("kwargs", {}))
     if inspect.iscoroutine(returned):
         import asyncio
 
         returned = asyncio.run(returned)
-    text = json.dumps(returned, default=plain, allow_nan=False)
-    with open(task["result"] + ".part", "w") as file:
+    write(task["result"], json.dumps(returned, default=plain, allow_nan=False))
+
+
+def named(path, wanted):
+    """The function called `wanted` in a file."""
+    name = os.path.splitext(os.path.basename(path))[0]
+    spec = importlib.util.spec_from_file_location(name, path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    function = getattr(module, wanted, None)
+    if not callable(function):
+        known = [n for n, value in vars(module).items() if inspect.isfunction(value) and not n.startswith("_")]
+        sys.exit(f"{os.path.basename(path)} has no function '{wanted}'; it has: {', '.join(known) or 'none'}")
+    return function
+
+
+def write(path, text):
+    """Writes a file that is there whole or not at all."""
+    with open(path + ".part", "w") as file:
         file.write(text)
-    os.rename(task["result"] + ".part", task["result"])
+    os.rename(path + ".part", path)
+
+
+def skips(kind):
+    """Whether an exception says that there is nothing to do: its class, or one that it is made from, is called Skip-something."""
+    return any(one.__name__.startswith(("Skip", "AirflowSkip")) for one in kind.__mro__)
 
 
 def child(task, pipes, inherited):
@@ -94,9 +128,18 @@ def child(task, pipes, inherited):
         code = end.code if isinstance(end.code, int) else 0 if end.code is None else 1
         if code == 1 and not isinstance(end.code, int):
             print(end.code, file=sys.stderr)
+            write(task["problem"], json.dumps({"kind": "SystemExit", "message": str(end.code)}))
     except BaseException:
         # What the user sees begins in the user's own file.
         kind, error, trace = sys.exc_info()
+        if skips(kind):
+            code = NOTHING_TO_DO
+            message = str(error)
+        else:
+            message = "".join(traceback.format_exception_only(kind, error)).strip()
+        write(task["problem"], json.dumps({"kind": kind.__name__, "message": message}))
+        if code == NOTHING_TO_DO:
+            return
         own = trace
         while own is not None and own.tb_frame.f_code.co_filename.startswith("<"):
             own = own.tb_next

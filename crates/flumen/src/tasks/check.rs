@@ -5,8 +5,8 @@ use flumen_core::sql::SqlEngine as _;
 use flumen_core::{Error, Result};
 use flumen_lake::engine::Engine;
 use flumen_worker::attempt::{Done, Job};
+use flumen_worker::kinds::OneOrMore;
 use flumen_worker::kinds::check::{ColumnRule, Fields, RowsRule, Severity, comparison};
-use flumen_worker::kinds::ingest::OneOrMore;
 use serde_json::{Value, json};
 
 use super::rows;

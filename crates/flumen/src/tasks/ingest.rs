@@ -4,7 +4,8 @@ use flumen_core::Result;
 use flumen_core::dataset::Dataset;
 use flumen_core::load::{LoadId, LoadRecord};
 use flumen_worker::attempt::{Done, Job};
-use flumen_worker::kinds::ingest::{Fields, IngestMode, OneOrMore};
+use flumen_worker::kinds::OneOrMore;
+use flumen_worker::kinds::ingest::{Fields, IngestMode};
 use serde_json::json;
 
 use crate::commands::ingest::{FlowLoad, FormatOptions, IngestCommand};
@@ -57,12 +58,12 @@ async fn done_before(load: &LoadId, to: &str, context: &Context) -> Result<Optio
 
 /// The command that does the same.
 fn command(fields: Fields, job: &Job) -> Result<IngestCommand> {
-    let list = |one: Option<OneOrMore>| one.map(OneOrMore::list).unwrap_or_default();
-    let names = |one: Option<OneOrMore>| one.map(OneOrMore::names).unwrap_or_default();
+    let list = |one: Option<OneOrMore<String>>| one.map(OneOrMore::into_list).unwrap_or_default();
+    let names = |one: Option<OneOrMore<String>>| one.map(OneOrMore::names).unwrap_or_default();
     let by_slot = fields.mode == Some(IngestMode::ReplaceWhere) && fields.predicate.is_none();
     let default = IngestCommand::default();
     Ok(IngestCommand {
-        sources: fields.from.list(),
+        sources: fields.from.into_list(),
         mode: fields.mode.map(|mode| mode.name().to_owned()),
         key: names(fields.key),
         delete_flag: fields.delete_flag,

@@ -3,7 +3,7 @@
 use clap::Parser;
 use flumen_core::{Error, Result};
 use flumen_worker::attempt::{Done, Job};
-use flumen_worker::kinds::ingest::OneOrMore;
+use flumen_worker::kinds::OneOrMore;
 use flumen_worker::kinds::lake::Fields;
 
 use crate::commands::lake::LakeCommand;

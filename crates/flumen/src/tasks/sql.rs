@@ -6,7 +6,7 @@ use flumen_core::sql::SqlEngine as _;
 use flumen_core::{Error, Result};
 use flumen_lake::engine::Engine;
 use flumen_worker::attempt::{Done, Job};
-use flumen_worker::kinds::ingest::OneOrMore;
+use flumen_worker::kinds::OneOrMore;
 use flumen_worker::kinds::sql::Fields;
 use futures::StreamExt as _;
 use serde_json::{Value, json};
@@ -81,8 +81,8 @@ async fn into_table(
     into: String,
     mode: Option<flumen_worker::kinds::ingest::IngestMode>,
     predicate: Option<String>,
-    key: Option<OneOrMore>,
-    partition_by: Option<OneOrMore>,
+    key: Option<OneOrMore<String>>,
+    partition_by: Option<OneOrMore<String>>,
     context: &Context,
 ) -> Result<Done> {
     if answer.schema.fields().is_empty() {

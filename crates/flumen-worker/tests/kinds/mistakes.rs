@@ -1,0 +1,59 @@
+//! What the checker says about tasks that are wrong, before anything runs.
+
+use flumen_flow::definition::{Checker, Meanings, ProjectFile, Surroundings};
+use flumen_worker::kinds;
+
+/// Whether the mistakes of a flow whose only task is this are those; if not, what they are.
+fn check(task: &str, expect: &[&str]) -> Option<String> {
+    let lookup = |name: &str| match name {
+        "tasks.py" => ProjectFile::Text("def f(): pass".to_owned()),
+        _ => ProjectFile::Missing,
+    };
+    let around = Surroundings { connections: ["api".to_owned()].into(), ..Surroundings::default() };
+    let text = format!("flow: f\ntasks:\n  one: {{ {task} }}\n");
+    let checker = Checker::new(kinds::known());
+    let told: Vec<String> = match checker.check("f.yml", &text, &around, &Meanings::new(&lookup)) {
+        Ok(_) => Vec::new(),
+        Err(mistakes) => mistakes.iter().map(|mistake| mistake.message.clone()).collect(),
+    };
+    let fits = told.len() == expect.len() && told.iter().zip(expect).all(|(told, words)| told.contains(words));
+    (!fits).then(|| format!("{task}\n    {}", told.join("\n    ")))
+}
+
+#[test]
+fn fields_that_are_missing_unknown_or_exclude_each_other() {
+    let cases = [
+        ("approve: { patience: 1h }", &["'question' is missing"] as &[&str]),
+        ("approve: { question: x, patience: long }", &["'long' is not a length of time"]),
+        ("docker: { image: x, mounts: [data] }", &["'data' is not a mount"]),
+        ("docker: { image: x, pull: sometimes }", &["sometimes"]),
+        ("docker: { imag: x }", &["'image' is missing", "unknown key 'imag'"]),
+        ("http: { url: x, body: a, json: 1 }", &["there is a 'body' too"]),
+        ("http: { url: x, connection: apj }", &["apj"]),
+        ("http: { url: x, connection: api, expect: [200, x] }", &["expect"]),
+        ("notify: {}", &["give either 'webhook' or 'email'"]),
+        ("notify: { webhook: api }", &["takes either 'text' or 'payload'"]),
+        ("notify: { webhook: nowhere, text: x }", &["nowhere"]),
+        ("notify: { webhook: \"https://example.org/x\", text: x }", &[]),
+        (
+            "notify: { text: y, email: { to: a, subject: x, host: h, tls: ssl } }",
+            &["is for a webhook", "'email.body'", "no mode 'ssl'"],
+        ),
+        ("notify: { email: { to: a, subject: x, body: y } }", &["either a 'connection' or a 'host'"]),
+        ("python: { file: tasks.py, function: f }", &[]),
+        ("python: { file: task.py }", &["task.py"]),
+        ("python: { args: [1] }", &["give either 'file' or 'code'"]),
+        ("python: { code: \"return 1\", function: f }", &["'code' is a function already"]),
+        ("sensor: {}", &["waits for one thing"]),
+        ("sensor: { file: x, delay: 1s }", &["waits for one thing"]),
+        ("sensor: { file: x, soft: true }", &["never gives up"]),
+        ("sensor: { time: x, every: 1s }", &["has no 'every'"]),
+        ("sensor: { http: { url: x, when: \"a ==\" } }", &["not well formed"]),
+        ("sensor: { run: { interval: 2021 } }", &["either 'flow' or 'id'"]),
+        ("sensor: { run: g }", &["g"]),
+        ("sensor: { file: x, mode: sleep }", &["sleep"]),
+        ("flow: { name: g }", &["g"]),
+    ];
+    let wrong: Vec<String> = cases.into_iter().filter_map(|(task, expect)| check(task, expect)).collect();
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
