@@ -27,11 +27,24 @@ impl Compiled {
     ///
     /// Errors: `Invalid` for what a check would have told, had it known all.
     pub fn new(flow: Flow) -> Result<Self> {
+        Self::within(flow, &definition::Hooks::default())
+    }
+
+    /// Compiles a flow that was checked, in a project that has hooks for all of its flows.
+    ///
+    /// Errors: as [`new`](Self::new).
+    pub fn within(flow: Flow, project: &definition::Hooks) -> Result<Self> {
         let numbers: HashMap<&str, usize> =
             flow.tasks.iter().enumerate().map(|(number, task)| (task.id.as_str(), number)).collect();
-        let nodes = flow.tasks.iter().map(|task| node(task, &numbers)).collect();
-        let mut graph = Graph::new(flow.name.as_str(), nodes)?;
-        graph.hooks = hooks(&flow.hooks);
+        let outer = hooks(&flow.hooks).or(hooks(project));
+        let node = |task: &Task| {
+            let mut node = node(task, &numbers);
+            // A hook of the flow for retries is one for those of each task.
+            node.hooks.retry |= outer.retry;
+            node
+        };
+        let mut graph = Graph::new(flow.name.as_str(), flow.tasks.iter().map(node).collect::<Vec<_>>())?;
+        graph.hooks = outer;
         graph.late = flow.deadline.map(|Period(time)| time);
         graph.long = flow.warn_after.map(|Period(time)| time);
         let timetable = timetable_of(flow.schedule.as_ref())?;

@@ -850,7 +850,7 @@ fn the_schema_for_editors_fits_what_the_checker_takes() {
 
 /// The YAML in the documentation that is a whole flow, and the line where it begins.
 fn examples() -> Vec<(String, usize)> {
-    let page = include_str!("../flows.md");
+    let page = include_str!("../../../docs/flows.md");
     let mut found = vec![(TAXI.to_owned(), 0)];
     let mut open: Option<(String, usize)> = None;
     for (number, line) in page.lines().enumerate() {
@@ -917,7 +917,7 @@ fn the_checker_and_the_templates_know_the_same_names() {
 
 #[test]
 fn the_documentation_names_every_field() {
-    let page = include_str!("../flows.md");
+    let page = include_str!("../../../docs/flows.md");
     let schema = Checker::new(kinds::kinds()).editor_schema();
     let kinds: Vec<_> = kinds::kinds().names().collect();
     let mut missing = Vec::new();

@@ -70,6 +70,10 @@ pub struct StoreSettings {
 pub struct Serve {
     /// The folder whose files clients may read, perhaps as a template. None by default.
     pub files: Option<String>,
+    /// Where `flumen up` listens for clients of Postgres: nowhere by default.
+    pub pg: Option<String>,
+    /// Where `flumen up` listens for clients of Arrow Flight SQL: nowhere by default.
+    pub flight: Option<String>,
 }
 
 /// What commands do unless they are told otherwise.
@@ -217,8 +221,12 @@ fn defaults(node: &Node, problems: &mut Problems) -> Defaults {
 
 fn serve(node: &Node, problems: &mut Problems) -> Serve {
     let entries = node.entries("'serve'", problems);
-    problems.check_keys(entries, "'serve'", ["files"]);
-    Serve { files: node.get("files").and_then(|node| node.text("'serve.files'", problems)).map(str::to_owned) }
+    problems.check_keys(entries, "'serve'", ["files", "pg", "flight"]);
+    let mut text = |key: &str| {
+        let value = node.get(key).and_then(|node| node.text(&format!("'serve.{key}'"), problems));
+        value.map(str::to_owned)
+    };
+    Serve { files: text("files"), pg: text("pg"), flight: text("flight") }
 }
 
 fn connections(node: &Node, problems: &mut Problems) -> Vec<ConnectionSettings> {

@@ -81,6 +81,23 @@ impl Services {
         );
     }
 
+    /// Works until `stop` on what runs need that there are, and makes none: for a process that lives as long as one run.
+    pub async fn run_on_runs(&self, stop: &CancellationToken) {
+        let shared = &self.shared;
+        tokio::join!(
+            self.scheduler.run(stop),
+            self.serve(TurnService::new(Arc::clone(&shared.turns)), stop),
+            self.serve(Waits::new(Arc::clone(shared)), stop),
+            self.serve(Looks::new(Arc::clone(shared), Arc::clone(&self.looker)), stop),
+            self.serve(Notices::new(Arc::clone(shared), Arc::clone(&self.notifier)), stop),
+        );
+    }
+
+    /// Works until `stop` as [`run_on_runs`](Self::run_on_runs), and makes the runs of backfills.
+    pub async fn run_backfills(&self, stop: &CancellationToken) {
+        tokio::join!(self.run_on_runs(stop), self.serve(Backfills::new(Arc::clone(&self.shared)), stop));
+    }
+
     async fn serve(&self, service: impl Service, stop: &CancellationToken) {
         let Shared { store, roster, watcher, .. } = self.shared.as_ref();
         let alarm = Alarm::new(store.as_ref(), roster.as_ref(), self.scheduler.endings(), stop);

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use chrono::SecondsFormat;
-use flumen_core::flow::store::Work;
-use flumen_core::flow::{Failure, Outcome};
+use flumen_core::flow::store::{PendingWait, Work};
+use flumen_core::flow::{Failure, Lease, Outcome, Queued, TaskKey};
 use flumen_core::task_kind;
 use flumen_core::{Error, Result};
 use flumen_flow::definition::{ForEachSource, Task};
@@ -82,41 +82,91 @@ async fn run(host: &Arc<Host>, work: &Work, log: &dyn Log, cancel: &Cancellation
     if work.queued.lists {
         return list(host, work, &version, task, &renderer, &scratch, log, cancel).await;
     }
-    let kind = host.library.kind(&task.kind)?;
-    let config = render(&**kind, &renderer, task)?;
-    let (environment, mut secrets) = match kind.starts_programs() {
-        true => {
-            scratch.make()?;
-            environment(host, work, &version, task, &renderer, scratch.path())?
-        }
-        false => (BTreeMap::new(), Vec::new()),
+    let surroundings = Surroundings { host, work, version: &version, log, cancel };
+    surroundings.run_task(task, &renderer, &scratch).await
+}
+
+/// Looks once more at what a deferred task waits for: the outcome, if the wait is over. Nobody holds a lease on it.
+///
+/// Errors: `NotFound` for a run or a task that is not there any more; those of the kind.
+pub async fn look(host: &Arc<Host>, wait: &PendingWait) -> Result<Option<Outcome>> {
+    let record = host.store.run(wait.run).await?;
+    let tasks = host.store.tasks_of(wait.run, std::slice::from_ref(&wait.key.task)).await?;
+    let find = |key: &TaskKey| tasks.iter().find(|task| task.key == *key);
+    let item = wait
+        .key
+        .index
+        .and_then(|index| find(&TaskKey::new(wait.key.task.as_str()))?.items.as_ref()?.get(index as usize).cloned());
+    let queued = Queued {
+        key: wait.key.clone(),
+        attempt: find(&wait.key).map_or(1, |task| task.attempt),
+        lists: false,
+        item,
+        pool: String::new(),
+        slots: 0,
+        priority: 0,
     };
-    secrets.extend(config.secrets);
-    let masks = Masks::new(secrets.iter().map(String::as_str));
-    let attempt = Attempt {
-        host,
-        work,
-        version: &version,
-        task,
-        config: &config.value,
-        shown: &config.shown,
-        renderer: &renderer,
-        scratch: scratch.path(),
-        environment,
-        log,
-        masks: masks.clone(),
-        cancel,
-        clears: clears(host, work).await?,
-    };
-    let outcome = kind.run(&attempt).await;
-    // What a failure says may quote what it was given.
-    outcome.map(|outcome| masked(outcome, &masks)).map_err(|error| {
-        let shown = Error::new(error.kind(), masks.apply(error.message()).into_owned());
-        match error.remedy() {
-            Some(remedy) => shown.hint(masks.apply(remedy).into_owned()),
-            None => shown,
-        }
-    })
+    let now = host.clock.now();
+    let lease =
+        Lease { run: wait.run, key: wait.key.clone(), number: wait.number, worker: "scheduler".into(), expires: now };
+    let work = Work { lease, queued, run: record };
+    match execute(host, &work, &CancellationToken::new()).await {
+        Outcome::Deferred { .. } | Outcome::Rescheduled { .. } => Ok(None),
+        outcome => Ok(Some(outcome)),
+    }
+}
+
+/// What surrounds a task that is run.
+pub(crate) struct Surroundings<'a> {
+    pub host: &'a Arc<Host>,
+    pub work: &'a Work,
+    pub version: &'a Arc<Version>,
+    pub log: &'a dyn Log,
+    pub cancel: &'a CancellationToken,
+}
+
+impl Surroundings<'_> {
+    /// Runs a task by its kind.
+    ///
+    /// Errors: those of its templates and of its kind, with secrets masked.
+    pub(crate) async fn run_task(&self, task: &Task, renderer: &Renderer, scratch: &Scratch) -> Result<Outcome> {
+        let Self { host, work, version, log, cancel } = *self;
+        let kind = host.library.kind(&task.kind)?;
+        let config = render(&**kind, renderer, task)?;
+        let (environment, mut secrets) = match kind.starts_programs() {
+            true => {
+                scratch.make()?;
+                environment(host, work, version, task, renderer, scratch.path())?
+            }
+            false => (BTreeMap::new(), Vec::new()),
+        };
+        secrets.extend(config.secrets);
+        let masks = Masks::new(secrets.iter().map(String::as_str));
+        let attempt = Attempt {
+            host,
+            work,
+            version,
+            task,
+            config: &config.value,
+            shown: &config.shown,
+            renderer,
+            scratch: scratch.path(),
+            environment,
+            log,
+            masks: masks.clone(),
+            cancel,
+            clears: clears(host, work).await?,
+        };
+        let outcome = kind.run(&attempt).await;
+        // What a failure says may quote what it was given.
+        outcome.map(|outcome| masked(outcome, &masks)).map_err(|error| {
+            let shown = Error::new(error.kind(), masks.apply(error.message()).into_owned());
+            match error.remedy() {
+                Some(remedy) => shown.hint(masks.apply(remedy).into_owned()),
+                None => shown,
+            }
+        })
+    }
 }
 
 fn masked(outcome: Outcome, masks: &Masks) -> Outcome {
@@ -299,10 +349,10 @@ async fn list(
 }
 
 /// A folder of an attempt's own, gone when it is dropped.
-struct Scratch(PathBuf);
+pub(crate) struct Scratch(PathBuf);
 
 impl Scratch {
-    fn of(project: &Path, work: &Work) -> Self {
+    pub(crate) fn of(project: &Path, work: &Work) -> Self {
         let name = format!("{}-{}-{}", work.run.id, work.queued.key, work.lease.number);
         Self(project.join(WORK_FOLDER).join(name))
     }

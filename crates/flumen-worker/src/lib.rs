@@ -4,6 +4,7 @@
 //! - `kinds.rs`: the kinds of tasks, a file each; `attempt.rs`: what a kind is given.
 //! - `library.rs`: flows in the versions that runs keep; `project_flows.rs`: those of the project as they are now.
 //! - `templates.rs`: what templates see; `outputs.rs`: what tasks give to later ones.
+//! - `hooks.rs`: what is done when something happened.
 //! - `answers.rs`: what a scheduler asks about flows.
 //! - `logs.rs`: what attempts print, kept; `kept.rs`: where.
 //! - `process.rs`: programs that tasks start, and how they end; `watchdog.rs`: and when the worker is killed.
@@ -17,6 +18,7 @@ pub mod answers;
 pub mod attempt;
 mod execute;
 pub mod failure;
+pub mod hooks;
 pub mod host;
 pub mod kept;
 pub mod kinds;
@@ -31,4 +33,4 @@ pub mod templates;
 pub mod watchdog;
 pub mod worker;
 
-pub use execute::{execute, render};
+pub use execute::{execute, look, render};

@@ -13,7 +13,7 @@ use flumen_core::flow::{FlowName, FlowVersion};
 use flumen_core::task_kind::is_template;
 use flumen_core::{Error, Result};
 use flumen_flow::compiled::Compiled;
-use flumen_flow::definition::{Checker, DEFAULT_POOL, Flow, Meanings, ProjectFile, Surroundings, Task};
+use flumen_flow::definition::{Checker, DEFAULT_POOL, Flow, Hooks, Meanings, ProjectFile, Surroundings, Task};
 use flumen_flow::machine::Graph;
 use flumen_flow::template;
 use serde::{Deserialize, Serialize};
@@ -81,6 +81,7 @@ pub struct Library {
     checker: Checker,
     kinds: HashMap<&'static str, Arc<dyn Kind>>,
     kept: Kept,
+    hooks: Hooks,
     known: Mutex<HashMap<FlowVersion, Arc<Version>>>,
 }
 
@@ -91,10 +92,15 @@ impl std::fmt::Debug for dyn Kind {
 }
 
 impl Library {
-    /// An empty one; large files are in `kept`.
-    pub fn new(kept: Kept) -> Self {
+    /// An empty one; large files are in `kept`. All flows have `hooks` besides their own.
+    pub fn new(kept: Kept, hooks: Hooks) -> Self {
         let kinds = kinds::all().into_iter().map(|kind| (kind.name(), kind)).collect();
-        Self { checker: Checker::new(kinds::known()), kinds, kept, known: Mutex::default() }
+        Self { checker: Checker::new(kinds::known()), kinds, kept, hooks, known: Mutex::default() }
+    }
+
+    /// The hooks of the project.
+    pub fn project_hooks(&self) -> &Hooks {
+        &self.hooks
     }
 
     /// The kind called `name`.
@@ -182,7 +188,7 @@ impl Library {
             }
         }
         let uses = flow.tasks.iter().map(|task| (task.id.clone(), TaskUses::of(task, &read))).collect();
-        let mut compiled = Compiled::new(flow)?;
+        let mut compiled = Compiled::within(flow, &self.hooks)?;
         let graph = Arc::new(std::mem::replace(&mut compiled.graph, Graph::new("", Vec::new())?));
         let version = Arc::new(Version { id: id.clone(), compiled, graph, files: read, uses });
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
@@ -260,6 +266,13 @@ impl TaskUses {
                 _ => uses.outputs = None,
             }
         }
+        uses
+    }
+
+    /// What the templates in the fields of a kind use.
+    pub(crate) fn of_config(config: &Value) -> Self {
+        let mut uses = Self { outputs: Some(BTreeSet::new()), last_success: false };
+        uses.add_all(config);
         uses
     }
 

@@ -112,6 +112,31 @@ impl ProjectFlows {
     }
 }
 
+/// The hooks that `flumen.yml` has for all flows; none where they have mistakes, which [`ProjectFlows::read`] tells.
+pub fn project_hooks(project: &Project, checker: &Checker) -> Hooks {
+    let lookup = |name: &str| file_of(project.dir(), name);
+    let settings = std::fs::read_to_string(project.dir().join(PROJECT_FILE)).unwrap_or_default();
+    let hooks = checker.project_hooks(PROJECT_FILE, &settings, &Surroundings::trusting(), &Meanings::new(&lookup));
+    hooks.unwrap_or_default()
+}
+
+/// A deployment in `text`, checked against the flows that the project has.
+///
+/// Errors: its mistakes; those of the folder.
+pub fn check_deployment(
+    project: &Project,
+    pools: &BTreeSet<String>,
+    checker: &Checker,
+    file: &str,
+    text: &str,
+) -> Result<Deployment> {
+    let texts = ProjectFlows::default().texts(project, FLOWS_FOLDER)?;
+    let lookup = |name: &str| file_of(project.dir(), name);
+    let meanings = Meanings::new(&lookup);
+    let around = surroundings(project, pools, &texts, checker, &meanings);
+    Ok(checker.deployment(file, text, &around, &meanings)?)
+}
+
 /// What the project has that flows may name.
 fn surroundings(
     project: &Project,

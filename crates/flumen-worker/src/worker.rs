@@ -9,6 +9,7 @@ use flumen_core::flow::store::{Claim, Held, Renewal, Wake, Work, WorkerRecord};
 use flumen_core::flow::{Outcome, RunId, WorkerId};
 use flumen_core::{Error, ErrorKind, Result};
 use futures::StreamExt as _;
+use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -47,16 +48,23 @@ pub struct Settings {
 
 /// The runs of which a worker takes work: more may be added while it works.
 #[derive(Debug, Default)]
-pub struct Only(Mutex<Vec<RunId>>);
+pub struct Only {
+    runs: Mutex<Vec<RunId>>,
+    more: Notify,
+}
 
 impl Only {
     /// Takes work of this run too.
     pub fn add(&self, run: RunId) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(run);
+        let mut runs = self.runs.lock().unwrap_or_else(PoisonError::into_inner);
+        if !runs.contains(&run) {
+            runs.push(run);
+            self.more.notify_one();
+        }
     }
 
     fn runs(&self) -> Vec<RunId> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.runs.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
@@ -146,6 +154,7 @@ impl Worker {
                     }
                     look = true;
                 }
+                () = self.settings.only.more.notified() => look = true,
                 wake = wakes.next() => match wake {
                     Some(Wake::Queue) => look = true,
                     Some(Wake::Stop) => self.renew(&mut running).await,

@@ -1,9 +1,11 @@
 //! The commands. A new one costs its own file, a variant and a line here, and its name in [`GROUPS`].
 
+mod backfill;
 mod check;
 mod completion;
 mod connection;
 mod contract;
+mod deploy;
 mod doctor;
 mod env;
 mod flow;
@@ -21,6 +23,7 @@ pub mod sql;
 mod status;
 mod store;
 mod task;
+mod up;
 mod user;
 mod watch;
 mod why;
@@ -33,7 +36,9 @@ use crate::context::Context;
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
     Init(init::InitCommand),
+    Backfill(Box<backfill::BackfillCommand>),
     Check(check::CheckCommand),
+    Deploy(deploy::DeployCommand),
     Connection(connection::ConnectionCommand),
     Doctor(doctor::DoctorCommand),
     Env(env::EnvCommand),
@@ -54,6 +59,9 @@ pub enum Command {
     Serve(serve::ServeCommand),
     Sql(sql::SqlCommand),
     User(user::UserCommand),
+    Up(Box<up::UpCommand>),
+    Scheduler(up::SchedulerCommand),
+    Worker(up::WorkerCommand),
     Why(why::WhyCommand),
     /// What a worker starts for a task
     #[command(name = "__task", hide = true)]
@@ -73,7 +81,9 @@ impl Command {
     pub async fn run(self, context: &Context) -> Result<()> {
         match self {
             Command::Init(command) => command.run(context).await,
+            Command::Backfill(command) => command.run(context).await,
             Command::Check(command) => command.run(context).await,
+            Command::Deploy(command) => command.run(context).await,
             Command::Connection(command) => command.run(context).await,
             Command::Doctor(command) => command.run(context).await,
             Command::Ingest(command) => command.run(context).await,
@@ -94,6 +104,9 @@ impl Command {
             Command::Serve(command) => command.run(context).await,
             Command::Sql(command) => command.run(context).await,
             Command::User(command) => command.run(context).await,
+            Command::Up(command) => command.run(context).await,
+            Command::Scheduler(command) => command.run(context).await,
+            Command::Worker(command) => command.run(context).await,
             Command::Why(command) => command.run(context).await,
             Command::OneTask(command) => command.run(context).await,
             Command::Watch(command) => command.run(),
@@ -104,8 +117,8 @@ impl Command {
 /// The headings under which `flumen --help` lists the commands.
 const GROUPS: &[(&str, &[&str])] = &[
     ("Data", &["ingest", "sql", "lake", "env", "load", "contract", "sample"]),
-    ("Flows", &["run", "check", "flow", "why", "render", "task", "schedule", "pool", "status", "store"]),
-    ("Server", &["serve", "user"]),
+    ("Flows", &["run", "backfill", "check", "flow", "deploy", "why", "render", "task", "schedule"]),
+    ("Server", &["up", "status", "scheduler", "worker", "pool", "serve", "user", "store"]),
     ("Project", &["init", "connection", "doctor"]),
     ("Shell", &["completion"]),
 ];

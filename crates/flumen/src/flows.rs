@@ -5,6 +5,7 @@
 
 pub mod follow;
 pub mod names;
+pub mod roster;
 pub mod runtime;
 pub mod server;
 pub mod show;

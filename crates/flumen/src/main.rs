@@ -7,6 +7,7 @@ mod commands;
 mod context;
 mod destination;
 mod door_files;
+mod doors;
 mod flows;
 mod metadata;
 mod origin;

@@ -116,7 +116,7 @@ impl RunState {
 }
 
 words! {
-    /// What a task makes of the states of the tasks that it needs. `flows.md` of the crate `flumen-flow` has the table.
+    /// What a task makes of the states of the tasks that it needs. `docs/flows.md` has the table.
     TriggerRule, "a trigger rule" {
         /// All succeeded.
         AllSuccess = "all_success",

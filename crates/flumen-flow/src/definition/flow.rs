@@ -279,6 +279,48 @@ impl Flow {
 }
 
 impl Task {
+    /// A task that needs nothing, and is ordinary in everything but its kind.
+    pub fn plain(id: &str, kind: &str, config: Value) -> Self {
+        Self {
+            id: id.to_owned(),
+            description: None,
+            kind: kind.to_owned(),
+            config,
+            needs: Vec::new(),
+            trigger_rule: TriggerRule::default(),
+            when: None,
+            for_each: None,
+            group: None,
+            setup: false,
+            teardown: None,
+            branch: None,
+            retry: Retry {
+                retries: 0,
+                delays: Vec::new(),
+                backoff: None,
+                max_delay: None,
+                jitter: 0.0,
+                on: Vec::new(),
+                not_on: Vec::new(),
+                max_infra: 0,
+            },
+            timeout: None,
+            pool: DEFAULT_POOL.to_owned(),
+            pool_slots: 1,
+            priority: 0,
+            rate: None,
+            depends_on_past: false,
+            deadline: None,
+            warn_after: None,
+            cache: None,
+            env: BTreeMap::new(),
+            memory: None,
+            hooks: Hooks::default(),
+            uses: Uses::default(),
+            path: Path::top(),
+        }
+    }
+
     /// Where the fields of its kind stand in the file.
     pub fn config_path(&self) -> Path {
         self.path.key(&self.kind)

@@ -93,6 +93,18 @@ pub struct Hooks {
     pub retry: bool,
 }
 
+impl Hooks {
+    /// What this or `other` wants.
+    #[must_use]
+    pub fn or(self, other: Self) -> Self {
+        Self {
+            failure: self.failure || other.failure,
+            success: self.success || other.success,
+            retry: self.retry || other.retry,
+        }
+    }
+}
+
 /// A flow, compiled. Made once for a version of a flow, and shared by its runs.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Graph {

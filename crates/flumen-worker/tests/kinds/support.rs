@@ -142,7 +142,7 @@ impl Fixture {
         let variables = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
         let project = Arc::new(Project::load_with(folder.path(), Environment::of(variables)).unwrap());
         let kept = Kept::new(project.lake().unwrap());
-        let library = Arc::new(Library::new(kept.clone()));
+        let library = Arc::new(Library::new(kept.clone(), Default::default()));
         let store = Arc::new(MemoryStore::new());
         let clock = Arc::new(TestClock(Mutex::new(start() + TimeDelta::days(2))));
         let seen = Arc::new(Seen::default());

@@ -26,15 +26,13 @@ pub struct RenderCommand {
 impl RenderCommand {
     pub async fn run(self, context: &Context) -> Result<()> {
         let flowing = Flowing::open(context).await?;
-        let flows = flowing.flows().await?;
-        let flow = flows.flow(&self.flow)?;
-        let new = start::new_run(flow, &self.options, &flowing, context).await?;
+        let (new, flow) = start::new_run(&self.flow, &self.options, &flowing, context).await?;
         let now = context.clock.now();
         let record = RunRecord {
             id: new.id,
             flow: new.flow,
             version: new.version,
-            deployment: None,
+            deployment: new.deployment,
             interval: new.interval,
             params: new.params,
             origin: Origin::Person { name: String::new() },

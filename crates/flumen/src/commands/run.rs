@@ -15,7 +15,7 @@ use serde_json::json;
 
 use crate::context::Context;
 use crate::flows::follow::{FollowOptions, follow, verdict};
-use crate::flows::runtime::{DRAIN, Flowing, Told, WorkerOptions, scheduler, with_local, worker};
+use crate::flows::runtime::{Flowing, Told, with_local};
 use crate::flows::start::{self, RunOptions};
 use crate::flows::{server, show as shown};
 
@@ -92,15 +92,14 @@ impl RunCommand {
     async fn run_flow(self, context: &Context) -> Result<()> {
         let flowing = Flowing::open(context).await?;
         flowing.apply_pools().await?;
-        let flows = flowing.flows().await?;
-        let flow = flows.flow(self.flow.as_deref().unwrap_or_default())?;
+        let name = self.flow.as_deref().unwrap_or_default();
+        let (run, flow) = start::new_run(name, &self.options, &flowing, context).await?;
         for warning in &flow.warnings {
             context.output.warning(warning);
         }
-        let run = start::new_run(flow, &self.options, &flowing, context).await?;
         let server = server::current(&flowing.project)?;
         if self.detach || (server.is_some() && !self.local) {
-            let id = start::begin(&run, flow, &flowing, context).await?;
+            let id = start::begin(&run, &flow, &flowing, context).await?;
             if self.detach {
                 return detached(id, server.is_some(), context);
             }
@@ -112,13 +111,11 @@ impl RunCommand {
         only.add(run.id);
         let watcher = Local { told: Told::new(context.output), only: Arc::clone(&only) };
         let host = flowing.host(context, Arc::new(watcher))?;
-        let options = WorkerOptions { pools: Vec::new(), only, slots: None, lease: None, drain: DRAIN };
         let work = async {
-            let id = start::begin(&run, flow, &flowing, context).await?;
+            let id = start::begin(&run, &flow, &flowing, context).await?;
             follow(id, FollowOptions { logs: self.logs }, &flowing, context).await
         };
-        let record =
-            with_local(scheduler(&host, context.output, context), worker(&host, options, context), work).await?;
+        let record = with_local(&host, only, None, &flowing, context, work).await?;
         ended(&flowing, &record, context).await
     }
 }

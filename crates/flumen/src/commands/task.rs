@@ -10,7 +10,7 @@ use flumen_worker::worker::Only;
 use crate::context::Context;
 use crate::flows::follow::{FollowOptions, follow};
 use crate::flows::names::person;
-use crate::flows::runtime::{DRAIN, Flowing, WorkerOptions, scheduler, with_local, worker};
+use crate::flows::runtime::{Flowing, with_local};
 use crate::flows::start::{self, RunOptions};
 
 /// One task of a flow
@@ -39,17 +39,14 @@ impl TaskCommand {
         let Action::Test { flow, task, options } = self.action;
         let flowing = Flowing::open(context).await?;
         flowing.apply_pools().await?;
-        let flows = flowing.flows().await?;
-        let flow = flows.flow(&flow)?;
+        let (run, flow) = start::new_run(&flow, &options, &flowing, context).await?;
         if flow.task(&task).is_none() {
             return Err(flumen_core::Error::not_found(format!("flow '{}' has no task '{task}'", flow.name))
                 .did_you_mean(&task, flow.tasks.iter().map(|task| task.id.as_str())));
         }
-        let run = start::new_run(flow, &options, &flowing, context).await?;
         let only = Arc::new(Only::default());
         only.add(run.id);
         let host = flowing.host(context, Arc::new(Unwatched))?;
-        let options = WorkerOptions { pools: Vec::new(), only, slots: None, lease: None, drain: DRAIN };
         let work = async {
             flowing.store.create_runs(std::slice::from_ref(&run), context.clock.now()).await?;
             // Everything else is taken for done before anything can begin.
@@ -61,8 +58,7 @@ impl TaskCommand {
             flowing.store.send(run.id, &Signal::Start).await?;
             follow(run.id, FollowOptions { logs: true }, &flowing, context).await
         };
-        let record =
-            with_local(scheduler(&host, context.output, context), worker(&host, options, context), work).await?;
+        let record = with_local(&host, only, None, &flowing, context, work).await?;
         let tasks = flowing.store.tasks(record.id).await?;
         let output = tasks.iter().find(|one| one.key.task.as_str() == task).and_then(|one| one.output.clone());
         if record.state == RunState::Success

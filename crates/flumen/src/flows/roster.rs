@@ -7,13 +7,13 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use flumen_core::flow::FlowName;
+use flumen_core::flow::{FlowName, FlowVersion};
 use flumen_core::{Error, Result};
 use flumen_flow::compiled::Compiled;
 use flumen_flow::definition::params::Resolved;
 use flumen_flow::definition::{Deployment, Flow};
 use flumen_scheduler::{Entry, Roster};
-use flumen_worker::project_flows::{DEPLOYMENTS_FOLDER, FLOWS_FOLDER};
+use flumen_worker::project_flows::{DEPLOYMENTS_FOLDER, FLOWS_FOLDER, ProjectFlows};
 use flumen_worker::templates::render_defaults;
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
@@ -105,7 +105,8 @@ impl ProjectRoster {
 
     async fn entry(&self, flow: &Flow, pool: Option<&str>) -> Result<Arc<Entry>> {
         let flowing = &self.flowing;
-        let version = flowing.library.keep(flow, pool, flowing.project.dir(), &*flowing.store, self.clock.now()).await?;
+        let version =
+            flowing.library.keep(flow, pool, flowing.project.dir(), &*flowing.store, self.clock.now()).await?;
         let compiled = Compiled::new(flow.clone())?;
         Ok(Arc::new(Entry::of(Arc::new(compiled), version.id.clone())))
     }
@@ -174,7 +175,11 @@ impl Roster for ProjectRoster {
 
     fn changes(&self) -> BoxStream<'static, ()> {
         let changes = self.changed.subscribe();
-        futures::stream::unfold(changes, |mut changes| async move { changes.changed().await.ok().map(|()| ((), changes)) }).boxed()
+        futures::stream::unfold(
+            changes,
+            |mut changes| async move { changes.changed().await.ok().map(|()| ((), changes)) },
+        )
+        .boxed()
     }
 
     async fn render(&self, entry: &Entry, resolved: Resolved) -> Result<Map<String, Value>> {
@@ -185,3 +190,46 @@ impl Roster for ProjectRoster {
     }
 }
 
+/// The flows of a project as they were read once, for a process that makes no runs of schedules.
+pub struct FixedRoster {
+    flows: ProjectFlows,
+    flowing: Arc<Flowing>,
+    clock: Arc<dyn flumen_core::clock::Clock>,
+}
+
+impl FixedRoster {
+    /// These flows.
+    pub fn new(flows: ProjectFlows, flowing: &Arc<Flowing>, context: &Context) -> Self {
+        Self { flows, flowing: Arc::clone(flowing), clock: Arc::clone(&context.clock) }
+    }
+}
+
+#[async_trait]
+impl Roster for FixedRoster {
+    fn entries(&self) -> Vec<Arc<Entry>> {
+        Vec::new()
+    }
+
+    fn find(&self, flow: &FlowName, deployment: Option<&str>) -> Option<Arc<Entry>> {
+        let flow = self.flows.flows.get(flow.as_str())?;
+        let compiled = Arc::new(Compiled::new(flow.as_ref().clone()).ok()?);
+        // Nobody makes a run of this version: how many there may be is all that is asked for.
+        let version = FlowVersion::of(flow.source.as_bytes());
+        match deployment.and_then(|name| self.flows.deployments.get(name)) {
+            None => Some(Arc::new(Entry::of(compiled, version))),
+            Some(Deployment { name, params, schedule, .. }) => {
+                Entry::deployed(compiled, version, name, params.clone(), schedule.clone()).ok().map(Arc::new)
+            }
+        }
+    }
+
+    fn changes(&self) -> BoxStream<'static, ()> {
+        futures::stream::pending().boxed()
+    }
+
+    async fn render(&self, entry: &Entry, resolved: Resolved) -> Result<Map<String, Value>> {
+        let mut values = resolved.values;
+        render_defaults(&entry.flow.flow, &self.flowing.project, &mut values, &resolved.templates, self.clock.now())?;
+        Ok(values)
+    }
+}

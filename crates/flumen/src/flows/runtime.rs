@@ -6,25 +6,27 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
-use flumen_core::flow::store::{MetaStore, Pool, Rate, RunFilter, Work};
-use flumen_core::flow::{Answer, Ask, RunId, RunRecord, RunState, TaskKey, WorkerId};
+use flumen_core::clock::Clock;
+use flumen_core::flow::store::{MetaStore, PendingWait, Pool, Rate, RunFilter, Work};
+use flumen_core::flow::{Answer, Ask, Notice, Outcome, RunId, RunRecord, RunState, TaskKey, WorkerId};
 use flumen_core::{Error, Result};
-use flumen_flow::definition::Checker;
 use flumen_flow::definition::params::ParamType;
+use flumen_flow::definition::{Checker, Deployment};
 use flumen_flow::machine::{Graph, Run};
 use flumen_project::Project;
-use flumen_scheduler::{Flows, Scheduler};
-use flumen_worker::host::Host;
+use flumen_scheduler::{Flows, Looker, Notifier, Parts, Roster, Services};
+use flumen_worker::host::{Current, FlowsNow, Host};
 use flumen_worker::kept::Kept;
 use flumen_worker::library::Library;
 use flumen_worker::log::Stream;
-use flumen_worker::project_flows::ProjectFlows;
+use flumen_worker::project_flows::{ProjectFlows, check_deployment, project_hooks};
 use flumen_worker::python::Interpreters;
 use flumen_worker::watchdog::Watchdog;
 use flumen_worker::worker::{LEASE, Only, Settings, Worker};
 use flumen_worker::{answers, kinds};
 use tokio_util::sync::CancellationToken;
 
+use super::roster::FixedRoster;
 use crate::context::Context;
 use crate::metadata;
 use crate::output::Output;
@@ -51,12 +53,13 @@ impl Flowing {
     /// Opens what a project has.
     ///
     /// Errors: `NotFound` outside a project; those of the store.
-    pub async fn open(context: &Context) -> Result<Self> {
+    pub async fn open(context: &Context) -> Result<Arc<Self>> {
         let project = context.project()?;
         let store = metadata::runs(&project).await?;
         let kept = Kept::new(project.lake()?);
-        let library = Arc::new(Library::new(kept.clone()));
-        Ok(Self { project, store, kept, library, checker: Checker::new(kinds::known()) })
+        let checker = Checker::new(kinds::known());
+        let library = Arc::new(Library::new(kept.clone(), project_hooks(&project, &checker)));
+        Ok(Arc::new(Self { project, store, kept, library, checker }))
     }
 
     /// The flows of the project as they are now.
@@ -65,6 +68,14 @@ impl Flowing {
     pub async fn flows(&self) -> Result<ProjectFlows> {
         let pools: BTreeSet<String> = self.store.pools().await?.into_iter().map(|pool| pool.pool.name).collect();
         ProjectFlows::read(&self.project, &pools, &self.checker)
+    }
+
+    /// A deployment that is about to be written, checked.
+    ///
+    /// Errors: its mistakes; those of the store.
+    pub async fn check_deployment(&self, file: &str, text: &str) -> Result<Deployment> {
+        let pools: BTreeSet<String> = self.store.pools().await?.into_iter().map(|pool| pool.pool.name).collect();
+        check_deployment(&self.project, &pools, &self.checker, file, text)
     }
 
     /// Makes the pools that `flumen.yml` names what it says.
@@ -130,13 +141,18 @@ impl Flowing {
     /// What attempts share, for a worker in this process.
     ///
     /// Errors: those of starting the process that watches over it.
-    pub fn host(&self, context: &Context, watcher: Arc<dyn flumen_worker::host::Watcher>) -> Result<Arc<Host>> {
+    pub fn host(
+        self: &Arc<Self>,
+        context: &Context,
+        watcher: Arc<dyn flumen_worker::host::Watcher>,
+    ) -> Result<Arc<Host>> {
         let binary = std::env::current_exe().map_err(|error| Error::io("this program", error))?;
         Ok(Arc::new(Host {
             project: Arc::clone(&self.project),
             environment: context.environment.clone(),
             store: Arc::clone(&self.store),
             library: Arc::clone(&self.library),
+            flows: Arc::new(Now { flowing: Arc::clone(self), clock: Arc::clone(&context.clock) }),
             kept: self.kept.clone(),
             watchdog: Some(Watchdog::start(&binary)?),
             binary,
@@ -159,6 +175,11 @@ pub fn rate(text: &str) -> Result<Rate> {
     Ok(Rate { count, per: per.0 })
 }
 
+/// Attempts at once, unless told otherwise.
+pub fn default_slots() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from) * SLOTS_PER_CORE
+}
+
 /// What a worker in this process is.
 pub struct WorkerOptions {
     /// The pools from which it takes work; all, where none is named.
@@ -176,7 +197,6 @@ pub struct WorkerOptions {
 /// A worker on `host`.
 pub fn worker(host: &Arc<Host>, options: WorkerOptions, context: &Context) -> Worker {
     let machine = rustix::system::uname().nodename().to_string_lossy().into_owned();
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
     // The end of an id is what differs between processes of one moment.
     let id = context.ids.next().simple().to_string();
     let settings = Settings {
@@ -185,17 +205,51 @@ pub fn worker(host: &Arc<Host>, options: WorkerOptions, context: &Context) -> Wo
         version: env!("CARGO_PKG_VERSION").to_owned(),
         pools: options.pools,
         only: options.only,
-        slots: options.slots.unwrap_or(cores * SLOTS_PER_CORE),
+        slots: options.slots.unwrap_or_else(default_slots),
         lease: options.lease.unwrap_or(LEASE),
         drain: options.drain,
     };
     Worker::new(Arc::clone(host), settings)
 }
 
-/// A scheduler on `host`.
-pub fn scheduler(host: &Arc<Host>, output: Output, context: &Context) -> Scheduler {
-    let watcher = Arc::new(Told { output, last: Mutex::new(String::new()) });
-    Scheduler::new(Arc::clone(&host.store), Arc::new(Stepping(Arc::clone(host))), Arc::clone(&context.clock), watcher)
+/// What a scheduler does, on `host`.
+pub fn services(host: &Arc<Host>, roster: Arc<dyn Roster>, output: Output) -> Services {
+    Services::new(Parts {
+        store: Arc::clone(&host.store),
+        flows: Arc::new(Stepping(Arc::clone(host))),
+        roster,
+        looker: Arc::new(Stepping(Arc::clone(host))),
+        notifier: Arc::new(Stepping(Arc::clone(host))),
+        clock: Arc::clone(&host.clock),
+        ids: Arc::clone(&host.ids),
+        watcher: Arc::new(Told::new(output)),
+    })
+}
+
+/// The flows of the project as they are now, for tasks that start others.
+struct Now {
+    flowing: Arc<Flowing>,
+    clock: Arc<dyn Clock>,
+}
+
+#[async_trait]
+impl FlowsNow for Now {
+    async fn current(&self, flow: &str, deployment: Option<&str>) -> Result<Current> {
+        let flowing = &self.flowing;
+        let flows = flowing.flows().await?;
+        let deployment = deployment.map(|name| flows.deployment(name)).transpose()?;
+        if let Some(other) = deployment.filter(|deployment| deployment.flow != flow) {
+            return Err(Error::invalid(format!(
+                "deployment '{}' is one of flow '{}', not of '{flow}'",
+                other.name, other.flow
+            )));
+        }
+        let pool = deployment.and_then(|deployment| deployment.pool.as_deref());
+        let version =
+            flowing.library.keep(flows.flow(flow)?, pool, flowing.project.dir(), &*flowing.store, self.clock.now());
+        let params = deployment.map(|deployment| deployment.params.clone()).unwrap_or_default();
+        Ok(Current { version: version.await?, params })
+    }
 }
 
 /// What a scheduler asks about flows, answered by a host.
@@ -209,6 +263,20 @@ impl Flows for Stepping {
 
     async fn answer(&self, run: &Run, graph: &Graph, key: &TaskKey, ask: Ask) -> Option<Answer> {
         answers::answer(&self.0, run, graph, key, ask).await
+    }
+}
+
+#[async_trait]
+impl Looker for Stepping {
+    async fn look(&self, wait: &PendingWait) -> Result<Option<Outcome>> {
+        flumen_worker::look(&self.0, wait).await
+    }
+}
+
+#[async_trait]
+impl Notifier for Stepping {
+    async fn deliver(&self, notice: &Notice) -> Result<()> {
+        flumen_worker::hooks::deliver(&self.0, notice).await
     }
 }
 
@@ -260,19 +328,28 @@ impl flumen_worker::host::Watcher for Told {
     fn child(&self, _: RunId) {}
 }
 
-/// Runs scheduler and worker until `work` has ended; then the worker drains.
-pub async fn with_local<T>(scheduler: Scheduler, worker: Worker, work: impl Future<Output = T>) -> T {
+/// Works on the runs that `only` names until `work` has ended; then the worker drains. Runs of schedules are not made.
+pub async fn with_local<T>(
+    host: &Arc<Host>,
+    only: Arc<Only>,
+    slots: Option<usize>,
+    flowing: &Arc<Flowing>,
+    context: &Context,
+    work: impl Future<Output = Result<T>>,
+) -> Result<T> {
+    let roster = Arc::new(FixedRoster::new(flowing.flows().await?, flowing, context));
+    let services = services(host, roster, context.output);
+    let options = WorkerOptions { pools: Vec::new(), only, slots, lease: None, drain: DRAIN };
+    let worker = worker(host, options, context);
     let stop = CancellationToken::new();
-    let scheduling = {
+    let scheduling = tokio::spawn({
         let stop = stop.clone();
-        async move { scheduler.run(&stop).await }
-    };
-    let working = {
+        async move { services.run_on_runs(&stop).await }
+    });
+    let working = tokio::spawn({
         let stop = stop.clone();
         async move { worker.run(&stop).await }
-    };
-    let scheduling = tokio::spawn(scheduling);
-    let working = tokio::spawn(working);
+    });
     let result = work.await;
     stop.cancel();
     // What they wanted to do is in the store.

@@ -1,6 +1,7 @@
 //! How a run begins: which data it is about, what it is told, which version it keeps.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use flumen_core::flow::store::NewRun;
 use flumen_core::flow::{Interval, Origin, RunId};
@@ -25,9 +26,13 @@ pub struct RunOptions {
     /// The interval whose data is processed: 2021-01 is the one that starts in January 2021 [default: the last complete one]
     #[arg(long, value_name = "DATE")]
     pub interval: Option<String>,
+    /// The named copy of the flow that is run, with its parameters and its pool
+    #[arg(long, value_name = "NAME")]
+    pub deployment: Option<String>,
 }
 
-fn parameter(text: &str) -> std::result::Result<(String, String), String> {
+/// A parameter on the command line.
+pub fn parameter(text: &str) -> std::result::Result<(String, String), String> {
     match text.split_once('=') {
         Some((name, value)) if !name.trim().is_empty() => Ok((name.trim().to_owned(), value.to_owned())),
         _ => Err("write NAME=VALUE".to_owned()),
@@ -64,25 +69,41 @@ pub fn interval(flow: &Flow, text: Option<&str>, context: &Context) -> Result<In
     }
 }
 
-/// A run of `flow` that a person asks for; the version is kept.
+/// A run of the flow called `name` that a person asks for; the version is kept.
 ///
-/// Errors: those of parameters, interval, files and store.
-pub async fn new_run(flow: &Flow, options: &RunOptions, flowing: &Flowing, context: &Context) -> Result<NewRun> {
-    let given = options.params.iter().map(|(name, value)| (name.clone(), Given::Text(value.clone()))).collect();
-    let params = params(flow, &given, flowing, context)?;
+/// Errors: those of the flow, of parameters, interval, files and store.
+pub async fn new_run(
+    name: &str,
+    options: &RunOptions,
+    flowing: &Flowing,
+    context: &Context,
+) -> Result<(NewRun, Arc<Flow>)> {
+    let flows = flowing.flows().await?;
+    let flow = flows.flow(name)?;
+    let deployment = options.deployment.as_deref().map(|name| flows.deployment(name)).transpose()?;
+    if let Some(other) = deployment.filter(|deployment| deployment.flow != flow.name) {
+        return Err(Error::invalid(format!("deployment '{}' is one of flow '{}'", other.name, other.flow))
+            .hint(format!("flumen run {} --deployment {}", other.flow, other.name)));
+    }
+    let deployed = deployment.iter().flat_map(|deployment| &deployment.params);
+    let deployed = deployed.map(|(name, value)| (name.clone(), Given::Value(value.clone())));
+    let given = options.params.iter().map(|(name, value)| (name.clone(), Given::Text(value.clone())));
+    let params = params(flow, &deployed.chain(given).collect(), flowing, context)?;
     let interval = interval(flow, options.interval.as_deref(), context)?;
-    let version = flowing.library.keep(flow, None, flowing.project.dir(), &*flowing.store, context.clock.now()).await?;
-    Ok(NewRun {
+    let pool = deployment.and_then(|deployment| deployment.pool.as_deref());
+    let version = flowing.library.keep(flow, pool, flowing.project.dir(), &*flowing.store, context.clock.now()).await?;
+    let new = NewRun {
         id: RunId::new(context.ids.next()),
         flow: flow.name.as_str().into(),
         version: version.id.clone(),
-        deployment: None,
+        deployment: deployment.map(|deployment| deployment.name.clone()),
         interval,
         params,
         origin: Origin::Person { name: person() },
         unique: None,
         start: false,
-    })
+    };
+    Ok((new, Arc::clone(flow)))
 }
 
 /// Makes a run and begins it, if its flow has room for it.

@@ -10,6 +10,7 @@ mod databases;
 mod doors;
 mod doors_slt;
 mod faults;
+mod flows;
 mod ingest;
 mod interop;
 mod lake;

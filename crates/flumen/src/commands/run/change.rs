@@ -11,7 +11,7 @@ use futures::StreamExt as _;
 use crate::context::Context;
 use crate::flows::follow::{FollowOptions, follow};
 use crate::flows::names::{self, person};
-use crate::flows::runtime::{DRAIN, Flowing, Told, WorkerOptions, scheduler, with_local, worker};
+use crate::flows::runtime::{Flowing, Told, with_local};
 use crate::flows::{server, show};
 
 /// Stop a run: what runs is stopped, and nothing else begins
@@ -153,7 +153,7 @@ impl ApproveCommand {
 }
 
 /// Tells a run something. Where no server works on the project, it is told here: with `work`, what follows is done too.
-async fn tell(run: RunId, signal: Signal, work: bool, flowing: &Flowing, context: &Context) -> Result<()> {
+async fn tell(run: RunId, signal: Signal, work: bool, flowing: &Arc<Flowing>, context: &Context) -> Result<()> {
     let key = match &signal {
         Signal::Mark { key, .. } | Signal::Approve { key, .. } => Some(key.clone()),
         _ => None,
@@ -169,7 +169,6 @@ async fn tell(run: RunId, signal: Signal, work: bool, flowing: &Flowing, context
     only.add(run);
     let host = flowing.host(context, Arc::new(Told::new(context.output)))?;
     let slots = if work { None } else { Some(0) };
-    let options = WorkerOptions { pools: Vec::new(), only, slots, lease: None, drain: DRAIN };
     let working = async {
         taken(run, before, flowing).await?;
         let state = flowing.store.run(run).await?.state;
@@ -179,7 +178,7 @@ async fn tell(run: RunId, signal: Signal, work: bool, flowing: &Flowing, context
         }
         said(run, flowing, context).await
     };
-    with_local(scheduler(&host, context.output, context), worker(&host, options, context), working).await
+    with_local(&host, only, slots, flowing, context, working).await
 }
 
 /// Errors: `NotFound` for a task that the flow of the run does not have.

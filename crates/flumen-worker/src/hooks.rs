@@ -1,0 +1,165 @@
+//! Hooks: what is done when something happened to a run or a task, each by a kind of tasks.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use flumen_core::Result;
+use flumen_core::flow::store::Work;
+use flumen_core::flow::{Lease, Notice, Occasion, Outcome, Queued, RunRecord, TaskKey};
+use flumen_core::task_kind::units::Period;
+use flumen_flow::definition::{Hook, Hooks, Task};
+use flumen_flow::template::Renderer;
+use serde_json::Value;
+use tokio_util::sync::CancellationToken;
+
+use crate::execute::{Scratch, Surroundings};
+use crate::host::Host;
+use crate::library::{TaskUses, Version};
+use crate::log::{Log as _, Stream};
+use crate::logs::AttemptLog;
+use crate::{failure, templates};
+
+/// Does what the hooks for a notice say: those of the task, of the flow and of the project, one after another. One that fails is
+/// tried again as often as it says; it stops no other, and changes nothing for the run.
+///
+/// Errors: those of reading the run.
+pub async fn deliver(host: &Arc<Host>, notice: &Notice) -> Result<()> {
+    let record = host.store.run(notice.run).await?;
+    let version = host.library.version(&record.version, &*host.store).await?;
+    let (name, key) = occasion(&notice.occasion);
+    let mut wanted: Vec<&Hook> = Vec::new();
+    if let Some(task) = key.and_then(|key| version.compiled.flow.task(key.task.as_str())) {
+        wanted.extend(of(&task.hooks, name));
+    }
+    // A run's own end is the flow's concern; of its tasks, only their retries are.
+    if key.is_none() || name == "on_retry" {
+        wanted.extend(of(&version.compiled.flow.hooks, name));
+        wanted.extend(of(host.library.project_hooks(), name));
+    }
+    for (place, hook) in wanted.into_iter().enumerate() {
+        let said = Said { name, place, key, cause: &notice.cause };
+        one(host, &record, &version, hook, &said).await?;
+    }
+    Ok(())
+}
+
+/// What is told to a hook.
+struct Said<'a> {
+    name: &'static str,
+    place: usize,
+    key: Option<&'a TaskKey>,
+    cause: &'a str,
+}
+
+fn occasion(occasion: &Occasion) -> (&'static str, Option<&TaskKey>) {
+    match occasion {
+        Occasion::TaskFailed { key } => ("on_failure", Some(key)),
+        Occasion::TaskSucceeded { key } => ("on_success", Some(key)),
+        Occasion::TaskRetries { key, .. } => ("on_retry", Some(key)),
+        Occasion::RunFailed => ("on_failure", None),
+        Occasion::RunSucceeded => ("on_success", None),
+        Occasion::RunLate | Occasion::RunLong => ("on_late", None),
+    }
+}
+
+fn of<'a>(hooks: &'a Hooks, name: &str) -> &'a [Hook] {
+    match name {
+        "on_failure" => &hooks.on_failure,
+        "on_success" => &hooks.on_success,
+        "on_retry" => &hooks.on_retry,
+        _ => &hooks.on_late,
+    }
+}
+
+/// The word for what happened, as hooks' templates have it in `state`.
+fn state(name: &str) -> &'static str {
+    match name {
+        "on_failure" => "failed",
+        "on_success" => "success",
+        "on_retry" => "up_for_retry",
+        _ => "late",
+    }
+}
+
+async fn one(host: &Arc<Host>, record: &RunRecord, version: &Arc<Version>, hook: &Hook, said: &Said<'_>) -> Result<()> {
+    let name = match said.key {
+        Some(key) => format!("{}.{}", key.task, said.name),
+        None => said.name.to_owned(),
+    };
+    let work = Work {
+        lease: Lease {
+            run: record.id,
+            key: TaskKey::new(&name),
+            number: said.place as u64,
+            worker: "scheduler".into(),
+            expires: host.clock.now(),
+        },
+        queued: Queued {
+            key: TaskKey::new(&name),
+            attempt: 1,
+            lists: false,
+            item: None,
+            pool: String::new(),
+            slots: 0,
+            priority: 0,
+        },
+        run: record.clone(),
+    };
+    let log = AttemptLog::new(host, &work);
+    let trying = async {
+        for tried in 0..=hook.retries {
+            match once(host, record, version, hook, said, &work, &log).await {
+                Ok(Outcome::Failure(failure)) => log.line(Stream::Note, &format!("{name}: {failure}")),
+                Ok(_) => break,
+                Err(error) => log.line(Stream::Note, &format!("{name}: {}", failure::of(&error))),
+            }
+            if tried < hook.retries {
+                let Period(delay) = hook.retry_delay;
+                tokio::time::sleep(delay).await;
+            }
+        }
+        log.close();
+    };
+    tokio::join!(trying, log.keep());
+    Ok(())
+}
+
+async fn once(
+    host: &Arc<Host>,
+    record: &RunRecord,
+    version: &Arc<Version>,
+    hook: &Hook,
+    said: &Said<'_>,
+    work: &Work,
+    log: &AttemptLog<'_>,
+) -> Result<Outcome> {
+    let seen = templates::Seen { run: record, version, project: &host.project, now: host.clock.now() };
+    let all = || version.compiled.flow.tasks.iter().map(|task| task.id.clone()).collect();
+    let names = TaskUses::of_config(&hook.config).outputs.unwrap_or_else(all);
+    let outputs = templates::outputs_of(&*host.store, &host.kept, record.id, &names).await?;
+    let mut context = seen.context(said.key, 1, outputs)?;
+    context.more = BTreeMap::from([
+        ("state".to_owned(), Value::from(state(said.name))),
+        ("error".to_owned(), Value::from(said.cause)),
+        ("hook".to_owned(), Value::from(said.name)),
+    ]);
+    let renderer = Renderer::new(context);
+    let task = as_task(hook, work.queued.key.task.as_str());
+    let scratch = Scratch::of(host.project.dir(), work);
+    let cancel = CancellationToken::new();
+    let surroundings = Surroundings { host, work, version, log, cancel: &cancel };
+    let running = surroundings.run_task(&task, &renderer, &scratch);
+    let Period(timeout) = hook.timeout;
+    match tokio::time::timeout(timeout, running).await {
+        Ok(outcome) => outcome,
+        Err(_) => Ok(Outcome::Failure(flumen_core::flow::Failure::new(
+            flumen_core::flow::outcome::TIMEOUT,
+            format!("it took longer than {}", hook.timeout),
+        ))),
+    }
+}
+
+/// A hook as a task that is ordinary in everything but what it does.
+fn as_task(hook: &Hook, id: &str) -> Task {
+    Task { path: hook.path.clone(), ..Task::plain(id, &hook.kind, hook.config.clone()) }
+}

@@ -1,0 +1,109 @@
+//! Flows, run by the binary: here, by servers, and under faults.
+
+mod faults;
+mod here;
+mod servers;
+
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use serde_json::Value;
+
+use crate::sandbox::{Ran, Sandbox};
+
+/// A project with these files.
+fn project(files: &[(&str, &str)]) -> Sandbox {
+    let sandbox = Sandbox::new();
+    sandbox.write("flumen.yml", "name: test\n");
+    for (name, text) in files {
+        sandbox.write(name, text);
+    }
+    sandbox
+}
+
+/// What a command with `--json` printed.
+#[track_caller]
+fn json(sandbox: &Sandbox, line: &str) -> Value {
+    let mut command = sandbox.command("sh");
+    let output = command.args(["-c", &format!("flumen --json {line}")]).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    serde_json::from_str(&text)
+        .unwrap_or_else(|error| panic!("{line}: {error}: {text}\n{}", String::from_utf8_lossy(&output.stderr)))
+}
+
+/// A command that succeeds.
+#[track_caller]
+fn succeed(sandbox: &Sandbox, line: &str) -> Ran {
+    let ran = sandbox.sh(line);
+    assert_eq!(ran.code, 0, "{line}: {}\n{}", ran.stderr, ran.stdout);
+    ran
+}
+
+/// The states of the tasks of a run, as `load success`.
+fn states(run: &Value) -> Vec<String> {
+    let tasks = run["tasks"].as_array().unwrap();
+    tasks.iter().map(|task| format!("{} {}", task["task"].as_str().unwrap(), task["state"].as_str().unwrap())).collect()
+}
+
+/// A server of a project, which ends with this.
+struct Server(Child);
+
+impl Server {
+    /// Starts `flumen ARGUMENTS`, and waits until it is ready.
+    fn start(sandbox: &Sandbox, arguments: &[&str]) -> Self {
+        let name = format!("ready-{}", arguments.join("-").replace(['/', ' ', ':'], "_"));
+        let ready = sandbox.path().join(&name);
+        let _ = std::fs::remove_file(&ready);
+        let mut command = sandbox.command(env!("CARGO_BIN_EXE_flumen"));
+        command.args(arguments).args(["--ready-file", &name]);
+        let log =
+            std::fs::OpenOptions::new().create(true).append(true).open(sandbox.path().join("server.log")).unwrap();
+        let mut child = command.stdout(Stdio::null()).stderr(log).spawn().unwrap();
+        while !ready.is_file() {
+            if let Some(status) = child.try_wait().unwrap() {
+                let said = std::fs::read_to_string(sandbox.path().join("server.log")).unwrap_or_default();
+                panic!("the server ended: {status}: {said}");
+            }
+            std::thread::yield_now();
+        }
+        Self(child)
+    }
+
+    /// Sends a signal.
+    fn signal(&self, name: &str) {
+        assert!(Command::new("kill").args([&format!("-{name}"), &self.0.id().to_string()]).status().unwrap().success());
+    }
+
+    /// Asks it to end, and waits until it has; its exit code.
+    fn stop(&mut self) -> i32 {
+        self.signal("TERM");
+        self.0.wait().unwrap().code().unwrap_or(-1)
+    }
+
+    /// Ends it at once.
+    fn kill(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Waits until there is a file.
+fn wait_for(path: &Path) {
+    while !path.exists() {
+        std::thread::yield_now();
+    }
+}
+
+/// Waits until `condition` holds.
+fn wait_until(mut condition: impl FnMut() -> bool) {
+    while !condition() {
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+}
