@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use chrono::SecondsFormat;
-use flumen_core::flow::store::Work;
-use flumen_core::flow::{Failure, Outcome};
+use flumen_core::flow::store::{PendingWait, Work};
+use flumen_core::flow::{Failure, Lease, Outcome, Queued, TaskKey, WorkerId};
 use flumen_core::task_kind;
 use flumen_core::{Error, Result};
 use flumen_flow::definition::{ForEachSource, Task};
@@ -36,8 +36,48 @@ const ERROR_CHARS: usize = 4_000;
 /// Runs one attempt to its end. Whatever goes wrong is an outcome too.
 pub async fn execute(host: &Arc<Host>, work: &Work, cancel: &CancellationToken) -> Outcome {
     let log = AttemptLog::new(host, work);
+    logged(host, work, &log, cancel).await
+}
+
+/// Looks once more at what a deferred task waits for: how the wait ended, if it is over. What a look prints is kept when it is the
+/// last.
+///
+/// Errors: `Unavailable`, where it could not be looked at: it is to be looked at again; `NotFound`, where the run is not there.
+pub async fn look(host: &Arc<Host>, wait: &PendingWait) -> Result<Option<Outcome>> {
+    let PendingWait { run, key, number, .. } = wait;
+    let tasks = host.store.tasks_of(*run, std::slice::from_ref(&key.task)).await?;
+    let of_key = |key: &TaskKey| tasks.iter().find(|task| task.key == *key);
+    let attempt = of_key(key).map_or(1, |task| task.attempt);
+    let item = key.index.and_then(|index| {
+        let whole = of_key(&TaskKey { index: None, ..key.clone() })?;
+        whole.items.as_ref()?.get(index as usize).cloned()
+    });
+    // There is no lease any more, and nothing that a look does asks for one.
+    let lease = Lease {
+        run: *run,
+        key: key.clone(),
+        number: *number,
+        worker: WorkerId::from("scheduler"),
+        expires: host.clock.now(),
+    };
+    let pool = flumen_flow::definition::DEFAULT_POOL.to_owned();
+    let queued = Queued { key: key.clone(), attempt, lists: false, item, pool, slots: 1, priority: 0 };
+    let work = Work { lease, queued, run: host.store.run(*run).await? };
+    let log = AttemptLog::of_look(host, &work);
+    match logged(host, &work, &log, &CancellationToken::new()).await {
+        Outcome::Deferred { .. } | Outcome::Rescheduled { .. } | Outcome::Cancelled => Ok(None),
+        // Kinds wait for systems that are away: it is the store.
+        Outcome::Failure(failure) if failure.kind == flumen_core::ErrorKind::Unavailable.name() => {
+            Err(Error::unavailable(failure.message))
+        }
+        outcome => Ok(Some(outcome)),
+    }
+}
+
+/// Runs one attempt, or one look of it, with this log.
+async fn logged(host: &Arc<Host>, work: &Work, log: &AttemptLog<'_>, cancel: &CancellationToken) -> Outcome {
     let attempt = async {
-        let outcome = match run(host, work, &log, cancel).await {
+        let outcome = match run(host, work, log, cancel).await {
             Ok(outcome) => outcome,
             Err(error) if cancel.is_cancelled() || error.kind() == flumen_core::ErrorKind::Cancelled => {
                 Outcome::Cancelled
@@ -47,6 +87,9 @@ pub async fn execute(host: &Arc<Host>, work: &Work, cancel: &CancellationToken) 
         let outcome = kept(host, work, outcome).await;
         if let Outcome::Failure(failure) = &outcome {
             log.line(Stream::Note, &failure.to_string());
+        }
+        if log.is_look() && matches!(outcome, Outcome::Deferred { .. }) {
+            log.forget();
         }
         log.close();
         outcome

@@ -31,4 +31,4 @@ pub mod templates;
 pub mod watchdog;
 pub mod worker;
 
-pub use execute::{execute, render};
+pub use execute::{execute, look, render};
