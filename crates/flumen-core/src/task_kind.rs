@@ -48,6 +48,8 @@ pub struct NamedFlow {
     pub name: Named,
     /// Where its parameters stand, and what they are.
     pub params: Option<(Path, Map<String, Value>)>,
+    /// Whether these are all that it is told, so that those that it requires must be among them.
+    pub told_all: bool,
 }
 
 /// A file of the project that a task names.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use chrono::SecondsFormat;
 use flumen_core::flow::store::{PendingWait, Work};
-use flumen_core::flow::{Failure, Lease, Outcome, Queued, TaskKey};
+use flumen_core::flow::{Failure, Lease, Outcome, Queued, TaskKey, WorkerId};
 use flumen_core::task_kind;
 use flumen_core::{Error, Result};
 use flumen_flow::definition::{ForEachSource, Task};
@@ -36,8 +36,48 @@ const ERROR_CHARS: usize = 4_000;
 /// Runs one attempt to its end. Whatever goes wrong is an outcome too.
 pub async fn execute(host: &Arc<Host>, work: &Work, cancel: &CancellationToken) -> Outcome {
     let log = AttemptLog::new(host, work);
+    logged(host, work, &log, cancel).await
+}
+
+/// Looks once more at what a deferred task waits for: how the wait ended, if it is over. What a look prints is kept when it is the
+/// last.
+///
+/// Errors: `Unavailable`, where it could not be looked at: it is to be looked at again; `NotFound`, where the run is not there.
+pub async fn look(host: &Arc<Host>, wait: &PendingWait) -> Result<Option<Outcome>> {
+    let PendingWait { run, key, number, .. } = wait;
+    let tasks = host.store.tasks_of(*run, std::slice::from_ref(&key.task)).await?;
+    let of_key = |key: &TaskKey| tasks.iter().find(|task| task.key == *key);
+    let attempt = of_key(key).map_or(1, |task| task.attempt);
+    let item = key.index.and_then(|index| {
+        let whole = of_key(&TaskKey { index: None, ..key.clone() })?;
+        whole.items.as_ref()?.get(index as usize).cloned()
+    });
+    // There is no lease any more, and nothing that a look does asks for one.
+    let lease = Lease {
+        run: *run,
+        key: key.clone(),
+        number: *number,
+        worker: WorkerId::from("scheduler"),
+        expires: host.clock.now(),
+    };
+    let pool = flumen_flow::definition::DEFAULT_POOL.to_owned();
+    let queued = Queued { key: key.clone(), attempt, lists: false, item, pool, slots: 1, priority: 0 };
+    let work = Work { lease, queued, run: host.store.run(*run).await? };
+    let log = AttemptLog::of_look(host, &work);
+    match logged(host, &work, &log, &CancellationToken::new()).await {
+        Outcome::Deferred { .. } | Outcome::Rescheduled { .. } | Outcome::Cancelled => Ok(None),
+        // Kinds wait for systems that are away: it is the store.
+        Outcome::Failure(failure) if failure.kind == flumen_core::ErrorKind::Unavailable.name() => {
+            Err(Error::unavailable(failure.message))
+        }
+        outcome => Ok(Some(outcome)),
+    }
+}
+
+/// Runs one attempt, or one look of it, with this log.
+async fn logged(host: &Arc<Host>, work: &Work, log: &AttemptLog<'_>, cancel: &CancellationToken) -> Outcome {
     let attempt = async {
-        let outcome = match run(host, work, &log, cancel).await {
+        let outcome = match run(host, work, log, cancel).await {
             Ok(outcome) => outcome,
             Err(error) if cancel.is_cancelled() || error.kind() == flumen_core::ErrorKind::Cancelled => {
                 Outcome::Cancelled
@@ -47,6 +87,9 @@ pub async fn execute(host: &Arc<Host>, work: &Work, cancel: &CancellationToken) 
         let outcome = kept(host, work, outcome).await;
         if let Outcome::Failure(failure) = &outcome {
             log.line(Stream::Note, &failure.to_string());
+        }
+        if log.is_look() && matches!(outcome, Outcome::Deferred { .. }) {
+            log.forget();
         }
         log.close();
         outcome
@@ -84,36 +127,6 @@ async fn run(host: &Arc<Host>, work: &Work, log: &dyn Log, cancel: &Cancellation
     }
     let surroundings = Surroundings { host, work, version: &version, log, cancel };
     surroundings.run_task(task, &renderer, &scratch).await
-}
-
-/// Looks once more at what a deferred task waits for: the outcome, if the wait is over. Nobody holds a lease on it.
-///
-/// Errors: `NotFound` for a run or a task that is not there any more; those of the kind.
-pub async fn look(host: &Arc<Host>, wait: &PendingWait) -> Result<Option<Outcome>> {
-    let record = host.store.run(wait.run).await?;
-    let tasks = host.store.tasks_of(wait.run, std::slice::from_ref(&wait.key.task)).await?;
-    let find = |key: &TaskKey| tasks.iter().find(|task| task.key == *key);
-    let item = wait
-        .key
-        .index
-        .and_then(|index| find(&TaskKey::new(wait.key.task.as_str()))?.items.as_ref()?.get(index as usize).cloned());
-    let queued = Queued {
-        key: wait.key.clone(),
-        attempt: find(&wait.key).map_or(1, |task| task.attempt),
-        lists: false,
-        item,
-        pool: String::new(),
-        slots: 0,
-        priority: 0,
-    };
-    let now = host.clock.now();
-    let lease =
-        Lease { run: wait.run, key: wait.key.clone(), number: wait.number, worker: "scheduler".into(), expires: now };
-    let work = Work { lease, queued, run: record };
-    match execute(host, &work, &CancellationToken::new()).await {
-        Outcome::Deferred { .. } | Outcome::Rescheduled { .. } => Ok(None),
-        outcome => Ok(Some(outcome)),
-    }
 }
 
 /// What surrounds a task that is run.

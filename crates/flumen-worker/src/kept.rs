@@ -94,7 +94,18 @@ pub(crate) fn log_folder(run: RunId) -> String {
 
 /// Where the logs of one attempt are.
 pub(crate) fn attempt_folder(run: RunId, key: &TaskKey, attempt: u32, number: u64) -> String {
-    format!("logs/{run}/{key}/{attempt:04}-{number}")
+    // Stores encode brackets.
+    let name = key.index.map_or_else(|| key.task.to_string(), |index| format!("{}.{index}", key.task));
+    format!("logs/{run}/{name}/{attempt:04}-{number}")
+}
+
+/// The task run whose logs are in a folder called `name`.
+pub(crate) fn key_of_folder(name: &str) -> Option<TaskKey> {
+    let (task, index) = match name.split_once('.') {
+        Some((task, index)) => (task, Some(index.parse().ok()?)),
+        None => (name, None),
+    };
+    Some(TaskKey { task: task.into(), index })
 }
 
 /// Where the large outputs of a run are.

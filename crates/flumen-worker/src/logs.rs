@@ -13,7 +13,7 @@ use flumen_core::flow::{RunId, TaskKey};
 use tokio::sync::Notify;
 
 use crate::host::Host;
-use crate::kept::{Kept, attempt_folder, log_folder};
+use crate::kept::{Kept, attempt_folder, key_of_folder, log_folder};
 use crate::log::{Log, Stream};
 
 /// Bytes of a chunk at which it is written without waiting.
@@ -27,6 +27,8 @@ const ATTEMPT_BYTES: usize = 32 << 20;
 pub(crate) struct AttemptLog<'a> {
     host: &'a Host,
     work: &'a Work,
+    /// What the names of its chunks begin with.
+    prefix: String,
     lines: Mutex<Lines>,
     changed: Notify,
 }
@@ -42,7 +44,23 @@ struct Lines {
 
 impl<'a> AttemptLog<'a> {
     pub(crate) fn new(host: &'a Host, work: &'a Work) -> Self {
-        Self { host, work, lines: Mutex::default(), changed: Notify::new() }
+        Self { host, work, prefix: String::new(), lines: Mutex::default(), changed: Notify::new() }
+    }
+
+    /// The log of a look that an attempt takes after it began to wait: it goes on where the attempt's ends.
+    pub(crate) fn of_look(host: &'a Host, work: &'a Work) -> Self {
+        // Letters come after digits.
+        let prefix = format!("look-{:016}-", host.clock.now().timestamp_micros());
+        Self { prefix, ..Self::new(host, work) }
+    }
+
+    pub(crate) fn is_look(&self) -> bool {
+        !self.prefix.is_empty()
+    }
+
+    /// Drops what was not written yet.
+    pub(crate) fn forget(&self) {
+        self.lines().text.clear();
     }
 
     /// Nothing more comes.
@@ -97,7 +115,7 @@ impl<'a> AttemptLog<'a> {
         let work = self.work;
         let folder = attempt_folder(work.run.id, &work.queued.key, work.queued.attempt, work.lease.number);
         // A log that cannot be written is no reason to fail the task.
-        if let Err(error) = self.host.kept.put(&format!("{folder}/{number:06}.log"), text.into()).await {
+        if let Err(error) = self.host.kept.put(&format!("{folder}/{}{number:06}.log", self.prefix), text.into()).await {
             self.host.watcher.store_fails(&error);
         }
     }
@@ -186,12 +204,12 @@ impl LogReader {
     }
 }
 
-/// Whose chunk a file is: `logs/RUN/load/0001-123/000001.log`.
+/// Whose chunk a file is: `logs/RUN/load/0001-123/000001.log`, `logs/RUN/load.7/…` of an item.
 fn named(path: &str) -> Option<(TaskKey, u32, u64)> {
     let mut parts = path.split('/').rev();
     let (_, attempt, key) = (parts.next()?, parts.next()?, parts.next()?);
     let (attempt, number) = attempt.split_once('-')?;
-    Some((key.parse().ok()?, attempt.parse().ok()?, number.parse().ok()?))
+    Some((key_of_folder(key)?, attempt.parse().ok()?, number.parse().ok()?))
 }
 
 fn parse(line: &str, key: &TaskKey, attempt: u32, number: u64) -> Option<LogLine> {

@@ -407,7 +407,7 @@ fn check_named_flow(flow: &NamedFlow, at: &Path, scope: &Scope<'_>, names: &Name
             reading.note(scope.context, &at.join(&path), problem);
         }
     }
-    for spec in params.iter().filter(|spec| spec.required && !given.contains_key(&spec.name)) {
+    for spec in params.iter().filter(|spec| flow.told_all && spec.required && !given.contains_key(&spec.name)) {
         let message = format!("flow '{name}' has to be given its parameter '{}'", spec.name);
         reading.note(scope.context, at, Problem::new(path.clone(), message));
     }

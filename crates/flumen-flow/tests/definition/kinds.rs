@@ -310,7 +310,7 @@ impl TaskKind for Flow {
 
     fn uses(&self, config: &Value) -> Uses {
         let params = config["params"].as_object().map(|params| (Path::of(["params"]), params.clone()));
-        let flow = Named::at(config, Path::of(["name"])).map(|name| NamedFlow { name, params });
+        let flow = Named::at(config, Path::of(["name"])).map(|name| NamedFlow { name, params, told_all: true });
         Uses { flows: flow.into_iter().collect(), ..Uses::default() }
     }
 }

@@ -69,8 +69,8 @@ impl TaskKind for SubFlow {
     fn uses(&self, config: &Value) -> Uses {
         let params = config["params"].as_object().map(|params| (Path::of(["params"]), params.clone()));
         // A named copy may give what the flow requires.
-        let params = params.filter(|_| config["deployment"].is_null());
-        let flow = Named::at(config, Path::of(["name"])).map(|name| NamedFlow { name, params });
+        let told_all = config["deployment"].is_null();
+        let flow = Named::at(config, Path::of(["name"])).map(|name| NamedFlow { name, params, told_all });
         Uses { flows: flow.into_iter().collect(), ..Uses::default() }
     }
 }

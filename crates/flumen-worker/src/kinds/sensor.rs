@@ -204,7 +204,7 @@ impl TaskKind for Sensor {
 
     fn uses(&self, config: &Value) -> Uses {
         let named = |keys: &[&str]| Named::at(config, Path::of(keys.iter().copied()));
-        let flow = |name| NamedFlow { name, params: None };
+        let flow = |name| NamedFlow { name, params: None, told_all: false };
         Uses {
             reads: named(&["dataset"]).or_else(|| named(&["dataset", "name"])).into_iter().collect(),
             connections: [named(&["http", "connection"]), named(&["sql", "connection"])]

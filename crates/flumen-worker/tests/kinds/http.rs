@@ -115,7 +115,7 @@ async fn a_server_that_is_silent_is_given_up() {
 async fn bodies_are_read_within_a_limit_or_saved() {
     let server = WebServer::start(|request| match request.path.as_str() {
         "/broken" => Answer::json(200, "{"),
-        "/bytes" => Answer { status: 200, headers: Vec::new(), body: vec![0xff, 0xfe, 0x00] },
+        "/bytes" => Answer { status: 200, body: vec![0xff, 0xfe, 0x00], ..Answer::default() },
         "/json" => Answer::text(200, " [1, 2]"),
         _ => Answer::text(200, &"x".repeat(5000)),
     })

@@ -1,6 +1,7 @@
 //! What the checker says about tasks that are wrong, before anything runs.
 
-use flumen_flow::definition::{Checker, Meanings, ProjectFile, Surroundings};
+use flumen_flow::definition::params::{ParamSpec, ParamType};
+use flumen_flow::definition::{Checker, KnownFlow, Meanings, ProjectFile, Surroundings};
 use flumen_worker::kinds;
 
 /// Whether the mistakes of a flow whose only task is this are those; if not, what they are.
@@ -9,7 +10,13 @@ fn check(task: &str, expect: &[&str]) -> Option<String> {
         "tasks.py" => ProjectFile::Text("def f(): pass".to_owned()),
         _ => ProjectFile::Missing,
     };
-    let around = Surroundings { connections: ["api".to_owned()].into(), ..Surroundings::default() };
+    let month = ParamSpec { name: "month".to_owned(), kind: ParamType::Int, required: true, ..ParamSpec::default() };
+    let other = KnownFlow { file: "other.yml".to_owned(), params: Some(vec![month]) };
+    let around = Surroundings {
+        connections: ["api".to_owned()].into(),
+        flows: [("other".to_owned(), other)].into(),
+        ..Surroundings::default()
+    };
     let text = format!("flow: f\ntasks:\n  one: {{ {task} }}\n");
     let checker = Checker::new(kinds::known());
     let told: Vec<String> = match checker.check("f.yml", &text, &around, &Meanings::new(&lookup)) {
@@ -52,7 +59,12 @@ fn fields_that_are_missing_unknown_or_exclude_each_other() {
         ("sensor: { run: { interval: 2021 } }", &["either 'flow' or 'id'"]),
         ("sensor: { run: g }", &["g"]),
         ("sensor: { file: x, mode: sleep }", &["sleep"]),
-        ("flow: { name: g }", &["g"]),
+        ("sensor: { run: other }", &[]),
+        ("flow: { name: g }", &["there is no flow 'g'"]),
+        ("flow: other", &["has to be given its parameter 'month'"]),
+        ("flow: { name: other, params: { month: 3 } }", &[]),
+        ("flow: { name: other, deployment: here }", &[]),
+        ("flow: { name: other, deployment: here, params: { mont: 3 } }", &["there is no parameter 'mont'"]),
     ];
     let wrong: Vec<String> = cases.into_iter().filter_map(|(task, expect)| check(task, expect)).collect();
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));

@@ -6,9 +6,10 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use flumen_core::clock::Clock as _;
-use flumen_core::flow::store::{Commit, MetaStore as _};
-use flumen_core::flow::{Outcome, RunState, TaskId, Touched, Wait, WaitFor};
-use flumen_worker::execute;
+use flumen_core::flow::store::{Commit, MetaStore as _, PendingWait};
+use flumen_core::flow::{Outcome, RunId, RunState, TaskId, Touched, Wait, WaitFor};
+use flumen_worker::logs::LogReader;
+use flumen_worker::{execute, look};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
@@ -171,12 +172,13 @@ async fn data_sets_that_were_updated() {
     update(start() + TimeDelta::hours(1), "lake.raw.zones").await;
     assert_eq!(fixture.run(one).await.0, waits(start()));
     let earlier = "one: { sensor: { dataset: { name: lake.raw.trips, since: \"{{ yesterday_ds }}\" } } }";
-    assert_eq!(fixture.output(earlier).await["updated"], "2021-01-04T23:00:00Z");
+    assert_eq!(fixture.output(earlier).await["at"], "2021-01-04T23:00:00Z");
     let later = "one: { sensor: { dataset: { name: lake.raw.trips, since: 2021-02 }, mode: reschedule } }";
     let until = fixture.clock.now() + TimeDelta::seconds(30);
     assert_eq!(fixture.run(later).await.0, Outcome::Rescheduled { until });
     update(since("2021-02-03T00:00:00Z"), "lake.raw.trips").await;
-    assert_eq!(fixture.output(later).await, json!({ "dataset": "lake.raw.trips", "updated": "2021-02-03T00:00:00Z" }));
+    let output = fixture.output(later).await;
+    assert_eq!((&output["dataset"], &output["at"]), (&json!("lake.raw.trips"), &json!("2021-02-03T00:00:00Z")));
 }
 
 #[tokio::test]
@@ -224,4 +226,61 @@ async fn times_and_delays() {
     assert_eq!(fixture.output("one: { sensor: { delay: 0 } }").await, json!(null));
     let (kind, message) = fixture.failure("one: { sensor: { time: \"{{ 'soon' }}\" } }").await;
     assert!(kind == "invalid" && message.contains("time: 'soon' is not a date"), "{message}");
+}
+
+#[tokio::test]
+async fn a_wait_is_looked_at_until_it_is_over() {
+    let answers = Arc::new(AtomicU32::new(0));
+    let counted = Arc::clone(&answers);
+    let server = WebServer::start(move |_| match counted.fetch_add(1, Ordering::SeqCst) {
+        0 | 2 => Answer { cut: true, ..Answer::text(200, "x") },
+        1 => Answer::text(503, ""),
+        _ => Answer::text(403, "no"),
+    })
+    .await;
+    let fixture = Fixture::new(&[], &[]);
+    let task = format!(
+        "one: {{ for_each: [a, b], sensor: {{ http: {{ url: \"{}\", params: {{ item: \"{{{{ item }}}}\" }}, contains: x }}, patience: 1h }} }}",
+        server.url
+    );
+    let run = fixture.begin(&task).await;
+    let mut work = fixture.work(&run, "one[1]", 3);
+    work.queued.item = Some("b".into());
+    let mut whole = fixture.begun(&fixture.work(&run, "one", 1));
+    whole.items = Some(vec!["a".into(), "b".into()]);
+    let task = fixture.begun(&work);
+    fixture.commit(run.id, |_| {}, vec![whole, task]).await;
+    let outcome = fixture.execute(&work).await;
+    let Outcome::Deferred { wait } = outcome else { panic!("{outcome:?}") };
+    let wait = PendingWait { id: 1, run: run.id, key: work.queued.key.clone(), number: work.lease.number, wait };
+    assert_eq!(look(&fixture.host, &wait).await.unwrap(), None);
+    assert_eq!(look(&fixture.host, &wait).await.unwrap(), None);
+    let Some(Outcome::Failure(failure)) = look(&fixture.host, &wait).await.unwrap() else { panic!() };
+    assert_eq!(failure.kind, "invalid");
+    assert!(server.requests().iter().all(|request| request.path == "/?item=b"));
+    // What the attempt and its last look printed is there, in order; what others did is not.
+    let lines = LogReader::new(fixture.host.kept.clone(), run.id).more(|_, _| true).await.unwrap();
+    let texts: Vec<&str> = lines.iter().map(|line| line.text.as_str()).collect();
+    assert!(texts.len() == 2 && texts[0].starts_with("it looks again later") && texts[1].contains("403"), "{texts:?}");
+    assert!(lines.iter().all(|line| line.attempt == 3 && line.number == work.lease.number));
+    // A wait of a run that is not there any more cannot be looked at.
+    let gone = PendingWait { run: RunId::new(uuid::Uuid::nil()), ..wait };
+    assert!(look(&fixture.host, &gone).await.unwrap_err().to_string().contains("there is no run"));
+}
+
+#[tokio::test]
+async fn objects_in_a_bucket() {
+    let bucket = flumen_testkit::bucket::Bucket::s3();
+    let settings = format!("connections:\n  trips: {}\n", bucket.connection());
+    let fixture = Fixture::new(&[("flumen.yml", &settings)], &[]);
+    let of = |path: &str| format!("one: {{ sensor: {{ file: \"{}/{path}\" }} }}", bucket.url());
+    assert_eq!(fixture.run(&of("raw/{{ ds }}.csv")).await.0, look_every(30, None));
+    assert_eq!(fixture.run(&of("raw/*/*.csv")).await.0, look_every(30, None));
+    for key in ["raw/2021-01-05.csv", "raw/a/1.csv", "raw/a/2.csv", "raw/b/3.csv", "raw/b/c/4.csv", "raw/b/note.txt"] {
+        bucket.put(key, "x");
+    }
+    let files = |keys: &[&str]| json!({ "files": keys.iter().map(|key| format!("{}/{key}", bucket.url())).collect::<Vec<_>>() });
+    assert_eq!(fixture.output(&of("raw/{{ ds }}.csv")).await, files(&["raw/2021-01-05.csv"]));
+    assert_eq!(fixture.output(&of("raw/*/*.csv")).await, files(&["raw/a/1.csv", "raw/a/2.csv", "raw/b/3.csv"]));
+    assert_eq!(fixture.output(&of("raw/**/4.*")).await, files(&["raw/b/c/4.csv"]));
 }

@@ -295,11 +295,13 @@ pub struct Answer {
     pub status: u16,
     pub headers: Vec<(&'static str, String)>,
     pub body: Vec<u8>,
+    /// Whether the connection breaks after the body.
+    pub cut: bool,
 }
 
 impl Answer {
     pub fn text(status: u16, body: &str) -> Self {
-        Self { status, headers: Vec::new(), body: body.into() }
+        Self { status, body: body.into(), ..Self::default() }
     }
 
     pub fn json(status: u16, body: &str) -> Self {
@@ -368,13 +370,15 @@ fn service(
                 headers: headers.map(|(name, value)| (name.to_string(), value.to_str().unwrap().to_owned())).collect(),
                 body: String::from_utf8(body.to_vec()).unwrap(),
             };
-            let Answer { status, headers, body } = answer(&request);
+            let Answer { status, headers, body, cut } = answer(&request);
             requests.lock().unwrap().push(request);
             let mut made = axum::response::Response::builder().status(status);
             for (name, value) in headers {
                 made = made.header(name, value);
             }
-            made.body(axum::body::Body::from(body)).unwrap()
+            let end = cut.then(|| Err(std::io::Error::other("the connection breaks")));
+            let pieces = futures::stream::iter(std::iter::once(Ok(body)).chain(end));
+            made.body(axum::body::Body::from_stream(pieces)).unwrap()
         }
     })
 }

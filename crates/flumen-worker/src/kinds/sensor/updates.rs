@@ -3,10 +3,10 @@
 
 use std::collections::HashMap;
 
-use chrono::{DateTime, SecondsFormat, Utc};
+use chrono::{DateTime, Utc};
 use flumen_core::Result;
-use flumen_core::flow::WaitFor;
 use flumen_core::flow::store::MetaStore;
+use flumen_core::flow::{RunId, WaitFor};
 use flumen_flow::timetable::dates::Stretch;
 use serde_json::json;
 use tokio::sync::Mutex;
@@ -24,7 +24,7 @@ pub(super) struct Updates(Mutex<Known>);
 #[derive(Debug, Default)]
 struct Known {
     read: u64,
-    last: HashMap<String, DateTime<Utc>>,
+    last: HashMap<String, (DateTime<Utc>, RunId)>,
 }
 
 impl Updates {
@@ -42,24 +42,21 @@ impl Updates {
             }
         };
         Ok(match self.last(&*attempt.host.store, dataset).await? {
-            Some(at) if at >= since => {
-                let updated = at.to_rfc3339_opts(SecondsFormat::AutoSi, true);
-                Look::There(json!({ "dataset": dataset, "updated": updated }))
-            }
+            Some((at, run)) if at >= since => Look::There(json!({ "dataset": dataset, "run": run, "at": at })),
             _ => Look::NotYet(Some(WaitFor::Dataset { dataset: dataset.clone(), since })),
         })
     }
 
-    async fn last(&self, store: &dyn MetaStore, dataset: &str) -> Result<Option<DateTime<Utc>>> {
+    async fn last(&self, store: &dyn MetaStore, dataset: &str) -> Result<Option<(DateTime<Utc>, RunId)>> {
         let mut known = self.0.lock().await;
         loop {
             let page = store.touched(known.read, PAGE).await?;
             let is_last = page.len() < PAGE;
-            for (id, _, touched) in page {
+            for (id, run, touched) in page {
                 known.read = id;
                 for name in touched.writes {
-                    let last = known.last.entry(name).or_insert(touched.at);
-                    *last = touched.at.max(*last);
+                    let last = known.last.entry(name).or_insert((touched.at, run));
+                    *last = (touched.at, run).max(*last);
                 }
             }
             if is_last {
