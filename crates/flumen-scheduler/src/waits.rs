@@ -27,7 +27,7 @@ const PAGE: usize = 500;
 /// The shortest time between two looks whether runs that others step have ended.
 const RUNS: Duration = Duration::from_secs(1);
 /// The kind of a failure whose run failed.
-const DATA: &str = "data";
+const EXIT: &str = "exit";
 
 /// Watches what is waited for.
 pub(crate) struct Waits {
@@ -219,11 +219,11 @@ impl Service for Waits {
 
 /// What the end of a run is to a task that waited for it.
 fn outcome_of(run: &RunRecord) -> Outcome {
-    let output = json!({ "run": run.id, "state": run.state });
+    let output = json!({ "run_id": run.id, "state": run.state });
     match run.state {
         RunState::Success => Outcome::success(output),
         state => {
-            Outcome::Failure(Failure::new(DATA, format!("run {} of '{}' is {state}: {}", run.id, run.flow, run.cause)))
+            Outcome::Failure(Failure::new(EXIT, format!("run {} of '{}' is {state}: {}", run.id, run.flow, run.cause)))
         }
     }
 }

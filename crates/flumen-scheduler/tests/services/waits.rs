@@ -48,7 +48,7 @@ async fn the_end_of_a_run_ends_a_wait_for_it() {
         assert_eq!(world.said("waiting").await, [format!("04 01:00 {expect}")], "at once");
         let task = task(&world, "waiting").await;
         match expect {
-            "success" => assert_eq!(task.output.unwrap(), json!({ "run": run, "state": "success" })),
+            "success" => assert_eq!(task.output.unwrap(), json!({ "run_id": run, "state": "success" })),
             _ => assert!(task.cause.ends_with("of 'broken' is cancelled: ann cancelled the run"), "{}", task.cause),
         }
     }
