@@ -51,7 +51,7 @@ impl Gate {
         if self.closed.load(Ordering::SeqCst) {
             return Fate::Lost;
         }
-        match every > 0 && (mixed >> 1) % every == 0 {
+        match every > 0 && (mixed >> 1).is_multiple_of(every) {
             false => Fate::Passes,
             true if mixed & 1 == 0 => Fate::Lost,
             true => Fate::Unanswered,
