@@ -158,6 +158,11 @@ impl Pace {
         Self { every, last: None, wanted: true }
     }
 
+    /// Wants a look; whether nobody did before.
+    pub(crate) fn want(&mut self) -> bool {
+        !std::mem::replace(&mut self.wanted, true)
+    }
+
     /// Whether to look now, if anybody wants to.
     pub(crate) fn take(&mut self) -> bool {
         let is_time = self.wanted && self.left().is_none_or(|left| left.is_zero());

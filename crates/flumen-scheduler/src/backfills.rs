@@ -70,7 +70,7 @@ impl Backfills {
 impl Service for Backfills {
     fn hear(&mut self, rung: Rung) -> bool {
         match rung {
-            Rung::Wake(Wake::Run) | Rung::Roster | Rung::Sweep => self.looks.wanted = true,
+            Rung::Wake(Wake::Run) | Rung::Roster | Rung::Sweep => return self.looks.want(),
             Rung::Ended(run) => match &run.origin {
                 Origin::Backfill { id } if self.open.contains_key(id) => drop(self.due.insert(id.clone())),
                 _ => return false,

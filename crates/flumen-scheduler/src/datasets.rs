@@ -42,6 +42,8 @@ pub(crate) struct Datasets {
     roster_changed: bool,
     looks: Pace,
     ended: BTreeSet<FlowName>,
+    /// Whether some of them have something due, and wait with it.
+    has_held: bool,
     /// Whether there may be new rows in the log.
     new: bool,
 }
@@ -140,6 +142,7 @@ impl Datasets {
             roster_changed: true,
             looks: Pace::new(LOOKS),
             ended: BTreeSet::new(),
+            has_held: false,
             new: true,
         }
     }
@@ -271,10 +274,10 @@ impl Service for Datasets {
         match rung {
             Rung::Roster => self.roster_changed = true,
             Rung::Wake(Wake::Wait) => self.new = true,
-            Rung::Wake(Wake::Run) => self.looks.wanted = true,
+            Rung::Wake(Wake::Run) if self.has_held => return self.looks.want(),
             Rung::Sweep => (self.new, self.looks.wanted) = (true, true),
-            Rung::Ended(run) => drop(self.ended.insert(run.flow.clone())),
-            Rung::Wake(_) | Rung::Due | Rung::Knock => return false,
+            Rung::Ended(run) if self.has_held => drop(self.ended.insert(run.flow.clone())),
+            Rung::Wake(_) | Rung::Ended(_) | Rung::Due | Rung::Knock => return false,
         }
         true
     }
@@ -294,8 +297,8 @@ impl Service for Datasets {
             self.new = true;
             return Ok(Some(Duration::ZERO));
         }
-        let is_held = |line: &Line| matches!(line.held, Held::Room | Held::Paused);
-        Ok(self.looks.left().filter(|_| self.lines.iter().any(is_held)))
+        self.has_held = self.lines.iter().any(|line| matches!(line.held, Held::Room | Held::Paused));
+        Ok(self.looks.left().filter(|_| self.has_held))
     }
 }
 

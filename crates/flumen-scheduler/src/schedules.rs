@@ -32,6 +32,8 @@ use crate::services::Shared;
 
 /// Schedules that are dealt with side by side: their transactions share a wait for the disk.
 const SIDE_BY_SIDE: usize = 32;
+/// New schedules whose cursors are read before those that are due have their turn again.
+const UNREAD: usize = 256;
 /// The shortest time between two looks whether paused flows go on, or runs that others step have ended.
 const LOOKS: Duration = Duration::from_secs(1);
 /// A flow that always runs begins no more often than this.
@@ -46,7 +48,10 @@ pub(crate) struct Schedules {
     shared: Arc<Shared>,
     lines: HashMap<String, Line>,
     heap: BinaryHeap<Reverse<(DateTime<Utc>, String)>>,
-    by_flow: HashMap<FlowName, Vec<String>>,
+    /// Those whose cursors were not read yet.
+    unread: Vec<String>,
+    /// Those that have something due, and wait with it.
+    held: HashSet<String>,
     roster_changed: bool,
     ended: BTreeSet<FlowName>,
     looks: Pace,
@@ -59,7 +64,8 @@ impl Schedules {
             shared,
             lines: HashMap::new(),
             heap: BinaryHeap::new(),
-            by_flow: HashMap::new(),
+            unread: Vec::new(),
+            held: HashSet::new(),
             roster_changed: true,
             ended: BTreeSet::new(),
             looks: Pace::new(LOOKS),
@@ -70,7 +76,6 @@ impl Schedules {
     /// Takes over the flows as they are now. What is known of those that did not change stays.
     fn read_roster(&mut self, now: DateTime<Utc>) {
         let mut before = std::mem::take(&mut self.lines);
-        self.by_flow.clear();
         for entry in self.shared.roster.entries().into_iter().filter(|entry| entry.timetable.is_scheduled()) {
             let line = match before.remove(&name_of(&entry)) {
                 Some(line)
@@ -78,36 +83,32 @@ impl Schedules {
                 {
                     line
                 }
-                Some(line) => Line { entry, due: Some(now), held: Held::No, ..line },
+                Some(line) => Line { entry, due: line.at.map(|_| now), held: Held::No, ..line },
                 None => Line::new(entry, now),
             };
-            self.by_flow.entry(line.flow()).or_default().push(line.name.clone());
             self.lines.insert(line.name.clone(), line);
         }
         let due = self.lines.values().filter_map(|line| Some(Reverse((line.due?, line.name.clone()))));
         self.heap = due.collect();
+        let held = self.lines.values().filter(|line| matches!(line.held, Held::Room | Held::Paused));
+        self.held = held.map(|line| line.name.clone()).collect();
+        let unread = self.lines.values().filter(|line| line.at.is_none() && line.due.is_none());
+        self.unread = unread.map(|line| line.name.clone()).collect();
     }
 
-    /// Lets schedules go on that wait for `held`, if they are of a flow that `wanted` picks.
-    fn release(&mut self, held: Held, now: DateTime<Utc>, wanted: impl Fn(&FlowName) -> bool) {
-        for line in self.lines.values_mut().filter(|line| line.held == held && wanted(&line.entry.flow.graph.flow)) {
-            if held == Held::Paused {
-                line.watched = now;
-            }
-            line.held = Held::No;
-            line.due = Some(now);
-            self.heap.push(Reverse((now, line.name.clone())));
-        }
-    }
-
-    fn release_ended(&mut self, now: DateTime<Utc>) {
-        for flow in std::mem::take(&mut self.ended) {
-            for name in self.by_flow.get(&flow).into_iter().flatten() {
-                if let Some(line) = self.lines.get_mut(name).filter(|line| line.held == Held::Room) {
-                    line.held = Held::No;
-                    line.due = Some(now);
-                    self.heap.push(Reverse((now, name.clone())));
+    /// Lets schedules go on that have something due and wait with it, if they are those that `wanted` picks.
+    fn release(&mut self, now: DateTime<Utc>, wanted: impl Fn(&Line) -> bool) {
+        let lines = &self.lines;
+        let picked: Vec<String> =
+            self.held.iter().filter(|name| lines.get(*name).is_some_and(&wanted)).cloned().collect();
+        for name in picked {
+            self.held.remove(&name);
+            if let Some(line) = self.lines.get_mut(&name) {
+                if line.held == Held::Paused {
+                    line.watched = now;
                 }
+                (line.held, line.due) = (Held::No, Some(now));
+                self.heap.push(Reverse((now, name)));
             }
         }
     }
@@ -122,7 +123,7 @@ impl Schedules {
         self.last_pass = Some(now);
     }
 
-    /// The schedules that are due, taken out.
+    /// The schedules that are due, and some that are new, taken out.
     fn take_due(&mut self, now: DateTime<Utc>) -> Vec<Line> {
         let mut due = Vec::new();
         while let Some(Reverse((at, name))) = self.heap.peek()
@@ -134,22 +135,32 @@ impl Schedules {
             }
             self.heap.pop();
         }
+        let first = self.unread.len().saturating_sub(UNREAD);
+        let new: Vec<Line> = self.unread.drain(first..).filter_map(|name| self.lines.remove(&name)).collect();
+        due.extend(new);
         due
     }
 
     fn put_back(&mut self, line: Line) {
-        if let Some(due) = line.due {
-            self.heap.push(Reverse((due, line.name.clone())));
+        match line.due {
+            Some(due) => self.heap.push(Reverse((due, line.name.clone()))),
+            None if line.at.is_none() && line.held == Held::No => self.unread.push(line.name.clone()),
+            None if matches!(line.held, Held::Room | Held::Paused) => drop(self.held.insert(line.name.clone())),
+            None => {}
         }
         self.lines.insert(line.name.clone(), line);
     }
 
+    /// Lets those go on for which there may be room now, and those whose flows are no longer paused.
     async fn look_at_held(&mut self, now: DateTime<Utc>) -> Result<()> {
-        self.release(Held::Room, now, |_| true);
-        if self.lines.values().any(|line| line.held == Held::Paused) {
-            let paused: HashSet<FlowName> = self.shared.store.paused().await?.into_iter().collect();
-            self.release(Held::Paused, now, |flow| !paused.contains(flow));
+        self.release(now, |line| line.held == Held::Room);
+        if self.held.is_empty() {
+            return Ok(());
         }
+        self.looks.wanted = true;
+        let paused: HashSet<FlowName> = self.shared.store.paused().await?.into_iter().collect();
+        self.looks.wanted = false;
+        self.release(now, |line| !paused.contains(&line.entry.flow.graph.flow));
         Ok(())
     }
 }
@@ -159,9 +170,10 @@ impl Service for Schedules {
     fn hear(&mut self, rung: Rung) -> bool {
         match rung {
             Rung::Roster => self.roster_changed = true,
-            Rung::Ended(run) => drop(self.ended.insert(run.flow.clone())),
-            Rung::Sweep | Rung::Wake(Wake::Run) => self.looks.wanted = true,
-            Rung::Wake(_) | Rung::Due | Rung::Knock => return false,
+            Rung::Ended(run) if !self.held.is_empty() => drop(self.ended.insert(run.flow.clone())),
+            Rung::Wake(Wake::Run) if !self.held.is_empty() => return self.looks.want(),
+            Rung::Sweep => self.looks.wanted = true,
+            Rung::Wake(_) | Rung::Ended(_) | Rung::Due | Rung::Knock => return false,
         }
         true
     }
@@ -172,7 +184,8 @@ impl Service for Schedules {
         if std::mem::take(&mut self.roster_changed) {
             self.read_roster(now);
         }
-        self.release_ended(now);
+        let ended = std::mem::take(&mut self.ended);
+        self.release(now, |line| line.held == Held::Room && ended.contains(&line.entry.flow.graph.flow));
         if self.looks.take() {
             self.look_at_held(now).await?;
         }
@@ -204,8 +217,10 @@ impl Service for Schedules {
         if let Some(error) = failed {
             return Err(error);
         }
-        let has_held = self.lines.values().any(|line| matches!(line.held, Held::Room | Held::Paused));
-        let look = self.looks.left().filter(|_| has_held);
+        if !self.unread.is_empty() {
+            return Ok(Some(Duration::ZERO));
+        }
+        let look = self.looks.left().filter(|_| !self.held.is_empty());
         let next =
             self.heap.peek().map(|Reverse((at, _))| (*at - self.shared.clock.now()).to_std().unwrap_or_default());
         Ok([look, next].into_iter().flatten().min())

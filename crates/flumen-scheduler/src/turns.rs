@@ -192,7 +192,7 @@ impl TurnService {
 impl Service for TurnService {
     fn hear(&mut self, rung: Rung) -> bool {
         match rung {
-            Rung::Wake(Wake::Run) => (self.new.wanted, self.room.wanted) = (true, true),
+            Rung::Wake(Wake::Run) => return self.new.want() | self.room.want(),
             Rung::Ended(run) => drop(self.ended.insert(run.flow.clone())),
             Rung::Roster | Rung::Sweep => self.everything = true,
             Rung::Wake(_) | Rung::Due | Rung::Knock => return false,

@@ -199,7 +199,7 @@ impl Service for Waits {
     fn hear(&mut self, rung: Rung) -> bool {
         match rung {
             Rung::Wake(Wake::Wait) => self.new = true,
-            Rung::Wake(Wake::Run) if !self.by_run.is_empty() => self.runs.wanted = true,
+            Rung::Wake(Wake::Run) if !self.by_run.is_empty() => return self.runs.want(),
             // One that a wait is for that was not read yet is looked at when that is.
             Rung::Ended(run) if self.by_run.contains_key(&run.id) => self.ended.push(run),
             Rung::Sweep => self.everything = true,

@@ -54,7 +54,7 @@ pub(super) struct Line {
 impl Line {
     pub fn new(entry: Arc<Entry>, now: DateTime<Utc>) -> Self {
         let name = name_of(&entry);
-        Self { entry, name, cursor: None, at: None, watched: now, due: Some(now), held: Held::No }
+        Self { entry, name, cursor: None, at: None, watched: now, due: None, held: Held::No }
     }
 
     pub fn flow(&self) -> FlowName {

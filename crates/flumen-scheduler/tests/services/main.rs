@@ -3,6 +3,7 @@
 
 mod backfills;
 mod datasets;
+mod faults;
 mod notices;
 mod schedules;
 mod turns;

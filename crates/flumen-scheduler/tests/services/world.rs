@@ -304,8 +304,17 @@ impl World {
 
     /// Starts a scheduler.
     pub fn scheduler(&self) -> Process {
+        self.start(self.parts())
+    }
+
+    /// Starts a scheduler that sees the store through another.
+    pub fn scheduler_over<S: MetaStore + 'static>(&self, store: &Arc<S>) -> Process {
+        self.start(Parts { store: Arc::clone(store) as _, ..self.parts() })
+    }
+
+    fn start(&self, parts: Parts) -> Process {
         let stop = CancellationToken::new();
-        let services = Services::new(self.parts());
+        let services = Services::new(parts);
         let task = tokio::spawn({
             let stop = stop.clone();
             async move { services.run(&stop).await }
