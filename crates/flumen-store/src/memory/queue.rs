@@ -89,7 +89,9 @@ impl Queue {
                     continue;
                 }
                 match pool.first(claim) {
-                    First::Row(place) if first.as_ref().is_none_or(|(best, _)| place < *best) => first = Some((place, name.clone())),
+                    First::Row(place) if first.as_ref().is_none_or(|(best, _)| place < *best) => {
+                        first = Some((place, name.clone()))
+                    }
                     First::At(at) => again = Some(again.map_or(at, |other: DateTime<Utc>| other.min(at))),
                     _ => {}
                 }
