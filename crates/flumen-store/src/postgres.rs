@@ -7,9 +7,10 @@
 //! - `reads.rs`: looking. `meta.rs`: the seam, put together from these. `users.rs`: users.
 //! - `listener.rs`: wakes, by LISTEN and NOTIFY.
 //!
-//! What always holds: a call that changed something returns when that is on the server's disk; but no lock is held while the disk is
-//! waited for. So a statement commits without the disk, and another one, behind it in the log, waits for the disk. Others may see a
-//! change a moment before it is safe; what they do because of it is behind it in the log, so that one is never lost without the other.
+//! What always holds: a call returns when what it changed, or saw, is on the server's disk; but no lock is held while the disk is
+//! waited for. So a statement commits without the disk, and another one (`settle`) waits for the disk to come so far. Who waits for
+//! the row, or for the lock that Postgres has for NOTIFY, does not wait for the disk; and what nobody was told can be lost, the ids
+//! of rows with it, without harm.
 //!
 //! The present is that of the caller, as in other stores: leases and timers end when one of the machines says so. Clocks that do not
 //! agree make leases longer or shorter, and harm nobody: the numbers of leases, whose floor is the server's clock too, decide.

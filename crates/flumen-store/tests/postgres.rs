@@ -124,13 +124,12 @@ async fn what_is_no_address_is_said_without_the_password() {
 async fn a_user_with_a_schema_needs_no_other_right() {
     let database = server().database().await;
     database.run("create role clerk login; create schema work authorization clerk").await;
-    let url = tokio_postgres_url(&database);
     let mut address = Address {
         host: "127.0.0.1".to_owned(),
         port: server().port,
         user: "clerk".to_owned(),
         password: None,
-        database: url,
+        database: database.url.rsplit('/').next().unwrap().to_owned(),
         sslmode: "prefer".to_owned(),
         sslrootcert: None,
         options: Some("-c work_mem=8MB -c application_name=a\\ b".to_owned()),
@@ -146,10 +145,6 @@ async fn a_user_with_a_schema_needs_no_other_right() {
     assert_eq!(PostgresStore::connect(&address, "work").await.unwrap_err().kind(), ErrorKind::Invalid);
 }
 
-fn tokio_postgres_url(database: &Database) -> String {
-    database.url.rsplit('/').next().unwrap().to_owned()
-}
-
 #[tokio::test]
 async fn what_was_acknowledged_is_there_after_a_crash_and_so_are_wakes() {
     let server = Server::start().unwrap();
@@ -163,7 +158,6 @@ async fn what_was_acknowledged_is_there_after_a_crash_and_so_are_wakes() {
     let run = new_run(1).id;
     store.create_runs(&[new_run(1)], at(0)).await.unwrap();
     let letter = |number: usize| Signal::Pause { by: number.to_string() };
-    join_all((0..50).map(|number| async move { letter(number) })).await;
     for number in 0..50 {
         store.send(run, &letter(number)).await.unwrap();
     }
@@ -192,6 +186,34 @@ async fn what_was_acknowledged_is_there_after_a_crash_and_so_are_wakes() {
     while wakes.next().await.unwrap() != Wake::Inbox {}
     drop((store, other));
     assert_eq!(wakes.next().await, None, "the stream ends with the store");
+}
+
+#[tokio::test]
+async fn a_letter_that_comes_in_the_middle_of_a_step_is_not_forgotten() {
+    let database = server().database().await;
+    let store = open(&database).await;
+    let run = new_run(1).id;
+    store.create_runs(&[NewRun { start: true, ..new_run(1) }], at(0)).await.unwrap();
+    assert_eq!(store.take_runs(at(0), at(60), 1).await.unwrap(), [run]);
+    let commit = commit_of(&store, run).await;
+    // Somebody has written a letter, and does not come to an end.
+    let slow = "set search_path = flumen; begin; select post(array[seq], array['{\"signal\":\"start\"}']) from runs";
+    database.run(slow).await;
+    let step = {
+        let store = store.clone();
+        tokio::spawn(async move { store.commit(&commit).await })
+    };
+    let looks = flumen_testkit::postgres::connect(&database.url).await;
+    let waits = "select from pg_locks where not granted";
+    while !step.is_finished() && looks.query(waits, &[]).await.unwrap().is_empty() {}
+    database.run("commit").await;
+    step.await.unwrap().unwrap();
+    assert_eq!(
+        store.take_runs(at(0), at(60), 1).await.unwrap(),
+        [run],
+        "the step lets go of the run, which has a letter"
+    );
+    assert_eq!(store.inbox(run).await.unwrap().1.len(), 1);
 }
 
 /// Steps runs whenever there are letters, and puts rows of the queue in again, until `is_done`.

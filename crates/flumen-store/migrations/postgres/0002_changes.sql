@@ -10,6 +10,12 @@
 -- Older versions of Flumen may be at work beside newer ones: what a function takes and gives never changes; one that has to gets
 -- another name.
 
+-- Waits until all that can be seen is on the disk. What is emitted is read by nobody.
+create function settle() returns void language sql volatile as $$
+    select set_config('synchronous_commit', 'on', true), pg_logical_emit_message(true, 'flumen', '')
+        where pg_current_wal_flush_lsn() < pg_current_wal_insert_lsn();
+$$;
+
 -- Makes whoever changes `what` wait for the others, until the end of the transaction.
 create function in_turn(what text) returns void language sql volatile as $$
     select pg_advisory_xact_lock(hashtextextended(current_schema() || '.' || what, 0));
@@ -334,9 +340,9 @@ begin
 end $$;
 
 -- Ends the leases of a worker, or where none is named those that ended at `p_now` or before. The letter is one to which the task, the
--- number, the worker and the cause are added.
+-- number, the worker and the cause are added. Answers with their number, and with the time when the next one ends.
 create function lose_leases(p_worker text, p_cause text, p_now bigint, p_limit bigint, p_letter jsonb, p_channel text)
-    returns bigint language plpgsql volatile as $$
+    returns table (lost bigint, next_us bigint) language plpgsql volatile as $$
 declare
     v_rows tid[];
     v_runs bigint[];
@@ -360,16 +366,16 @@ begin
     )
     select array_agg(run order by expires_us, run, key), array_agg(letter::text order by expires_us, run, key)
         into v_runs, v_letters from told;
-    if v_runs is null then
-        return 0;
+    if v_runs is not null then
+        perform post(v_runs, v_letters);
+        perform pg_notify(p_channel, 'iq');
     end if;
-    perform post(v_runs, v_letters);
-    perform pg_notify(p_channel, 'iq');
-    return cardinality(v_runs);
+    return query select coalesce(cardinality(v_runs), 0)::bigint, (select min(expires_us) from leases);
 end $$;
 
--- Rings timers.
-create function ring_timers(p_now bigint, p_limit bigint, p_channel text) returns bigint language plpgsql volatile as $$
+-- Rings timers that were set to `p_now` or before. Answers with their number, and with the time of the next one.
+create function ring_timers(p_now bigint, p_limit bigint, p_channel text)
+    returns table (rung bigint, next_us bigint) language plpgsql volatile as $$
 declare
     v_rows tid[];
     v_runs bigint[];
@@ -379,17 +385,16 @@ begin
     v_rows := array(
         select ctid from timers where at_us <= p_now order by at_us, run, timer limit p_limit for update skip locked
     );
-    with rung as (
+    with gone as (
         delete from timers where ctid = any(v_rows) returning run, timer, at_us, letter
     )
     select array_agg(run order by at_us, run, timer), array_agg(letter order by at_us, run, timer)
-        into v_runs, v_letters from rung;
-    if v_runs is null then
-        return 0;
+        into v_runs, v_letters from gone;
+    if v_runs is not null then
+        perform post(v_runs, v_letters);
+        perform pg_notify(p_channel, 'i');
     end if;
-    perform post(v_runs, v_letters);
-    perform pg_notify(p_channel, 'i');
-    return cardinality(v_runs);
+    return query select coalesce(cardinality(v_runs), 0)::bigint, (select min(at_us) from timers);
 end $$;
 
 -- Makes runs, in order, and moves the cursor of a schedule on, if one is named. Answers with those that are new, and, unless all are,

@@ -70,13 +70,13 @@ impl PostgresStore {
         cause: Option<&str>,
         now: DateTime<Utc>,
         limit: Option<usize>,
-    ) -> Result<usize> {
+    ) -> Result<Rung> {
         // The task, the number, the worker and the cause are filled in where they are known.
         let lost = Outcome::Lost { worker: "?".into(), cause: String::new() };
         let letter = json(&Signal::Ended { key: TaskKey::new("?"), number: 0, outcome: lost, at: now })?;
         let cause = cause.map(plain);
         let ask = || {
-            sqlx::query("select lose_leases($1, $2, $3, $4, $5::text::jsonb, $6)")
+            sqlx::query("select lost, next_us from lose_leases($1, $2, $3, $4, $5::text::jsonb, $6)")
                 .bind(worker.map(WorkerId::as_str))
                 .bind(&cause)
                 .bind(us(now))
@@ -84,28 +84,31 @@ impl PostgresStore {
                 .bind(&letter)
                 .bind(&*self.channel)
         };
-        self.count(&self.sessions.write_if(ask, is_some).await?)
+        self.rung(&self.sessions.write_if(ask, is_some).await?)
     }
 
     pub(super) async fn lose_all(&self, worker: &WorkerId, cause: &str, now: DateTime<Utc>) -> Result<usize> {
-        self.lose(Some(worker), Some(cause), now, None).await
+        self.lose(Some(worker), Some(cause), now, None).await.map(|lost| lost.count)
     }
 
     pub(super) async fn expire(&self, now: DateTime<Utc>, limit: usize) -> Result<Rung> {
-        let count = self.lose(None, None, now, Some(limit)).await?;
-        let next = self.sessions.read(|| sqlx::query("select min(expires_us) from leases")).await?;
-        self.rung(count, &next)
+        self.lose(None, None, now, Some(limit)).await
     }
 
     pub(super) async fn ring(&self, now: DateTime<Utc>, limit: usize) -> Result<Rung> {
-        let ask = || sqlx::query("select ring_timers($1, $2, $3)").bind(us(now)).bind(most(limit)).bind(&*self.channel);
-        let count = self.count(&self.sessions.write_if(ask, is_some).await?)?;
-        let next = self.sessions.read(|| sqlx::query("select min(at_us) from timers")).await?;
-        self.rung(count, &next)
+        let ask = || {
+            sqlx::query("select rung, next_us from ring_timers($1, $2, $3)")
+                .bind(us(now))
+                .bind(most(limit))
+                .bind(&*self.channel)
+        };
+        self.rung(&self.sessions.write_if(ask, is_some).await?)
     }
 
-    fn rung(&self, count: usize, next: &[PgRow]) -> Result<Rung> {
-        let next: Option<i64> = next.first().map_or(Ok(None), first).map_err(|error| self.sessions.failed(error))?;
-        Ok(Rung { count, next: next.map(moment) })
+    /// How many there were, and when the next one's time comes.
+    fn rung(&self, rows: &[PgRow]) -> Result<Rung> {
+        let next: Option<i64> =
+            rows.first().map_or(Ok(None), |row| row.try_get(1)).map_err(|error| self.sessions.failed(error))?;
+        Ok(Rung { count: self.count(rows)?, next: next.map(moment) })
     }
 }

@@ -144,7 +144,7 @@ impl PostgresStore {
             .bind(most(limit))
         };
         let mut taken = Vec::new();
-        for row in &self.sessions.hint(ask).await? {
+        for row in &self.sessions.write_if(ask, any).await? {
             let failed = |error| self.sessions.failed(error);
             let text: String = row.try_get(1).map_err(failed)?;
             taken.push(PendingNotice { id: positive(first(row).map_err(failed)?), notice: body(&text)? });

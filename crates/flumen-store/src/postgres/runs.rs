@@ -157,7 +157,7 @@ impl PostgresStore {
             .bind(us(now))
             .bind(most(limit))
         };
-        let rows = self.sessions.hint(ask).await?;
+        let rows = self.sessions.write_if(ask, |rows| !rows.is_empty()).await?;
         let mut taken = Vec::with_capacity(rows.len());
         for row in &rows {
             let failed = |error| self.sessions.failed(error);

@@ -17,8 +17,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const PATIENCE: Duration = Duration::from_secs(30);
 /// How often a statement is made that Postgres breaks off for the sake of another one.
 const ATTEMPTS: usize = 10;
-/// Returns when all that was committed before is on the disk. What is emitted here is read by nobody.
-const FLUSH: &str = "select set_config('synchronous_commit', 'on', true), pg_logical_emit_message(true, 'flumen', '')";
+/// Returns when all that was seen or committed before is on the disk.
+const SETTLE: &str = "select settle()";
 
 /// A statement with its values.
 pub(super) type Ask<'q> = sqlx::query::Query<'q, Postgres, PgArguments>;
@@ -72,14 +72,9 @@ impl Sessions {
         self.free.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Looks.
+    /// Looks; returns when what it saw is on the disk.
     pub async fn read<'q>(&self, ask: impl Fn() -> Ask<'q> + Sync) -> Result<Vec<PgRow>> {
         self.execute(&ask, None).await.map_err(Error::from)
-    }
-
-    /// Makes a change that may be forgotten if the server loses power, since it is only a hint.
-    pub async fn hint<'q>(&self, ask: impl Fn() -> Ask<'q> + Sync) -> Result<Vec<PgRow>> {
-        self.execute(&ask, Some(|_| false)).await.map_err(Error::from)
     }
 
     /// Makes a change; returns when it is on the disk.
@@ -137,8 +132,8 @@ impl Sessions {
         };
         let answer = async {
             let rows = ask.fetch_all(&mut connection).await?;
-            if changes.is_some_and(|has_changed| has_changed(&rows)) {
-                sqlx::query(FLUSH).execute(&mut connection).await?;
+            if changes.is_none_or(|has_changed| has_changed(&rows)) {
+                sqlx::query(SETTLE).execute(&mut connection).await?;
             }
             Ok(rows)
         };
