@@ -35,7 +35,7 @@ use flumen_core::secret::{ExposeSecret as _, Secret};
 use flumen_core::{Error, Result};
 use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
-use sqlx::{Connection as _, PgConnection, SqlSafeStr as _};
+use sqlx::{ConnectOptions as _, Connection as _, PgConnection, SqlSafeStr as _};
 
 use listener::Listener;
 use sessions::{Sessions, failed};
@@ -124,7 +124,7 @@ impl PostgresStore {
     async fn start(options: PgConnectOptions, schema: &str) -> Result<Self> {
         check_name(schema)?;
         let place = place(&options, schema);
-        let options = options.options([("search_path", schema)]).options(SETTINGS);
+        let options = options.options([("search_path", schema)]).options(SETTINGS).disable_statement_logging();
         migrate(&options, schema, &place).await?;
         let channel: Arc<str> = format!("{schema}_wakes").into();
         let listener = Arc::new(Listener::new(options.clone(), Arc::clone(&channel)));

@@ -18,6 +18,7 @@ use flumen_testkit::postgres::{Database, Server, server};
 use futures::StreamExt as _;
 use futures::future::{join_all, try_join_all};
 use sqlx::types::Uuid;
+use tokio::sync::Notify;
 
 /// All kinds of wakes.
 const WAKES: [Wake; 7] = [Wake::Inbox, Wake::Queue, Wake::Stop, Wake::Timer, Wake::Wait, Wake::Notice, Wake::Run];
@@ -118,6 +119,9 @@ async fn what_is_no_address_is_said_without_the_password() {
         assert_eq!(error.kind(), kind, "{error}");
         assert!(!format!("{error} {error:?}").contains("s3cret"), "{error:?}");
     }
+    let url = database.url.replace("flumen@", "flumen:s3cret@");
+    let store = PostgresStore::open(&url, SCHEMA).await.unwrap();
+    assert!(!format!("{store:?}").contains("s3cret"), "{store:?}");
 }
 
 #[tokio::test]
@@ -216,16 +220,13 @@ async fn a_letter_that_comes_in_the_middle_of_a_step_is_not_forgotten() {
     assert_eq!(store.inbox(run).await.unwrap().1.len(), 1);
 }
 
-/// Steps runs whenever there are letters, and puts rows of the queue in again, until `is_done`.
-async fn schedule(store: &PostgresStore, heard: &Mutex<HashSet<u64>>, is_done: impl Fn() -> bool) {
+/// Steps runs whenever there are letters, and puts rows of the queue in again. It never ends.
+async fn schedule(store: &PostgresStore, heard: impl Fn(Vec<u64>)) {
     let mut wakes = store.wakes();
     let mut turn = 0;
     loop {
         let taken = store.take_runs(at(0), at(60), 10).await.unwrap();
         if taken.is_empty() {
-            if is_done() {
-                return;
-            }
             wakes.next().await.unwrap();
             continue;
         }
@@ -247,7 +248,7 @@ async fn schedule(store: &PostgresStore, heard: &Mutex<HashSet<u64>>, is_done: i
                 };
                 match error {
                     None => {
-                        heard.lock().unwrap().extend(commit.read);
+                        heard(commit.read);
                         break;
                     }
                     Some(error) => assert_eq!(error.kind(), ErrorKind::Conflict, "{error}"),
@@ -291,11 +292,20 @@ async fn workers_and_schedulers_of_many_processes_get_everything_once() {
             }
         }
     };
-    let heard = Mutex::new(HashSet::new());
-    let told = |count: usize| heard.lock().unwrap().len() == count;
-    let workers = (0..8).map(|number| work(stores[number % 4].clone(), format!("w{number}")));
-    let schedulers = stores[..2].iter().map(|store| schedule(store, &heard, || told(2 * rows)));
-    futures::join!(join_all(workers), join_all(schedulers));
+    let (letters, all) = (Mutex::new(HashSet::new()), Notify::new());
+    let heard = |read: Vec<u64>| {
+        let mut letters = letters.lock().unwrap();
+        letters.extend(read);
+        if letters.len() == 2 * rows {
+            all.notify_one();
+        }
+    };
+    let workers = join_all((0..8).map(|number| work(stores[number % 4].clone(), format!("w{number}"))));
+    let schedulers = join_all(stores[..2].iter().map(|store| schedule(store, heard)));
+    tokio::select! {
+        _ = schedulers => unreachable!("they never end"),
+        _ = async { futures::join!(workers, all.notified()) } => {}
+    }
     let mut numbers = numbers.into_inner().unwrap();
     numbers.sort_unstable();
     numbers.dedup();

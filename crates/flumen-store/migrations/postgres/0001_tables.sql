@@ -83,7 +83,7 @@ create table queue (
     unique (run, key)
 );
 create index queue_order on queue (pool, priority desc, turn, id);
-create index queue_tail on queue (run, pool, priority, turn);
+create index queue_tail on queue (pool, priority, run, turn);
 
 create table leases (
     run bigint not null,

@@ -223,7 +223,8 @@ declare
 begin
     if cardinality(p_pools) > 0 then
         select array_agg(pool order by pool) into v_pools
-            from (select distinct unnest(p_pools) as pool) as wanted where exists (select from queue where queue.pool = wanted.pool);
+            from (select distinct unnest(p_pools) as pool) as wanted
+            where (select true from queue where queue.pool = wanted.pool limit 1);
     else
         with recursive used as (
             (select pool from queue order by pool limit 1)

@@ -3,6 +3,7 @@
 //! One connection listens for the whole process, from the first who wants to know on. Whenever it is made, also anew, everybody is
 //! woken for everything: something may have been missed.
 
+use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
@@ -22,13 +23,19 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
 
 /// Those who listen, here.
-#[derive(Debug)]
 pub(super) struct Listener {
     options: PgConnectOptions,
     channel: Arc<str>,
     here: Arc<Mutex<Wakes>>,
     /// The task that hears others, once somebody listens.
     task: Mutex<Option<AbortHandle>>,
+}
+
+impl fmt::Debug for Listener {
+    /// Shows the channel alone: the options have the password.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Listener").field(&self.channel).finish()
+    }
 }
 
 fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {

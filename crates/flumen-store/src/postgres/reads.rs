@@ -156,7 +156,9 @@ impl PostgresStore {
         ];
         let wishes: Vec<&str> = wishes.iter().filter(|(is_wish, _)| *is_wish).map(|(_, wish)| *wish).collect();
         let is_any = if wishes.is_empty() { "true".to_owned() } else { wishes.join(" and ") };
-        let sql = format!("select body from runs where {is_any} order by seq {order} limit $10");
+        // The number is part of the text: the plan depends on it.
+        let limit = most(filter.limit.unwrap_or(usize::MAX));
+        let sql = format!("select body from runs where {is_any} order by seq {order} limit {limit}");
         let ask = || {
             sqlx::query(sqlx::AssertSqlSafe(sql.as_str()))
                 .bind(filter.flow.as_ref().map(FlowName::as_str))
@@ -168,7 +170,6 @@ impl PostgresStore {
                 .bind(prefix.map(|(_, high)| Uuid::from_bytes(high)))
                 .bind(filter.backfill.as_deref())
                 .bind(filter.after.map(RunId::uuid))
-                .bind(most(filter.limit.unwrap_or(usize::MAX)))
         };
         self.bodies(ask).await
     }

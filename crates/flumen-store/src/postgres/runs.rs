@@ -145,7 +145,8 @@ impl PostgresStore {
     }
 
     pub(super) async fn take(&self, now: DateTime<Utc>, until: DateTime<Utc>, limit: usize) -> Result<Vec<RunId>> {
-        // Whoever has locked one takes it, or wakes those who listen when it lets go of it.
+        // Whoever has locked one takes it, or wakes those who listen when it lets go of it. After a loss of power a run may be given
+        // again; whoever has it loads it, and waits for the disk then.
         let ask = || {
             sqlx::query(
                 "update inboxes set taken_us = $1 where ctid = any(array(
@@ -157,7 +158,7 @@ impl PostgresStore {
             .bind(us(now))
             .bind(most(limit))
         };
-        let rows = self.sessions.write_if(ask, |rows| !rows.is_empty()).await?;
+        let rows = self.sessions.hint(ask).await?;
         let mut taken = Vec::with_capacity(rows.len());
         for row in &rows {
             let failed = |error| self.sessions.failed(error);

@@ -1,5 +1,6 @@
 //! Sessions with the server: a few, kept open, each for one statement at a time.
 
+use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -42,12 +43,18 @@ impl From<Failure> for Error {
 }
 
 /// Connections that are made when they are needed.
-#[derive(Debug)]
 pub(super) struct Sessions {
     options: PgConnectOptions,
     place: Arc<str>,
     free: Mutex<Vec<PgConnection>>,
     room: Semaphore,
+}
+
+impl fmt::Debug for Sessions {
+    /// Shows the place alone: the options have the password.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Sessions").field(&self.place).finish()
+    }
 }
 
 /// Opens a connection.
@@ -75,6 +82,11 @@ impl Sessions {
     /// Looks; returns when what it saw is on the disk.
     pub async fn read<'q>(&self, ask: impl Fn() -> Ask<'q> + Sync) -> Result<Vec<PgRow>> {
         self.execute(&ask, None).await.map_err(Error::from)
+    }
+
+    /// Makes a change that may be lost without harm, as long as nobody acts on it before a call that waits for the disk.
+    pub async fn hint<'q>(&self, ask: impl Fn() -> Ask<'q> + Sync) -> Result<Vec<PgRow>> {
+        self.execute(&ask, Some(|_| false)).await.map_err(Error::from)
     }
 
     /// Makes a change; returns when it is on the disk.
