@@ -13,18 +13,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use flumen_core::flow::store::Wake;
 use futures::stream::BoxStream;
 
-use crate::wakes::Wakes;
-
-/// Kinds of wakes, by the letters that stand for them in a message.
-const LETTERS: [(u8, Wake); 7] = [
-    (b'i', Wake::Inbox),
-    (b'q', Wake::Queue),
-    (b's', Wake::Stop),
-    (b't', Wake::Timer),
-    (b'w', Wake::Wait),
-    (b'n', Wake::Notice),
-    (b'r', Wake::Run),
-];
+use crate::wakes::{LETTERS, Wakes};
 
 /// Wakes those who listen, here and in other processes.
 #[derive(Debug)]

@@ -1,14 +1,17 @@
 //! The metadata database: users, flows and their runs.
 //!
 //! - [`sqlite`]: a file in the project, for one machine.
+//! - [`postgres`]: a schema in a Postgres database, for many machines.
 //! - [`memory`]: the same without a file, for tests and for servers that keep nothing. It keeps runs too.
 //! - [`password`]: what is kept in place of a password.
 //!
 //! Each store is held to the suites of `flumen_core::testkit`.
 
 mod bell;
+mod columns;
 pub mod memory;
 pub mod password;
+pub mod postgres;
 pub mod sqlite;
 mod wakes;
 

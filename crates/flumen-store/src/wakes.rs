@@ -8,6 +8,17 @@ use flumen_core::flow::store::Wake;
 use futures::StreamExt as _;
 use futures::stream::{BoxStream, poll_fn};
 
+/// Kinds of wakes, by the letters that stand for them in a message.
+pub(crate) const LETTERS: [(u8, Wake); 7] = [
+    (b'i', Wake::Inbox),
+    (b'q', Wake::Queue),
+    (b's', Wake::Stop),
+    (b't', Wake::Timer),
+    (b'w', Wake::Wait),
+    (b'n', Wake::Notice),
+    (b'r', Wake::Run),
+];
+
 /// All listeners of a store; their streams end with it.
 #[derive(Debug, Default)]
 pub(crate) struct Wakes {

@@ -582,7 +582,22 @@ async fn whoever_listens_is_woken(store: &dyn MetaStore) {
         missing.retain(|other| *other != wake);
     }
     let work = claim(store, "w", "wake", 1, 0).await;
+    let mut change = commit(store, run).await;
+    change.stops = vec![(work[0].lease.key.clone(), work[0].lease.number, "ann cancelled it".to_owned())];
+    change.timers = vec![(Timer::Long, Some(at(-9_000)))];
+    change.waits = vec![(TaskKey::new("b"), Some((1, Wait { on: WaitFor::Time { at: at(7) }, until: None })))];
+    change.notices = vec![Notice { run, occasion: Occasion::RunLong, at: at(1), cause: "slow".to_owned() }];
+    store.commit(&change).await.unwrap();
+    let mut missing = vec![Wake::Stop, Wake::Timer, Wake::Wait, Wake::Notice];
+    while !missing.is_empty() {
+        let wake = wakes.next().await.unwrap();
+        missing.retain(|other| *other != wake);
+    }
     store.finish(&work[0].held(), &Outcome::Cancelled, at(1)).await.unwrap();
+    let mut change = commit(store, run).await;
+    change.timers = vec![(Timer::Long, None)];
+    change.waits = vec![(TaskKey::new("b"), None)];
+    store.commit(&change).await.unwrap();
 }
 
 async fn history_is_pruned(store: &dyn MetaStore) {

@@ -7,12 +7,9 @@ use flumen_core::flow::{Outcome, Signal, WorkerId};
 use sqlx::Row as _;
 
 use super::queue::seq_of;
-use super::runs::{body, execute, moment, post, task_key, us};
+use super::runs::{execute, post};
 use super::writer::Tx;
-
-fn number(of: u64) -> i64 {
-    i64::try_from(of).unwrap_or(i64::MAX)
-}
+use crate::columns::{body, moment, number, task_key, us};
 
 pub(super) async fn renew(
     tx: &mut Tx,

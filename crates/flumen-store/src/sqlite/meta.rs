@@ -15,8 +15,9 @@ use flumen_core::flow::{
 use futures::stream::BoxStream;
 use sqlx::Row as _;
 
-use super::runs::{body, execute, us};
+use super::runs::execute;
 use super::{SqliteStore, leases, objects, queue, runs};
+use crate::columns::{body, us};
 
 #[async_trait]
 impl MetaStore for SqliteStore {

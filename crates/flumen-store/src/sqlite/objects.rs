@@ -9,8 +9,9 @@ use flumen_core::flow::{FlowName, FlowVersion};
 use flumen_core::{Error, ErrorKind, Result};
 use sqlx::Row as _;
 
-use super::runs::{create, execute, json, us};
+use super::runs::{create, execute};
 use super::writer::Tx;
+use crate::columns::{json, us};
 
 pub(super) async fn advance(tx: &mut Tx, advance: &Advance, now: DateTime<Utc>) -> Result<Vec<Created>> {
     let is = sqlx::query_scalar::<_, String>("select value from cursors where name = ?").bind(&advance.schedule);

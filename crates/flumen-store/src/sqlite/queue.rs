@@ -12,8 +12,9 @@ use flumen_core::flow::{Lease, Queued, RunId, RunRecord, Signal, TaskKey};
 use flumen_core::{Error, Result};
 use sqlx::Row as _;
 
-use super::runs::{body, execute, json, key_of, listed, moment, post, us};
+use super::runs::{execute, key_of, listed, post};
 use super::writer::Tx;
+use crate::columns::{body, json, moment, us};
 
 /// Takes rows out, unclaimed.
 ///

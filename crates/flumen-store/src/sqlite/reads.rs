@@ -8,35 +8,8 @@ use serde::de::DeserializeOwned;
 use sqlx::{QueryBuilder, Row as _, Sqlite};
 
 use super::SqliteStore;
-use super::runs::{body, json, key_of, moment, task_key, us, uuid_of};
-
-/// Task runs in the order of their names, and items in that of their numbers.
-fn in_order(texts: Vec<String>) -> Result<Vec<TaskRun>> {
-    let mut tasks = texts.iter().map(|text| body::<TaskRun>(text)).collect::<Result<Vec<_>>>()?;
-    tasks.sort_by(|a, b| a.key.cmp(&b.key));
-    Ok(tasks)
-}
-
-/// The first and the last id whose digits begin like this.
-fn ids_that_begin_with(prefix: &str) -> Option<(Vec<u8>, Vec<u8>)> {
-    if prefix.len() > 32 || !prefix.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-        return None;
-    }
-    let filled = |with: char| {
-        let digits: String = prefix.chars().chain(std::iter::repeat(with)).take(32).collect();
-        let byte = |place: usize| u8::from_str_radix(digits.get(place..place + 2)?, 16).ok();
-        (0..32).step_by(2).map(byte).collect::<Option<Vec<u8>>>()
-    };
-    filled('0').zip(filled('f'))
-}
-
-fn positive(number: i64) -> u64 {
-    u64::try_from(number).unwrap_or_default()
-}
-
-fn most(limit: usize) -> i64 {
-    i64::try_from(limit).unwrap_or(i64::MAX)
-}
+use super::runs::{key_of, uuid_of};
+use crate::columns::{body, ids_that_begin_with, in_order, json, moment, most, positive, task_key, us};
 
 impl SqliteStore {
     async fn row(&self, sql: &'static str, run: RunId) -> Result<sqlx::sqlite::SqliteRow> {
@@ -102,7 +75,7 @@ impl SqliteStore {
             let text: String = row.try_get(1).map_err(|error| self.failed(error))?;
             inbox.push(Letter { id: positive(id), signal: body(&text)? });
         }
-        let tasks = in_order(tasks)?;
+        let tasks = in_order(&tasks)?;
         Ok(Loaded { version: positive(step), record, tasks, inbox })
     }
 
@@ -172,7 +145,7 @@ impl SqliteStore {
         }
         if let Some(prefix) = &filter.prefix {
             let Some((first, last)) = ids_that_begin_with(prefix) else { return Ok(Vec::new()) };
-            query.push(" and id between ").push_bind(first).push(" and ").push_bind(last);
+            query.push(" and id between ").push_bind(first.to_vec()).push(" and ").push_bind(last.to_vec());
         }
         if let Some(backfill) = &filter.backfill {
             query.push(" and backfill = ").push_bind(backfill.clone());
@@ -199,7 +172,7 @@ impl SqliteStore {
         let seq: i64 =
             self.row("select seq from runs where id = ?", run).await?.try_get(0).map_err(|error| self.failed(error))?;
         let texts = sqlx::query_scalar::<_, String>("select body from tasks where run = ?").bind(seq);
-        in_order(texts.fetch_all(&self.pool).await.map_err(|error| self.failed(error))?)
+        in_order(&texts.fetch_all(&self.pool).await.map_err(|error| self.failed(error))?)
     }
 
     pub(super) async fn read_tasks_of(&self, run: RunId, tasks: &[TaskId]) -> Result<Vec<TaskRun>> {
@@ -211,7 +184,7 @@ impl SqliteStore {
                 and (tasks.key = wanted.value or tasks.key > wanted.value || '[' and tasks.key < wanted.value || '\\')",
         );
         let texts = texts.bind(seq).bind(json(&tasks)?).fetch_all(&self.pool).await;
-        in_order(texts.map_err(|error| self.failed(error))?)
+        in_order(&texts.map_err(|error| self.failed(error))?)
     }
 
     pub(super) async fn read_last_success(&self, run: RunId) -> Result<Option<RunRecord>> {

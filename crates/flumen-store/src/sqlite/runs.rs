@@ -4,38 +4,18 @@ use std::fmt::Write as _;
 
 use chrono::{DateTime, Utc};
 use flumen_core::flow::store::{Commit, Created, NewRun, Wake, no_run, run_changed};
-use flumen_core::flow::{FlowName, Origin, RunId, RunState, Signal, TaskKey};
+use flumen_core::flow::{FlowName, Origin, RunId, RunState, Signal};
 use flumen_core::{Error, Result};
 use serde::Serialize;
-use serde::de::DeserializeOwned;
 use sqlx::Row as _;
 
 use super::queue;
 use super::writer::Tx;
+use crate::columns::{json, us};
 
 /// What an id is in a column.
 pub(super) fn key_of(run: RunId) -> Vec<u8> {
     run.uuid().as_bytes().to_vec()
-}
-
-/// What a moment is in a column.
-pub(super) fn us(at: DateTime<Utc>) -> i64 {
-    at.timestamp_micros()
-}
-
-/// A moment from a column.
-pub(super) fn moment(us: i64) -> DateTime<Utc> {
-    DateTime::from_timestamp_micros(us).unwrap_or_default()
-}
-
-/// What a body is in a column.
-pub(super) fn json<T: Serialize>(value: &T) -> Result<String> {
-    serde_json::to_string(value).map_err(|error| Error::internal("a record cannot be written as JSON").caused_by(error))
-}
-
-/// A body from a column.
-pub(super) fn body<T: DeserializeOwned>(text: &str) -> Result<T> {
-    serde_json::from_str(text).map_err(|error| Error::data("a record in the store cannot be read").caused_by(error))
 }
 
 /// A row of the list that several rows are inserted from at once.
@@ -315,9 +295,4 @@ pub(super) async fn execute(
 ) -> Result<u64> {
     let done = query.execute(&mut tx.connection).await.map_err(|error| tx.failed(error))?;
     Ok(done.rows_affected())
-}
-
-/// What a column says a task run is.
-pub(super) fn task_key(text: &str) -> Result<TaskKey> {
-    text.parse()
 }
