@@ -7,6 +7,8 @@ use flumen_core::flow::store::MetaStore;
 use flumen_core::user::UserStore;
 use flumen_core::{Error, Result};
 use flumen_project::Project;
+use flumen_project::settings::StoreSettings;
+use flumen_store::postgres::{Address, PostgresStore};
 use flumen_store::sqlite::SqliteStore;
 
 /// The folder in a project for what Flumen keeps there.
@@ -18,19 +20,59 @@ pub fn file(project: &Project) -> PathBuf {
 }
 
 /// The users of `project`.
+///
+/// Errors: those of the database.
 pub async fn users(project: &Project) -> Result<Arc<dyn UserStore>> {
-    Ok(Arc::new(SqliteStore::open(&file(project)).await?))
+    Ok(match shared(project)? {
+        Some((address, schema)) => Arc::new(PostgresStore::connect(&address, &schema).await?),
+        None => Arc::new(SqliteStore::open(&file(project)).await?),
+    })
 }
 
 /// The flows and runs of `project`.
+///
+/// Errors: those of the database.
 pub async fn runs(project: &Project) -> Result<Arc<dyn MetaStore>> {
-    Ok(Arc::new(SqliteStore::open(&file(project)).await?))
+    Ok(match shared(project)? {
+        Some((address, schema)) => Arc::new(PostgresStore::connect(&address, &schema).await?),
+        None => Arc::new(SqliteStore::open(&file(project)).await?),
+    })
+}
+
+/// The Postgres database that `flumen.yml` names for metadata, and the schema in it.
+fn shared(project: &Project) -> Result<Option<(Address, String)>> {
+    let Some(StoreSettings { connection, schema }) = &project.settings().store else { return Ok(None) };
+    let config = project.connection(connection)?.postgres().map_err(|error| error.within("store"))?;
+    let address = Address {
+        host: config.host,
+        port: config.port,
+        user: config.user,
+        password: config.password,
+        database: config.database,
+        sslmode: config.sslmode.name().to_owned(),
+        sslrootcert: config.sslrootcert,
+        options: config.options,
+        application_name: config.application_name,
+    };
+    Ok(Some((address, schema.clone())))
+}
+
+/// Errors: `Invalid`, where the database is not a file of the project.
+fn only_a_file(project: &Project) -> Result<()> {
+    match &project.settings().store {
+        Some(store) => {
+            Err(Error::invalid(format!("the metadata is in the database of connection '{}'", store.connection))
+                .hint(format!("copy its schema with Postgres' own tools: pg_dump --schema {}", store.schema)))
+        }
+        None => Ok(()),
+    }
 }
 
 /// Copies the database of `project` to `to`, as it is at one moment.
 ///
 /// Errors: `NotFound` where there is none; `Conflict` where the file is there; those of the disk.
 pub async fn backup(project: &Project, to: &Path) -> Result<()> {
+    only_a_file(project)?;
     let from = file(project);
     if !from.exists() {
         return Err(Error::not_found("the project has no database yet").hint("it is made when the first flow runs"));
@@ -45,6 +87,7 @@ pub async fn backup(project: &Project, to: &Path) -> Result<()> {
 ///
 /// Errors: `Conflict` where there is one and it is not `force`; `Invalid` for a file that is no backup; those of the disk.
 pub async fn restore(project: &Project, from: &Path, force: bool) -> Result<Option<PathBuf>> {
+    only_a_file(project)?;
     let to = file(project);
     if !from.is_file() {
         return Err(Error::not_found(format!("{}: no such file", from.display())).hint("check the path"));

@@ -78,6 +78,19 @@ pub enum SslMode {
     VerifyFull,
 }
 
+impl SslMode {
+    /// The word for it.
+    pub fn name(self) -> &'static str {
+        match self {
+            SslMode::Disable => "disable",
+            SslMode::Prefer => "prefer",
+            SslMode::Require => "require",
+            SslMode::VerifyCa => "verify-ca",
+            SslMode::VerifyFull => "verify-full",
+        }
+    }
+}
+
 impl std::str::FromStr for SslMode {
     type Err = Error;
 
