@@ -14,7 +14,8 @@ const FILES: &[(&str, &str)] = &[
     (".gitignore", include_str!("scaffold/gitignore")),
     ("README.md", include_str!("scaffold/README.md")),
     ("contracts/.gitkeep", ""),
-    ("flows/.gitkeep", ""),
+    ("flows/taxi.yml", include_str!("scaffold/taxi.yml")),
+    ("sql/busiest_zones.sql", include_str!("scaffold/busiest_zones.sql")),
 ];
 
 /// Makes a project in `dir`, which is made if it is not there. Files that are there are left as they are. Returns the
@@ -70,7 +71,15 @@ mod tests {
         let written = create_project(&dir).expect("made");
         assert_eq!(
             written,
-            ["flumen.yml", ".env.example", ".gitignore", "README.md", "contracts/.gitkeep", "flows/.gitkeep"]
+            [
+                "flumen.yml",
+                ".env.example",
+                ".gitignore",
+                "README.md",
+                "contracts/.gitkeep",
+                "flows/taxi.yml",
+                "sql/busiest_zones.sql"
+            ]
         );
         let project = Project::load_with(&dir, Environment::default()).expect("valid");
         assert_eq!(project.name(), "my_taxi");

@@ -208,6 +208,11 @@ impl<T: Send + 'static> Crew<T> {
         self.limit.saturating_sub(self.busy)
     }
 
+    /// Whether something is under way.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.busy > 0
+    }
+
     /// Begins something.
     pub(crate) fn begin(&mut self, work: impl Future<Output = T> + Send + 'static) {
         let (tell, knock) = (self.tell.clone(), Arc::clone(&self.knock));

@@ -25,6 +25,8 @@ const SIDE_BY_SIDE: usize = 16;
 const DELIVERY: Duration = Duration::from_secs(300);
 /// The waits before the second try, the third, and so on. Then it is given up.
 const WAITS: [Duration; 3] = [Duration::from_secs(5), Duration::from_secs(30), Duration::from_secs(180)];
+/// How long a process that ends may go on passing on.
+const LEAVING: Duration = Duration::from_secs(20);
 /// How long a process has a notice to itself: longer than all tries.
 const HOLD: TimeDelta = TimeDelta::minutes(25);
 
@@ -146,5 +148,18 @@ impl Service for Notices {
 
     fn knock(&self) -> Arc<Notify> {
         self.crew.knock()
+    }
+
+    /// What a run that has just ended has to say is passed on before the process ends.
+    async fn leave(&mut self) {
+        self.new = true;
+        let knock = self.knock();
+        let passing_on = async {
+            while self.work().await.is_ok() && self.crew.is_busy() {
+                knock.notified().await;
+            }
+        };
+        // Whoever is next passes on what is left.
+        let _ = tokio::time::timeout(LEAVING, passing_on).await;
     }
 }

@@ -77,14 +77,12 @@ impl Run<'_> {
             .stderr(Stdio::piped())
             .process_group(0)
             .kill_on_drop(true);
+        if let Some(bytes) = program.memory_bytes {
+            limit_memory(&mut command, bytes);
+        }
         let mut child = command.spawn().map_err(|error| not_started(program, error))?;
         let id = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
         let group = id.ok_or_else(|| Error::internal("a process that has just begun has no id"))?;
-        if let Some(bytes) = program.memory_bytes {
-            let limit = Rlimit { current: Some(bytes), maximum: Some(bytes) };
-            // It may have ended already.
-            let _ = rustix::process::prlimit(Some(group), Resource::As, limit);
-        }
         let started = Started { group, out: child.stdout.take(), err: child.stderr.take() };
         let input = child.stdin.take();
         let feeding = async {
@@ -157,6 +155,17 @@ impl Run<'_> {
             lines.push(&buffer[..read], |line| self.log.line(stream, line));
         }
         lines.finish(|line| self.log.line(stream, line));
+    }
+}
+
+/// Limits the memory of a program before it begins: afterwards it may have taken more already.
+fn limit_memory(command: &mut tokio::process::Command, bytes: u64) {
+    let limit = Rlimit { current: Some(bytes), maximum: Some(bytes) };
+    let set = move || Ok(rustix::process::setrlimit(Resource::As, limit)?);
+    // SAFETY: between fork and exec only what is async-signal-safe may be called, and nothing may allocate: this is one system call.
+    #[allow(unsafe_code, reason = "there is no other way to do something between fork and exec")]
+    unsafe {
+        command.pre_exec(set);
     }
 }
 

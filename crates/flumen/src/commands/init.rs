@@ -46,7 +46,7 @@ impl InitCommand {
         for file in files.iter().filter(|file| !file.ends_with(".gitkeep")) {
             context.output.line(format!("  {file}"))?;
         }
-        context.output.line("  contracts/\n  flows/")?;
+        context.output.line("  contracts/")?;
         let go = if dir == here { String::new() } else { format!("cd {} && ", shown(&dir, &here)) };
         context.output.note(format!("try next: {go}flumen ingest FILE --to lake.raw.TABLE"));
         Ok(())

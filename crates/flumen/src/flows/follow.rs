@@ -35,6 +35,8 @@ const LOOK_EVERY: Duration = Duration::from_secs(15);
 pub struct FollowOptions {
     /// The lines that tasks print.
     pub logs: bool,
+    /// The last event that is not shown any more.
+    pub after: u64,
 }
 
 /// Follows a run to its end. Ctrl-C asks it to stop, and waits for that.
@@ -42,7 +44,7 @@ pub struct FollowOptions {
 /// Errors: those of the store. How the run ends is none.
 pub async fn follow(run: RunId, options: FollowOptions, flowing: &Flowing, context: &Context) -> Result<RunRecord> {
     let mut wakes = flowing.store.wakes();
-    let mut view = View::new(run, flowing, context);
+    let mut view = View::new(run, options.after, flowing, context);
     let mut logs = options.logs.then(|| LogReader::new(flowing.kept.clone(), run));
     let mut told_to_stop = false;
     loop {
@@ -93,7 +95,7 @@ struct View<'a> {
 }
 
 impl<'a> View<'a> {
-    fn new(run: RunId, flowing: &'a Flowing, context: &'a Context) -> Self {
+    fn new(run: RunId, seen: u64, flowing: &'a Flowing, context: &'a Context) -> Self {
         let output = &context.output;
         let is_live = std::io::stderr().is_terminal() && !output.quiet && !output.json;
         let bar = is_live.then(|| {
