@@ -103,7 +103,7 @@ impl RunCommand {
             if self.detach {
                 return detached(id, server.is_some(), context);
             }
-            let options = FollowOptions { logs: self.logs };
+            let options = FollowOptions { logs: self.logs, after: 0 };
             let record = follow(id, options, &flowing, context).await?;
             return ended(&flowing, &record, context).await;
         }
@@ -113,7 +113,7 @@ impl RunCommand {
         let host = flowing.host(context, Arc::new(watcher))?;
         let work = async {
             let id = start::begin(&run, &flow, &flowing, context).await?;
-            follow(id, FollowOptions { logs: self.logs }, &flowing, context).await
+            follow(id, FollowOptions { logs: self.logs, after: 0 }, &flowing, context).await
         };
         let record = with_local(&host, only, None, &flowing, context, work).await?;
         ended(&flowing, &record, context).await

@@ -56,7 +56,7 @@ impl TaskCommand {
                 flowing.store.send(run.id, &Signal::Mark { key, to: TaskState::Success, by: person() }).await?;
             }
             flowing.store.send(run.id, &Signal::Start).await?;
-            follow(run.id, FollowOptions { logs: true }, &flowing, context).await
+            follow(run.id, FollowOptions { logs: true, after: 0 }, &flowing, context).await
         };
         let record = with_local(&host, only, None, &flowing, context, work).await?;
         let tasks = flowing.store.tasks(record.id).await?;

@@ -105,7 +105,7 @@ impl<'a> View<'a> {
             bar.enable_steady_tick(Duration::from_millis(100));
             bar
         });
-        Self { run, flowing, context, bar, seen: 0, running: BTreeMap::new(), done: 0, total: 0, named: false }
+        Self { run, flowing, context, bar, seen, running: BTreeMap::new(), done: 0, total: 0, named: false }
     }
 
     /// Shows what has happened since the last look.
@@ -243,6 +243,20 @@ impl<'a> View<'a> {
         match record.state {
             RunState::Success => self.note(&format!("{} succeeded{took}: {tasks}", record.flow)),
             _ => self.note(&format!("{} {}{took}: {}", record.flow, record.state, record.cause)),
+        }
+    }
+}
+
+/// The last event of a run so far.
+///
+/// Errors: those of the store.
+pub async fn last_event(run: RunId, flowing: &Flowing) -> Result<u64> {
+    let mut last = 0;
+    loop {
+        let events = flowing.store.events(run, last, EVENTS).await?;
+        match events.last() {
+            Some((id, _)) => last = *id,
+            None => return Ok(last),
         }
     }
 }

@@ -9,7 +9,7 @@ use flumen_worker::worker::Only;
 use futures::StreamExt as _;
 
 use crate::context::Context;
-use crate::flows::follow::{FollowOptions, follow};
+use crate::flows::follow::{FollowOptions, follow, last_event};
 use crate::flows::names::{self, person};
 use crate::flows::runtime::{Flowing, Told, with_local};
 use crate::flows::{server, show};
@@ -159,6 +159,7 @@ async fn tell(run: RunId, signal: Signal, work: bool, flowing: &Arc<Flowing>, co
         _ => None,
     };
     known(run, key.as_ref(), flowing).await?;
+    let after = last_event(run, flowing).await?;
     let before = flowing.store.inbox(run).await?.0;
     flowing.store.send(run, &signal).await?;
     if server::current(&flowing.project)?.is_some() {
@@ -173,7 +174,7 @@ async fn tell(run: RunId, signal: Signal, work: bool, flowing: &Arc<Flowing>, co
         taken(run, before, flowing).await?;
         let state = flowing.store.run(run).await?.state;
         if work && state == flumen_core::flow::RunState::Running {
-            let record = follow(run, FollowOptions::default(), flowing, context).await?;
+            let record = follow(run, FollowOptions { after, ..FollowOptions::default() }, flowing, context).await?;
             return super::ended(flowing, &record, context).await;
         }
         said(run, flowing, context).await

@@ -105,7 +105,7 @@ impl FollowCommand {
     pub async fn run(self, context: &Context) -> Result<()> {
         let flowing = Flowing::open(context).await?;
         let run = names::run(&*flowing.store, &self.run).await?;
-        let record = follow(run.id, FollowOptions { logs: self.logs }, &flowing, context).await?;
+        let record = follow(run.id, FollowOptions { logs: self.logs, after: 0 }, &flowing, context).await?;
         super::ended(&flowing, &record, context).await
     }
 }

@@ -16,7 +16,7 @@ fn a_killed_server_loses_nothing_and_its_tasks_end_with_it() {
     server.kill();
     // The watching process ends what the worker had started.
     let first = std::fs::read_to_string(&pids).unwrap().trim().to_owned();
-    wait_until(|| !std::path::Path::new(&format!("/proc/{first}")).exists());
+    wait_until(|| !super::is_alive(&first));
     let _next = Server::start(&sandbox, &["up", "--lease", "2s"]);
     wait_until(|| std::fs::read_to_string(&pids).is_ok_and(|text| text.lines().count() == 2));
     sandbox.write("go", "");
