@@ -56,6 +56,8 @@ impl SqliteStore {
         if let Some(folder) = path.parent() {
             std::fs::create_dir_all(folder).map_err(|error| Error::io(folder.display(), error))?;
         }
+        // Those who make the tables of a new file take turns.
+        let opening = opening(path).await?;
         private(path)?;
         let options = SqliteConnectOptions::new()
             .filename(path)
@@ -66,7 +68,10 @@ impl SqliteStore {
             .busy_timeout(PATIENCE);
         let pool = SqlitePoolOptions::new().max_connections(CONNECTIONS).connect_with(options.clone()).await;
         let pool = pool.map_err(|error| failed(&place, error))?;
-        migrate(&pool, &place).await?;
+        if !is_current(&pool).await {
+            migrate(&pool, &place).await?;
+        }
+        drop(opening);
         let place: Arc<str> = place.into();
         let bell = Arc::new(Bell::at(path));
         let writer = Writer::start(&options, Arc::clone(&place), Arc::clone(&bell)).await?;
@@ -85,6 +90,27 @@ impl SqliteStore {
     fn failed(&self, error: sqlx::Error) -> Error {
         failed(&self.place, error)
     }
+}
+
+/// A lock that is held while a store is opened, given back with the file.
+async fn opening(path: &Path) -> Result<std::fs::File> {
+    let mut name = path.as_os_str().to_owned();
+    // A file of its own: to close one of the store's would take back the locks that SQLite has on it.
+    name.push("-opening");
+    let locked = tokio::task::spawn_blocking(move || {
+        let file = std::fs::OpenOptions::new().create(true).append(true).open(&name);
+        let locked = file.and_then(|file| file.lock().map(|()| file));
+        locked.map_err(|error| Error::io(name.to_string_lossy(), error))
+    });
+    locked.await.map_err(|error| Error::internal("a lock could not be waited for").caused_by(error))?
+}
+
+/// Whether the tables are those of this version: most often they are, and nothing has to be written to find out.
+async fn is_current(pool: &SqlitePool) -> bool {
+    let last = sqlx::query_scalar::<_, i64>("select max(version) from _sqlx_migrations where success");
+    let ours = MIGRATIONS.last().map(|(version, ..)| *version);
+    // Where there is no such table yet, everything is to be done.
+    last.fetch_one(pool).await.ok() == ours
 }
 
 async fn migrate(pool: &SqlitePool, place: &str) -> Result<()> {
@@ -143,6 +169,17 @@ mod tests {
         sqlx::query(newer).execute(&store.pool).await.expect("done");
         let error = SqliteStore::open(&path).await.expect_err("newer");
         assert!(error.to_string().contains("newer version"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn many_may_open_a_new_file_at_once() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let path = dir.path().join("flumen.db");
+        let opened = futures::future::join_all((0..16).map(|_| SqliteStore::open(&path))).await;
+        assert_eq!(
+            opened.into_iter().filter_map(Result::err).map(|error| error.to_string()).collect::<Vec<_>>(),
+            [""; 0]
+        );
     }
 
     #[cfg(unix)]
