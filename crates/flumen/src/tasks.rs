@@ -10,6 +10,7 @@ mod list;
 mod rows;
 mod sensor;
 mod sql;
+mod state;
 
 use std::io::Read as _;
 
@@ -62,6 +63,7 @@ async fn do_it(job: &Job, context: &Context) -> Result<Done> {
         "list" => list::run(job, context).await,
         "sensor" => sensor::run(job, context).await,
         "sql" => sql::run(job, context).await,
+        "state" => state::run(job, context).await,
         other => Err(Error::internal(format!("tasks of kind '{other}' do not run in a process of their own"))),
     }
 }

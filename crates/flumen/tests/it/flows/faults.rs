@@ -1,5 +1,10 @@
 //! What happens to flows when processes are killed.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
+
+use crate::web::{reply, serve};
+
 use super::{Server, json, project, succeed, wait_until};
 
 #[test]
@@ -25,4 +30,172 @@ fn a_killed_server_loses_nothing_and_its_tasks_end_with_it() {
     assert!(events.contains("expired"), "{events}");
     let run = json(&sandbox, &format!("run show {id}"));
     assert_eq!(run["tasks"][0]["attempt"], 1, "a lost worker costs no attempt");
+}
+
+/// Months that are loaded while servers are killed.
+const MONTHS: usize = 24;
+
+/// Servers are killed at random moments while months are loaded into the lake and into Postgres: in the end each month is there
+/// once. `FLUMEN_CHAOS` says how many are killed, and `FLUMEN_SEED` begins another story.
+#[tokio::test(flavor = "multi_thread")]
+async fn months_are_loaded_once_whatever_is_killed() {
+    let number =
+        |name: &str, otherwise: u64| std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(otherwise);
+    let (kills, mut state) =
+        (number("FLUMEN_CHAOS", 20), number("FLUMEN_SEED", 1).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
+    let mut random = |below: u64| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state % below
+    };
+    let database = flumen_testkit::postgres::server().database().await;
+    let settings = format!("name: chaos\nconnections:\n  pg: {{ kind: postgres, url: \"{}\" }}\n", database.url);
+    let flow = r#"
+flow: months
+schedule: { cron: "@monthly", start: 2019-01-01, end: 2020-12-31, catchup: none }
+max_active_runs: 4
+defaults: { max_infra_retries: 100000, retries: 3, retry_delay: 100ms }
+tasks:
+  make:
+    shell: |
+      mkdir -p "$FLUMEN_PROJECT/data"
+      python3 -c "print('month,n'); [print('{{ ds }},' + str(n)) for n in range(500)]" > "$FLUMEN_PROJECT/data/{{ ds }}.csv.new"
+      mv "$FLUMEN_PROJECT/data/{{ ds }}.csv.new" "$FLUMEN_PROJECT/data/{{ ds }}.csv"
+  lake: { needs: [make], ingest: { from: "data/{{ ds }}.csv", to: lake.raw.months } }
+  pg: { needs: [make], ingest: { from: "data/{{ ds }}.csv", to: pg.public.months } }
+  sum: { needs: [lake], sql: { into: lake.marts.sums, mode: append, query: "select '{{ ds }}' as month, sum(n) as total from lake.raw.months where month = '{{ ds }}'" } }
+"#;
+    let sandbox = project(&[("flumen.yml", &settings), ("flows/months.yml", flow)]);
+    succeed(&sandbox, "flumen backfill months --detach");
+    for _ in 0..kills {
+        let mut server = Server::start(&sandbox, &["up", "--lease", "1s", "--slots", "4"]);
+        std::thread::sleep(std::time::Duration::from_millis(50 + random(1_200)));
+        server.kill();
+    }
+    let _server = Server::start(&sandbox, &["up", "--lease", "1s", "--slots", "4"]);
+    wait_until(|| json(&sandbox, "backfill list")[0]["state"] == "done");
+    let runs = json(&sandbox, "run list -n 0");
+    let runs = runs.as_array().unwrap();
+    assert!(runs.len() == MONTHS && runs.iter().all(|run| run["state"] == "success"), "{runs:?}");
+    for (table, rows) in [("lake.raw.months", 500), ("pg.public.months", 500), ("lake.marts.sums", 1)] {
+        let counted = json(&sandbox, &format!("sql 'select month, count(*) as n from {table} group by month'"));
+        let counted = counted.as_array().unwrap();
+        assert!(counted.len() == MONTHS && counted.iter().all(|row| row["n"] == rows), "{table}: {counted:?}");
+    }
+    let loads = json(&sandbox, "load list lake.raw.months --limit 1000");
+    assert_eq!(loads.as_array().unwrap().len(), MONTHS, "{loads}");
+}
+
+/// Gates in front of the answers of a web server, by the number of the request.
+type Gates = Arc<(Mutex<Vec<bool>>, Condvar)>;
+
+fn open(gates: &Gates, number: usize) {
+    gates.0.lock().unwrap()[number] = true;
+    gates.1.notify_all();
+}
+
+/// A web server with one file, whose answers wait for their gates; and how many were asked for.
+fn gated(body: &'static str) -> (String, Gates, Arc<AtomicUsize>) {
+    let gates: Gates = Arc::new((Mutex::new(vec![false; 16]), Condvar::new()));
+    let asked = Arc::new(AtomicUsize::new(0));
+    let url = serve({
+        let (gates, asked) = (Arc::clone(&gates), Arc::clone(&asked));
+        move |request, stream| {
+            asked.fetch_add(1, Ordering::SeqCst);
+            let open = gates.0.lock().unwrap();
+            drop(gates.1.wait_while(open, |open| !open[request.number]).unwrap());
+            reply(stream, "200 OK", "", body.len(), body.as_bytes());
+        }
+    });
+    (url, gates, asked)
+}
+
+/// A worker is cut off in the middle of a load: it does not run, so nobody hears of it, and its lease ends. Its load goes on, and
+/// another worker does the task too. `late` says whether the first load comes to its end after the other one, or before.
+fn cut_off(late: bool) {
+    let (url, gates, asked) = gated("n\n1\n2\n");
+    let flow = format!("flow: load\ntasks:\n  a: {{ ingest: {{ from: \"{url}\", to: lake.raw.t }} }}\n");
+    let sandbox = project(&[("flows/load.yml", &flow)]);
+    let _scheduler = Server::start(&sandbox, &["scheduler"]);
+    let mut first = Server::start(&sandbox, &["worker", "--lease", "1s", "--slots", "1"]);
+    let id = succeed(&sandbox, "flumen run load --detach").stdout;
+    let id = id.trim().to_owned();
+    wait_until(|| asked.load(Ordering::SeqCst) == 1);
+    first.signal("STOP");
+    let _second = Server::start(&sandbox, &["worker", "--lease", "2s", "--slots", "2"]);
+    wait_until(|| asked.load(Ordering::SeqCst) == 2);
+    let order = if late { [1, 0] } else { [0, 1] };
+    open(&gates, order[0]);
+    if late {
+        wait_until(|| json(&sandbox, &format!("run show {id}"))["state"] == "success");
+    } else {
+        wait_until(|| json(&sandbox, "sql \"select count(*) as n from lake.raw.t\"").get(0).is_some());
+    }
+    open(&gates, order[1]);
+    // Whatever the first one asks for more is answered.
+    (2..16).for_each(|number| open(&gates, number));
+    wait_until(|| json(&sandbox, &format!("run show {id}"))["state"] == "success");
+    first.signal("CONT");
+    wait_until(|| json(&sandbox, "pool list").as_array().unwrap().is_empty());
+    assert_eq!(first.stop(), 0, "it ends when its task has");
+    assert_eq!(json(&sandbox, "sql \"select count(*) as n from lake.raw.t\"")[0]["n"], 2);
+    assert_eq!(json(&sandbox, "load list lake.raw.t").as_array().unwrap().len(), 1);
+    assert_eq!(json(&sandbox, &format!("run show {id}"))["tasks"][0]["state"], "success");
+}
+
+#[test]
+fn a_worker_that_was_cut_off_comes_back_after_its_successor() {
+    cut_off(true);
+}
+
+#[test]
+fn a_worker_that_was_cut_off_comes_back_before_its_successor() {
+    cut_off(false);
+}
+
+/// Two schedulers and three workers over Postgres: some are killed, and Postgres itself goes away and comes back.
+#[tokio::test(flavor = "multi_thread")]
+async fn many_processes_share_a_database_that_goes_away() {
+    let postgres = flumen_testkit::postgres::Server::start().expect("Postgres starts");
+    let database = postgres.database().await;
+    let settings = format!(
+        "name: many\nconnections:\n  meta: {{ kind: postgres, url: \"{}\" }}\nstore: {{ connection: meta }}\n",
+        database.url
+    );
+    let flow = r#"
+flow: many
+schedule: { cron: "@monthly", start: 2019-01-01, end: 2019-12-31, catchup: none }
+max_active_runs: 4
+defaults: { max_infra_retries: 100000 }
+tasks:
+  a: { shell: "echo {{ ds }}" }
+  b: { needs: [a], for_each: [1, 2, 3], shell: "sleep 0.05; echo {{ item }}" }
+  c: { needs: [b], empty: {} }
+"#;
+    let sandbox = project(&[("flumen.yml", &settings), ("flows/many.yml", flow)]);
+    let mut schedulers: Vec<Server> = (0..2).map(|_| Server::start(&sandbox, &["scheduler"])).collect();
+    let worker = || Server::start(&sandbox, &["worker", "--lease", "2s", "--slots", "2"]);
+    let mut workers: Vec<Server> = (0..3).map(|_| worker()).collect();
+    succeed(&sandbox, "flumen backfill many --detach");
+    let ended = |at_least: usize| {
+        let ran = sandbox.sh("flumen --json run list -n 0 --state success");
+        serde_json::from_str::<serde_json::Value>(&ran.stdout)
+            .is_ok_and(|runs| runs.as_array().unwrap().len() >= at_least)
+    };
+    wait_until(|| ended(2));
+    workers[0].kill();
+    schedulers[0].kill();
+    workers[0] = worker();
+    wait_until(|| ended(4));
+    postgres.stop();
+    postgres.restart();
+    wait_until(|| ended(12));
+    let runs = json(&sandbox, "run list -n 0");
+    assert_eq!(runs.as_array().unwrap().len(), 12);
+    for run in runs.as_array().unwrap() {
+        let run = json(&sandbox, &format!("run show {}", run["id"].as_str().unwrap()));
+        assert!(run["tasks"].as_array().unwrap().iter().all(|task| task["state"] == "success"), "{run}");
+    }
+    assert!(succeed(&sandbox, "flumen status").stdout.contains("runs: 0 active"));
 }
