@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::notify::MailServer;
 use crate::support::{Answer, Fixture, WebServer};
 
-/// Kinds that run without the binary.
+/// Kinds that run without the binary; the examples of the others are run by its tests.
 const RUN_HERE: [&str; 9] = ["approve", "docker", "empty", "flow", "http", "notify", "python", "sensor", "shell"];
 
 const MONTHS: &str = "\
@@ -42,7 +42,10 @@ fn every_kind_and_every_field_has_its_place() {
         assert!(!examples(section).is_empty(), "{} has no example", kind.name());
         let schema = kind.schema();
         for field in schema["properties"].as_object().unwrap().keys() {
-            assert!(section.contains(&format!("| `{field}`")), "{}: '{field}' is not in the table", kind.name());
+            let name = format!("`{field}`");
+            let first_cells = section.lines().filter_map(|line| line.strip_prefix("| ")?.split(" |").next());
+            let is_there = first_cells.into_iter().any(|cell| cell.contains(&name));
+            assert!(is_there, "{}: '{field}' is not in the table", kind.name());
         }
     }
 }

@@ -332,3 +332,36 @@ fn the_database_is_copied_restored_and_pruned() {
     assert_eq!(json(&sandbox, "store prune --older-than 0s"), json!({ "runs": 1 }));
     assert_eq!(json(&sandbox, "run list"), json!([]));
 }
+
+/// The examples of `docs/kinds.md` for the kinds that work with data; those of the others run with the worker's tests.
+#[test]
+fn examples_of_the_page_on_kinds_do_what_it_says() {
+    let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/kinds.md")).unwrap();
+    let examples = page.split("```yaml\n").skip(1).filter_map(|rest| rest.split("```").next());
+    let sandbox = project(&[("sql/none.sql", "select 1")]);
+    let data_kinds = ["ingest:", "sql:", "check:", "export:", "lake:"];
+    let mut names = Vec::new();
+    for example in examples.filter(|text| text.starts_with("flow: ")) {
+        let name = example["flow: ".len()..].lines().next().unwrap().to_owned();
+        let is_data = data_kinds
+            .iter()
+            .any(|kind| example.contains(&format!(" {kind} ")) || example.contains(&format!("    {kind}\n")));
+        if is_data && !example.contains("sensor:") {
+            sandbox.write(&format!("flows/{name}.yml"), example);
+            names.push(name);
+        }
+    }
+    names.sort();
+    assert_eq!(names, ["asked", "checked", "exported", "loaded", "tidy"]);
+    let today = sandbox.sh("date +%Y-%m-%d").stdout;
+    let rows = format!(
+        "zone,pickup,fare,payment\nA1,{0} 10:00:00,1.5,card\nB2,{0} 11:00:00,2,cash\nA1,{0} 12:00:00,3,\n",
+        today.trim()
+    );
+    sandbox.write("data/trips_2021-01-01.csv", rows);
+    for line in ["loaded --interval 2021-01", "asked", "checked", "exported", "tidy"] {
+        succeed(&sandbox, &format!("flumen run {line}"));
+    }
+    assert_eq!(succeed(&sandbox, "flumen run logs asked/say").stdout, "the busiest zone has 2 trips\n");
+    assert_eq!(std::fs::read_to_string(sandbox.path().join("out/top.csv")).unwrap(), "zone,n\nA1,2\nB2,1\n");
+}
