@@ -193,7 +193,7 @@ fn new_run(shared: &Shared, backfill: &Backfill, interval: &Interval) -> NewRun 
         _ => format!("{} {}", unique(interval), backfill.id),
     };
     NewRun {
-        id: RunId::new(shared.ids.next()),
+        id: RunId::fresh(shared.ids.next()),
         flow: backfill.flow.clone(),
         version: backfill.version.clone(),
         deployment: backfill.deployment.clone(),

@@ -343,7 +343,7 @@ async fn run(shared: &Shared, line: &mut Line, paused: &HashSet<FlowName>, now: 
         return Ok(());
     }
     let new = NewRun {
-        id: RunId::new(shared.ids.next()),
+        id: RunId::fresh(shared.ids.next()),
         flow: flow.clone(),
         version: line.entry.version.clone(),
         deployment: line.entry.deployment.clone(),

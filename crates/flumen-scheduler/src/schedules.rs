@@ -379,7 +379,7 @@ async fn new_runs(shared: &Shared, line: &Line, intervals: &[Interval]) -> Resul
     let entry = &line.entry;
     let params = params(shared.roster.as_ref(), entry, &Map::new()).await?;
     let run = |interval: &Interval| NewRun {
-        id: RunId::new(shared.ids.next()),
+        id: RunId::fresh(shared.ids.next()),
         flow: entry.name(),
         version: entry.version.clone(),
         deployment: entry.deployment.clone(),

@@ -94,6 +94,13 @@ impl RunId {
         Self(id)
     }
 
+    /// The id of a run that is new, made of an id that nobody has. Ids that are made one after another begin alike; these do not,
+    /// so that a person can type the beginning.
+    pub fn fresh(id: Uuid) -> Self {
+        let (first, last) = id.as_u64_pair();
+        Self(Uuid::from_u64_pair(last.reverse_bits(), first))
+    }
+
     /// The id.
     pub fn uuid(self) -> Uuid {
         self.0

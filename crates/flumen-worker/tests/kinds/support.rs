@@ -186,7 +186,7 @@ impl Fixture {
     /// A run of a flow, about the day that begins then.
     pub async fn make_run(&self, flow: &str, start: DateTime<Utc>) -> RunId {
         let version = self.flows.version(flow).await.unwrap_or_else(|error| panic!("{error} {:?}", error.remedy()));
-        let id = RunId::new(self.host.ids.next());
+        let id = RunId::fresh(self.host.ids.next());
         let new = NewRun {
             id,
             flow: FlowName::from(flow),

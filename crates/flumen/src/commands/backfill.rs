@@ -142,7 +142,7 @@ impl BackfillCommand {
         let options =
             WorkerOptions { pools: Vec::new(), only: Arc::clone(&only), slots: None, lease: None, drain: DRAIN };
         // Nothing is taken before a run of the backfill is there.
-        only.add(flumen_core::flow::RunId::new(context.ids.next()));
+        only.add(flumen_core::flow::RunId::fresh(context.ids.next()));
         let worker = worker(&host, options, context);
         let stop = CancellationToken::new();
         let scheduling = tokio::spawn({
@@ -201,7 +201,7 @@ impl BackfillCommand {
 }
 
 fn short(backfill: &Backfill) -> String {
-    backfill.id.chars().take(15).collect()
+    backfill.id.chars().take(12).collect()
 }
 
 fn word(state: BackfillState) -> &'static str {

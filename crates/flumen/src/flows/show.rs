@@ -6,8 +6,8 @@ use serde_json::{Value, json};
 
 use crate::output::{Color, paint};
 
-/// Characters of an id that are shown: the millisecond, and a little of what is random.
-const SHORT: usize = 15;
+/// Characters of an id that are shown.
+const SHORT: usize = 8;
 
 /// The beginning of an id, long enough to be typed.
 pub fn short(run: RunId) -> String {
@@ -49,7 +49,7 @@ pub fn origin(origin: &Origin) -> String {
     match origin {
         Origin::Schedule => "schedule".to_owned(),
         Origin::Person { name } => name.clone(),
-        Origin::Backfill { id } => format!("backfill {id}"),
+        Origin::Backfill { id } => format!("backfill {}", id.chars().take(12).collect::<String>()),
         Origin::Datasets => "data sets".to_owned(),
         Origin::Task { run, task } => format!("{}/{task}", short(*run)),
     }

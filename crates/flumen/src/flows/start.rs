@@ -93,7 +93,7 @@ pub async fn new_run(
     let pool = deployment.and_then(|deployment| deployment.pool.as_deref());
     let version = flowing.library.keep(flow, pool, flowing.project.dir(), &*flowing.store, context.clock.now()).await?;
     let new = NewRun {
-        id: RunId::new(context.ids.next()),
+        id: RunId::fresh(context.ids.next()),
         flow: flow.name.as_str().into(),
         version: version.id.clone(),
         deployment: deployment.map(|deployment| deployment.name.clone()),
