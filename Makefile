@@ -6,13 +6,16 @@ PROFILE ?= release
 profile_dir = $(if $(filter dev,$(PROFILE)),debug,$(PROFILE))
 FLUMEN = $(CARGO_TARGET_DIR)/$(profile_dir)/flumen
 
-.PHONY: demo test build setup lint fmt dist install bench help
+.PHONY: demo test chaos build setup lint fmt dist install bench help
 
 demo: build ## bring three months of taxi trips into a lake over HTTP, and look at them
 	@FLUMEN="$(FLUMEN)" scripts/demo.sh
 
 test: setup ## run every test
 	cargo test --locked --workspace --all-targets --no-fail-fast
+
+chaos: setup ## kill servers two hundred times while they load (FLUMEN_SEED=n for another story)
+	FLUMEN_CHAOS=200 cargo test --locked --workspace --test it months_are_loaded_once -- --nocapture
 
 build: ## build the binary (PROFILE=release by default, or dev, or dist)
 	@scripts/setup.sh build
