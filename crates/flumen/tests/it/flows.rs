@@ -104,7 +104,7 @@ fn wait_for(path: &Path) {
 /// Waits until `condition` holds.
 fn wait_until(mut condition: impl FnMut() -> bool) {
     while !condition() {
-        std::thread::sleep(std::time::Duration::from_millis(20));
+        std::thread::yield_now();
     }
 }
 

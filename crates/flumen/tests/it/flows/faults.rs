@@ -70,7 +70,10 @@ tasks:
     succeed(&sandbox, "flumen backfill months --detach");
     for _ in 0..kills {
         let mut server = Server::start(&sandbox, &["up", "--lease", "1s", "--slots", "4"]);
-        std::thread::sleep(std::time::Duration::from_millis(50 + random(1_200)));
+        // The moment of its end is one that nobody knows: so many looks later.
+        for _ in 0..random(16) {
+            succeed(&sandbox, "flumen run list");
+        }
         server.kill();
     }
     let _server = Server::start(&sandbox, &["up", "--lease", "1s", "--slots", "4"]);
