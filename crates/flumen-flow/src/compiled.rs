@@ -47,6 +47,7 @@ impl Compiled {
         graph.hooks = outer;
         graph.late = flow.deadline.map(|Period(time)| time);
         graph.long = flow.warn_after.map(|Period(time)| time);
+        graph.timeout = flow.timeout.map(|Period(time)| time);
         let timetable = timetable_of(flow.schedule.as_ref())?;
         Ok(Self { flow, graph, timetable })
     }

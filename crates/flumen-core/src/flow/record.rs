@@ -89,8 +89,14 @@ pub struct RunRecord {
     pub state: RunState,
     /// Why it is there, in words.
     pub cause: String,
-    /// Why it is being cancelled: what runs is stopped, nothing else starts but the teardown of what was set up.
+    /// Why it is being ended: what runs is stopped, nothing else starts but the teardown of what was set up.
     pub cancelling: Option<String>,
+    /// Whether that is because it took too long: then it ends failed.
+    #[serde(default)]
+    pub timed_out: bool,
+    /// When it has taken too long, unless it ends before.
+    #[serde(default)]
+    pub stop_at: Option<DateTime<Utc>>,
     /// When it was asked for.
     pub created: DateTime<Utc>,
     /// When it began.
@@ -293,6 +299,8 @@ pub enum Timer {
     Late,
     /// The run takes longer than it should.
     Long,
+    /// The run has taken longer than it may.
+    Timeout,
 }
 
 /// Something that somebody may want to be told: what hooks are for. Delivered once or more.

@@ -116,6 +116,8 @@ pub struct Graph {
     pub late: Option<Duration>,
     /// How long a run should take.
     pub long: Option<Duration>,
+    /// How long a run may take.
+    pub timeout: Option<Duration>,
     nodes: Vec<Node>,
     numbers: HashMap<TaskId, usize>,
     after: Vec<Vec<usize>>,
@@ -164,7 +166,17 @@ impl Graph {
         if !leaves.contains(&true) {
             leaves.fill(true);
         }
-        let graph = Self { flow, hooks: Hooks::default(), late: None, long: None, nodes, numbers, after, leaves };
+        let graph = Self {
+            flow,
+            hooks: Hooks::default(),
+            late: None,
+            long: None,
+            timeout: None,
+            nodes,
+            numbers,
+            after,
+            leaves,
+        };
         match graph.circle() {
             Some(within) => Err(Error::invalid(format!("flow '{}' goes in a circle at task '{within}'", graph.flow))),
             None => Ok(graph),

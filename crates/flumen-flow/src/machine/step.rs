@@ -117,6 +117,7 @@ impl Step<'_> {
                 self.with(&key, |step, at| step.ended(at, number, outcome));
             }
             Signal::Due { timer: Timer::Task(key), at } => self.with(&key, |step, place| step.task_due(place, at)),
+            Signal::Due { timer: Timer::Timeout, at } => self.run_timed_out(at),
             Signal::Due { timer, .. } => self.run_due(timer),
             Signal::Answered { key, answer } => self.with(&key, |step, at| step.answered(at, answer)),
             Signal::PastDone { task } => {
@@ -195,14 +196,13 @@ impl Step<'_> {
         }
         let verdict = self.verdict(node);
         let at = At::whole(node);
-        if self.run.record.cancelling.is_some() {
-            let tears_down = self.is_teardown(node);
-            match verdict {
-                Verdict::Run if tears_down => self.begin(node),
-                Verdict::Wait if tears_down => {}
-                _ => self.change(at, TaskState::Cancelled, self.run.record.cancelling.clone().unwrap_or_default()),
+        if let Some(cause) = &self.run.record.cancelling {
+            // A teardown goes by its rule, and is cancelled with a run that somebody cancelled before anything was set up.
+            let is_open = self.run.record.timed_out || matches!(verdict, Verdict::Run | Verdict::Wait);
+            if !(is_open && self.is_teardown(node)) {
+                let (to, cause) = (self.run.ending(), cause.clone());
+                return self.turn_into(at, to, cause);
             }
-            return;
         }
         match verdict {
             Verdict::Wait => {}

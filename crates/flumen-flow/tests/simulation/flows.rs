@@ -30,6 +30,7 @@ pub fn flow(random: &mut Random, name: &str) -> Graph {
     graph.hooks = Hooks { failure: random.percent(50), success: random.percent(50), retry: false };
     graph.late = random.percent(30).then_some(Duration::from_secs(100));
     graph.long = random.percent(30).then_some(Duration::from_secs(50));
+    graph.timeout = random.percent(30).then(|| Duration::from_secs(random.between(20, 120) as u64));
     graph
 }
 

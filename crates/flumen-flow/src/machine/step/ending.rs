@@ -124,7 +124,7 @@ impl Step<'_> {
         let task = self.run.at_mut(at);
         task.lost += 1;
         if is_ending {
-            return self.change(at, TaskState::Cancelled, cause.to_owned());
+            return self.turn_into(at, self.run.ending(), cause.to_owned());
         }
         if free.is_some_and(|free| task.lost > free) {
             let message = format!("{cause}; {} workers were lost under it", task.lost);
@@ -189,7 +189,7 @@ impl Step<'_> {
         let (occasion, cause) = match timer {
             Timer::Late => (Occasion::RunLate, "it is later than it should be"),
             Timer::Long => (Occasion::RunLong, "it takes longer than it should"),
-            Timer::Task(_) => return,
+            Timer::Timeout | Timer::Task(_) => return,
         };
         let notice = Notice { run: self.run.record.id, occasion, at: self.at, cause: cause.to_owned() };
         self.actions.push(Action::Notify(notice));

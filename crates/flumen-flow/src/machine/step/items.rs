@@ -53,7 +53,7 @@ impl Step<'_> {
     fn stop_of(&self, node: usize) -> Option<Stop> {
         let cause = self.run.record.cancelling.clone().filter(|_| self.is_ending(node));
         let by = self.by.clone();
-        let cancelled = cause.map(|cause| Stop { to: StopTo::Cancelled, cause, by });
+        let cancelled = cause.map(|cause| Stop { to: self.run.ending(), cause, by });
         self.run.nodes[node].task.stop.clone().or(cancelled)
     }
 
@@ -69,12 +69,16 @@ impl Step<'_> {
             self.turn_into(At::item(node, kid), stop.to, stop.cause.clone());
         }
         let tally = &self.run.nodes[node].tally;
-        let (is_busy, cancelled) = (tally.active > 0, tally.cancelled);
-        if is_busy {
+        if tally.active > 0 {
             return;
         }
+        let came_too_late = match stop.to {
+            StopTo::Cancelled => tally.cancelled == 0,
+            StopTo::Timeout => tally.cancelled + tally.failed == 0,
+            StopTo::Marked(_) | StopTo::Cleared => false,
+        };
         self.run.nodes[node].task.stop = None;
-        if stop.to == StopTo::Cancelled && cancelled == 0 && self.is_done(node) {
+        if came_too_late && self.is_done(node) {
             return self.sum_up(node, self.item_count(node));
         }
         let by = std::mem::replace(&mut self.by, stop.by);

@@ -23,7 +23,16 @@ impl Step<'_> {
         let long = self.graph.long.map(|long| self.now + delta(long));
         self.actions.extend(late.map(|at| Action::SetTimer(Timer::Late, at)));
         self.actions.extend(long.map(|at| Action::SetTimer(Timer::Long, at)));
+        self.allow();
         self.woken.extend(0..self.graph.nodes().len());
+    }
+
+    /// The run may take its time from now on.
+    pub(super) fn allow(&mut self) {
+        let Some(timeout) = self.graph.timeout else { return };
+        let at = (self.now + delta(timeout)).trunc_subsecs(6);
+        self.run.record.stop_at = Some(at);
+        self.actions.push(Action::SetTimer(Timer::Timeout, at));
     }
 
     /// Puts a task run into another state. Whatever it waited for in the one before, it waits for no more.
@@ -116,7 +125,10 @@ impl Step<'_> {
             return;
         }
         let is_empty = self.run.nodes.is_empty();
-        let to = if self.run.leaves_cancelled > 0 || (is_empty && record.cancelling.is_some()) {
+        let is_cut_short = self.run.is_cut_short(self.graph);
+        let to = if is_cut_short {
+            RunState::Failed
+        } else if self.run.leaves_cancelled > 0 || (is_empty && record.cancelling.is_some()) {
             RunState::Cancelled
         } else if self.run.leaves_failed > 0 {
             RunState::Failed
@@ -129,6 +141,7 @@ impl Step<'_> {
         let was_open = !record.state.is_terminal();
         let cause = match to {
             RunState::Cancelled => record.cancelling.clone().unwrap_or_else(|| "a last task was cancelled".to_owned()),
+            RunState::Failed if is_cut_short => record.cancelling.clone().unwrap_or_default(),
             RunState::Failed => self.blame(),
             _ => "all last tasks are done".to_owned(),
         };
@@ -136,6 +149,8 @@ impl Step<'_> {
         if was_open {
             self.actions.extend(self.graph.late.map(|_| Action::StopTimer(Timer::Late)));
             self.actions.extend(self.graph.long.map(|_| Action::StopTimer(Timer::Long)));
+            let stop_at = self.run.record.stop_at.take();
+            self.actions.extend(stop_at.map(|_| Action::StopTimer(Timer::Timeout)));
         }
         let occasion = match to {
             RunState::Success if self.graph.hooks.success => Occasion::RunSucceeded,
