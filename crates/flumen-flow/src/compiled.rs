@@ -78,6 +78,8 @@ fn node(task: &Task, numbers: &HashMap<&str, usize>) -> Node {
         rule: task.trigger_rule,
         retry: retry(&task.retry),
         timeout: task.timeout.map(|Period(time)| time),
+        late: task.deadline.map(|Period(time)| time),
+        long: task.warn_after.map(|Period(time)| time),
         pool: task.pool.clone(),
         slots: task.pool_slots,
         priority: task.priority,

@@ -301,6 +301,10 @@ pub enum Timer {
     Long,
     /// The run has taken longer than it may.
     Timeout,
+    /// A task should be done by now.
+    TaskLate(TaskId),
+    /// A task takes longer than it should.
+    TaskLong(TaskId),
 }
 
 /// Something that somebody may want to be told: what hooks are for. Delivered once or more.
@@ -336,6 +340,16 @@ pub enum Occasion {
         key: TaskKey,
         /// The attempt that failed.
         attempt: u32,
+    },
+    /// A task is later than it should be.
+    TaskLate {
+        /// Which.
+        key: TaskKey,
+    },
+    /// A task takes longer than it should.
+    TaskLong {
+        /// Which.
+        key: TaskKey,
     },
     /// The run failed.
     RunFailed,

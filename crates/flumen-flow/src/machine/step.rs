@@ -118,7 +118,7 @@ impl Step<'_> {
             }
             Signal::Due { timer: Timer::Task(key), at } => self.with(&key, |step, place| step.task_due(place, at)),
             Signal::Due { timer: Timer::Timeout, at } => self.run_timed_out(at),
-            Signal::Due { timer, .. } => self.run_due(timer),
+            Signal::Due { timer, .. } => self.told_late(timer),
             Signal::Answered { key, answer } => self.with(&key, |step, at| step.answered(at, answer)),
             Signal::PastDone { task } => {
                 if let Some(node) = self.graph.number(task.as_str()) {
@@ -163,6 +163,11 @@ impl Step<'_> {
 
     fn is_teardown(&self, node: usize) -> bool {
         !self.graph.node(node).tears_down.is_empty()
+    }
+
+    /// Whether a task is not done.
+    fn is_open(&self, node: usize) -> bool {
+        !self.run.nodes[node].task.state.is_terminal()
     }
 
     /// Whether items of the task are at work.

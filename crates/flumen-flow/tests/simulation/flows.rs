@@ -43,6 +43,8 @@ fn task(random: &mut Random, number: usize) -> Node {
     }
     node.retry = retry(random);
     node.timeout = random.percent(20).then_some(Duration::from_secs(40));
+    node.late = random.percent(15).then_some(Duration::from_secs(60));
+    node.long = random.percent(15).then_some(Duration::from_secs(15));
     node.pool = (*random.pick(&POOLS)).to_owned();
     node.slots = random.between(1, 3) as u32;
     node.priority = random.between(-1, 1) as i32;

@@ -28,8 +28,8 @@ impl Step<'_> {
             return self.refuse(None, "that timer was stopped");
         }
         self.run.record.stop_at = None;
-        let is_open = |node: usize| !self.is_teardown(node) && !self.run.nodes[node].task.state.is_terminal();
-        if self.run.record.cancelling.is_some() || !(0..self.run.nodes.len()).any(is_open) {
+        let is_cut_off = |node: usize| !self.is_teardown(node) && self.is_open(node);
+        if self.run.record.cancelling.is_some() || !(0..self.run.nodes.len()).any(is_cut_off) {
             return;
         }
         let span = self.graph.timeout.unwrap_or_default();
@@ -136,6 +136,12 @@ impl Step<'_> {
         task.output = None;
         task.failure = None;
         self.change(at, TaskState::None, cause);
+        if at.kid.is_none() {
+            self.watch_no_more(at.node);
+            if self.graph.task_late_at(at.node, &self.run.record).is_some_and(|late| late > self.now) {
+                self.watch_lateness(at.node);
+            }
+        }
         self.woken.push_back(at.node);
     }
 

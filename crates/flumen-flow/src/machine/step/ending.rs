@@ -2,7 +2,9 @@
 
 use chrono::{DateTime, Utc};
 use flumen_core::flow::outcome::{LOST, TIMEOUT};
-use flumen_core::flow::{Failure, Notice, Occasion, Outcome, Stop, StopTo, TaskState, Timer, Touched, Wait, WaitFor};
+use flumen_core::flow::{
+    Failure, Notice, Occasion, Outcome, Stop, StopTo, TaskId, TaskKey, TaskState, Timer, Touched, Wait, WaitFor,
+};
 use serde_json::Value;
 
 use super::{Action, SCHEDULER, Step, chosen, is_done};
@@ -12,6 +14,10 @@ use crate::machine::run::At;
 const BRANCH: &str = "branch";
 /// The kind of a failure that a person said it is.
 pub(super) const MARKED: &str = "marked";
+/// What is told of a run or task that should be done.
+const LATE: &str = "it is later than it should be";
+/// What is told of one that is slow.
+const LONG: &str = "it takes longer than it should";
 /// The kind of a failure that is somebody's no.
 const REFUSED: &str = "refused";
 
@@ -181,15 +187,18 @@ impl Step<'_> {
         }
     }
 
-    /// The timer of the run rang.
-    pub(super) fn run_due(&mut self, timer: Timer) {
+    /// A timer rang that tells of what is late or long.
+    pub(super) fn told_late(&mut self, timer: Timer) {
         if self.run.record.state.is_terminal() {
             return;
         }
+        let is_open = |task: &TaskId| self.graph.number(task.as_str()).is_some_and(|node| self.is_open(node));
         let (occasion, cause) = match timer {
-            Timer::Late => (Occasion::RunLate, "it is later than it should be"),
-            Timer::Long => (Occasion::RunLong, "it takes longer than it should"),
-            Timer::Timeout | Timer::Task(_) => return,
+            Timer::Late => (Occasion::RunLate, LATE),
+            Timer::Long => (Occasion::RunLong, LONG),
+            Timer::TaskLate(task) if is_open(&task) => (Occasion::TaskLate { key: TaskKey::new(task) }, LATE),
+            Timer::TaskLong(task) if is_open(&task) => (Occasion::TaskLong { key: TaskKey::new(task) }, LONG),
+            Timer::TaskLate(_) | Timer::TaskLong(_) | Timer::Timeout | Timer::Task(_) => return,
         };
         let notice = Notice { run: self.run.record.id, occasion, at: self.at, cause: cause.to_owned() };
         self.actions.push(Action::Notify(notice));

@@ -29,6 +29,10 @@ impl Step<'_> {
         self.run.at_mut(at).items = Some(items);
         self.run.at_mut(at).failure = None;
         self.change(at, TaskState::Running, format!("runs for {count} items"));
+        // A task whose list a worker made began with that.
+        if self.graph.node(node).map.is_some_and(|map| !map.by_worker) {
+            self.watch_length(node);
+        }
         self.woken.push_back(node);
     }
 

@@ -24,6 +24,9 @@ impl Step<'_> {
         self.actions.extend(late.map(|at| Action::SetTimer(Timer::Late, at)));
         self.actions.extend(long.map(|at| Action::SetTimer(Timer::Long, at)));
         self.allow();
+        for node in 0..self.graph.nodes().len() {
+            self.watch_lateness(node);
+        }
         self.woken.extend(0..self.graph.nodes().len());
     }
 
@@ -33,6 +36,29 @@ impl Step<'_> {
         let at = (self.now + delta(timeout)).trunc_subsecs(6);
         self.run.record.stop_at = Some(at);
         self.actions.push(Action::SetTimer(Timer::Timeout, at));
+    }
+
+    /// Sets the timer of a task that should be done by some time. Where that is over, it rings at once.
+    pub(super) fn watch_lateness(&mut self, node: usize) {
+        let late = self.graph.task_late_at(node, &self.run.record);
+        let timer = Timer::TaskLate(self.graph.node(node).id.clone());
+        self.actions.extend(late.map(|at| Action::SetTimer(timer, at)));
+    }
+
+    /// Sets the timer of a task that should not take longer than some time, when it begins for the first time.
+    pub(super) fn watch_length(&mut self, node: usize) {
+        let task = &self.run.nodes[node].task;
+        let node = self.graph.node(node);
+        let is_first = task.tries() <= 1 && task.lost == 0;
+        let long = node.long.filter(|_| is_first).map(|long| self.at + delta(long));
+        self.actions.extend(long.map(|at| Action::SetTimer(Timer::TaskLong(node.id.clone()), at)));
+    }
+
+    /// A task is done, or is not begun any more: nobody need be told that it takes long.
+    pub(super) fn watch_no_more(&mut self, node: usize) {
+        let node = self.graph.node(node);
+        self.actions.extend(node.late.map(|_| Action::StopTimer(Timer::TaskLate(node.id.clone()))));
+        self.actions.extend(node.long.map(|_| Action::StopTimer(Timer::TaskLong(node.id.clone()))));
     }
 
     /// Puts a task run into another state. Whatever it waited for in the one before, it waits for no more.
@@ -82,6 +108,7 @@ impl Step<'_> {
         for kid in self.run.nodes[at.node].tally.idle.clone() {
             self.change(At::item(at.node, kid), TaskState::Removed, format!("the task as a whole is {to}"));
         }
+        self.watch_no_more(at.node);
         self.tell(at, to);
     }
 
@@ -290,8 +317,12 @@ impl Step<'_> {
         let task = self.run.at_mut(at);
         task.number = number;
         task.worker = Some(worker);
+        let is_first = task.began.is_none();
         task.began.get_or_insert(when);
         self.change(at, TaskState::Running, cause);
+        if is_first && at.kid.is_none() {
+            self.watch_length(at.node);
+        }
         if let Some(due) = self.deadline(at) {
             self.set_timer(at, due);
         }

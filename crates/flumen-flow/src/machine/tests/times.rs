@@ -130,3 +130,80 @@ fn items_are_stopped_with_the_run() {
     story.tell(Signal::Retry { by: by("ann") });
     story.expect("running: a running, a[0] success, a[1] queued, a[2] queued, b none");
 }
+
+fn rings(story: &mut Story, timer: Timer) -> Vec<Occasion> {
+    let at = story.now;
+    story.tell(Signal::Due { timer, at }).occasions()
+}
+
+fn timers(story: &Story) -> Vec<String> {
+    let timers = story.actions.iter().filter_map(|action| match action {
+        Action::SetTimer(timer @ (Timer::TaskLate(_) | Timer::TaskLong(_)), at) => {
+            Some(format!("{timer:?} {}", (*at - start()).num_seconds()))
+        }
+        Action::StopTimer(timer @ (Timer::TaskLate(_) | Timer::TaskLong(_))) => Some(format!("no {timer:?}")),
+        _ => None,
+    });
+    timers.collect()
+}
+
+#[test]
+fn a_task_that_is_late_is_told_of_until_it_is_done() {
+    let flow = with(nodes("a, b < a"), 1, |b| b.late = Some(HOUR));
+    let mut story = Story::of(flow);
+    let (late, key) = (Timer::TaskLate("b".into()), Story::key("b"));
+    // Counted from when the run was due, and not from its begin.
+    assert_eq!(timers(&story), [r#"TaskLate(TaskId("b")) 3600"#]);
+    assert_eq!(rings(&mut story, late.clone()), [Occasion::TaskLate { key }]);
+    story.ok("a b").expect("success: a success, b success");
+    assert_eq!(timers(&story), [r#"no TaskLate(TaskId("b"))"#]);
+    assert_eq!(rings(&mut story, late), []);
+    // What is done again in time may be late once more.
+    story.clear("b", true);
+    assert_eq!(timers(&story).last().map(String::as_str), Some(r#"TaskLate(TaskId("b")) 3600"#));
+    story.ok("b").now += TimeDelta::hours(2);
+    story.clear("b", true);
+    assert_eq!(timers(&story), [r#"no TaskLate(TaskId("b"))"#]);
+}
+
+#[test]
+fn a_task_that_takes_long_is_told_of_with_all_its_attempts() {
+    let flow = with(nodes("a"), 0, |a| {
+        a.long = Some(HOUR);
+        a.retry.retries = 1;
+    });
+    let mut story = Story::of(flow);
+    assert_eq!(timers(&story), [""; 0]);
+    story.claim("a");
+    assert_eq!(timers(&story), [r#"TaskLong(TaskId("a")) 3601"#]);
+    story.end("a", Outcome::Failure(Failure::new("exit", "it broke"))).due("a").claim("a");
+    assert_eq!(timers(&story), [""; 0], "the time goes on");
+    assert_eq!(rings(&mut story, Timer::TaskLong("a".into())), [Occasion::TaskLong { key: Story::key("a") }]);
+    story.end("a", Outcome::success(Value::Null));
+    assert_eq!(timers(&story), [r#"no TaskLong(TaskId("a"))"#]);
+    story.clear("a", true).claim("a");
+    assert_eq!(timers(&story), [r#"TaskLong(TaskId("a")) 3608"#], "and begins anew when it is done again");
+}
+
+#[test]
+fn a_task_with_many_items_takes_long_as_a_whole() {
+    for by_worker in [false, true] {
+        let map = crate::machine::Map { by_worker, at_once: None, limit: None };
+        let mut story = Story::of(with(nodes("a"), 0, |a| {
+            a.map = Some(map);
+            a.long = Some(HOUR);
+        }));
+        let items = vec![json!(1), json!(2)];
+        if by_worker {
+            story.claim("a");
+            assert_eq!(timers(&story).len(), 1);
+            story.end("a", Outcome::success(Value::Array(items)));
+            assert_eq!(timers(&story).len(), 0);
+        } else {
+            story.answer("a", Answer::Items { items });
+            assert_eq!(timers(&story).len(), 1);
+        }
+        story.claim("a[0]");
+        assert_eq!(timers(&story).len(), 0);
+    }
+}
