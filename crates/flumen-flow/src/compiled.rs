@@ -38,7 +38,7 @@ impl Compiled {
             flow.tasks.iter().enumerate().map(|(number, task)| (task.id.as_str(), number)).collect();
         let outer = hooks(&flow.hooks).or(hooks(project));
         let node = |task: &Task| {
-            let mut node = node(task, &numbers);
+            let mut node = node(&flow, task, &numbers);
             // A hook of the flow for retries is one for those of each task.
             node.hooks.retry |= outer.retry;
             node
@@ -72,7 +72,7 @@ pub fn timetable_of(spec: Option<&ScheduleSpec>) -> Result<Timetable> {
     Timetable::new(Schedule { zone, rules, start, end, covers: spec.interval })
 }
 
-fn node(task: &Task, numbers: &HashMap<&str, usize>) -> Node {
+fn node(flow: &Flow, task: &Task, numbers: &HashMap<&str, usize>) -> Node {
     let known = |names: &[String]| names.iter().filter_map(|name| numbers.get(name.as_str()).copied()).collect();
     Node {
         rule: task.trigger_rule,
@@ -80,7 +80,7 @@ fn node(task: &Task, numbers: &HashMap<&str, usize>) -> Node {
         timeout: task.timeout.map(|Period(time)| time),
         late: task.deadline.map(|Period(time)| time),
         long: task.warn_after.map(|Period(time)| time),
-        pool: task.pool.clone(),
+        pool: task.queue(&flow.name),
         slots: task.pool_slots,
         priority: task.priority,
         when: task.when.is_some(),

@@ -9,5 +9,6 @@ mod http;
 mod mistakes;
 mod notify;
 mod python;
+mod rates;
 mod sensor;
 mod support;
