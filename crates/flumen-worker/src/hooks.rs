@@ -148,7 +148,7 @@ async fn once(
     let task = as_task(hook, work.queued.key.task.as_str());
     let scratch = Scratch::of(host.project.dir(), work);
     let cancel = CancellationToken::new();
-    let surroundings = Surroundings { host, work, version, log, cancel: &cancel };
+    let surroundings = Surroundings { host, work, version, log, cancel: &cancel, cache: None };
     let running = surroundings.run_task(&task, &renderer, &scratch);
     let Period(timeout) = hook.timeout;
     match tokio::time::timeout(timeout, running).await {

@@ -14,7 +14,9 @@ use flumen_core::task_kind::is_template;
 use flumen_core::task_kind::units::Period;
 use flumen_core::{Error, Result};
 use flumen_flow::compiled::Compiled;
-use flumen_flow::definition::{Checker, DEFAULT_POOL, Flow, Hooks, Meanings, ProjectFile, Surroundings, Task};
+use flumen_flow::definition::{
+    Cache, CacheInputs, Checker, DEFAULT_POOL, Flow, Hooks, Meanings, ProjectFile, Surroundings, Task,
+};
 use flumen_flow::machine::Graph;
 use flumen_flow::template;
 use serde::{Deserialize, Serialize};
@@ -280,6 +282,9 @@ impl TaskUses {
             Some(Source::Items(items)) => items.iter().for_each(|item| uses.add_all(item)),
             Some(Source::Expression(text)) => uses.add(template::names_in_expression(text)),
             Some(Source::Query { query: text, .. } | Source::Glob(text)) => uses.add(template::names(text)),
+        }
+        if let Some(Cache { inputs: CacheInputs::These(inputs), .. }) = &task.cache {
+            inputs.iter().for_each(|text| uses.add(template::names(text)));
         }
         for file in task.uses.files.iter().filter(|file| file.is_template) {
             match files.get(&file.name.text).map(|bytes| std::str::from_utf8(bytes)) {

@@ -297,5 +297,5 @@ fn chosen(graph: &Graph, branch: usize, output: &serde_json::Value) -> Result<Ve
 
 /// Whether an outcome says that the work was done, whatever anybody wants of it by now.
 fn is_done(outcome: &Outcome) -> bool {
-    matches!(outcome, Outcome::Success { .. } | Outcome::Skipped { .. })
+    matches!(outcome, Outcome::Success { .. } | Outcome::Reused { .. } | Outcome::Skipped { .. })
 }

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that panics is a test that fails")]
 
 mod approve;
+mod cache;
 mod docker;
 mod docs;
 mod flow;

@@ -14,6 +14,8 @@ use crate::machine::run::At;
 const BRANCH: &str = "branch";
 /// The kind of a failure that a person said it is.
 pub(super) const MARKED: &str = "marked";
+/// What is told of a task that is done.
+const DONE: &str = "it did what it should";
 /// What is told of a run or task that should be done.
 const LATE: &str = "it is later than it should be";
 /// What is told of one that is slow.
@@ -59,7 +61,8 @@ impl Step<'_> {
 
     fn conclude(&mut self, at: At, outcome: Outcome) {
         match outcome {
-            Outcome::Success { output, reads, writes } => self.succeed(at, output, reads, writes),
+            Outcome::Success { output, reads, writes } => self.succeed(at, output, (reads, writes), DONE),
+            Outcome::Reused { output, cause } => self.succeed(at, output, Default::default(), &cause),
             Outcome::Failure(failure) => self.fail(at, failure),
             Outcome::Skipped { cause } => self.change(at, TaskState::Skipped, cause),
             Outcome::Rescheduled { until } => {
@@ -74,7 +77,7 @@ impl Step<'_> {
         }
     }
 
-    fn succeed(&mut self, at: At, output: Value, reads: Vec<String>, writes: Vec<String>) {
+    fn succeed(&mut self, at: At, output: Value, (reads, writes): (Vec<String>, Vec<String>), cause: &str) {
         let node = self.node(at);
         let task = node.id.clone();
         if at.kid.is_none() && node.map.is_some() {
@@ -97,7 +100,7 @@ impl Step<'_> {
         if !(reads.is_empty() && writes.is_empty()) {
             self.actions.push(Action::Touch(Touched { task, at: self.at, reads, writes }));
         }
-        self.change(at, TaskState::Success, "it did what it should".to_owned());
+        self.change(at, TaskState::Success, cause.to_owned());
     }
 
     /// An attempt failed: another one follows, or none does.
@@ -172,7 +175,7 @@ impl Step<'_> {
             TaskState::UpForReschedule => self.make_ready(at, "it looks again".to_owned()),
             TaskState::Deferred => match &task.wait {
                 Some(Wait { on: WaitFor::Time { at: moment }, .. }) if *moment <= due => {
-                    self.succeed(at, Value::Null, Vec::new(), Vec::new());
+                    self.succeed(at, Value::Null, Default::default(), DONE);
                 }
                 _ => self.fail(at, timeout("it waited")),
             },
