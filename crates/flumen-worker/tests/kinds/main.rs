@@ -6,6 +6,7 @@ mod cache;
 mod docker;
 mod docs;
 mod flow;
+mod hooks;
 mod http;
 mod mistakes;
 mod notify;

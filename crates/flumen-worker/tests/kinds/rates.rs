@@ -1,9 +1,15 @@
 //! Rates of tasks: kept over flows, runs and workers.
 
+use std::sync::Arc;
+
 use chrono::{DateTime, TimeDelta, Utc};
-use flumen_core::clock::Clock as _;
-use flumen_core::flow::store::{Claim, MetaStore as _, Pool, Rate};
+use flumen_core::clock::Clock;
+use flumen_core::flow::store::{Claim, Letter, MetaStore as _, Pool, Rate};
+use flumen_core::flow::{RunId, Signal};
 use flumen_flow::machine::{Batch, Run};
+use flumen_worker::worker::{LEASE, Settings, Worker};
+use futures::StreamExt as _;
+use tokio_util::sync::CancellationToken;
 
 use crate::support::{Fixture, start};
 
@@ -22,7 +28,7 @@ tasks:
 ";
 
 /// Begins a run of a flow: what can go on is put into the queue.
-async fn begin(fixture: &Fixture, flow: &str) {
+async fn begin(fixture: &Fixture, flow: &str) -> RunId {
     let id = fixture.make_run(flow, start()).await;
     let loaded = fixture.store.load(id).await.unwrap();
     let version = fixture.host.library.version(&loaded.record.version, &*fixture.store).await.unwrap();
@@ -30,6 +36,7 @@ async fn begin(fixture: &Fixture, flow: &str) {
     let mut batch = Batch::new(&mut run, &version.graph, fixture.clock.now());
     batch.read(loaded.inbox);
     fixture.store.commit(&batch.finish(loaded.version)).await.unwrap();
+    id
 }
 
 /// What a worker gets, and when it may ask again.
@@ -77,4 +84,92 @@ async fn the_pools_of_rates_are_made_with_their_flows() {
     fixture.write("flows/first.yml", &FIRST.replace("limit: 2", "limit: 5"));
     fixture.make_run("first", start()).await;
     assert_eq!(pools().await, [limits("rate:api", Some(4), 5, 60), own]);
+}
+
+/// A worker that takes from this pool.
+fn worker(fixture: &Fixture, pool: &str) -> Worker {
+    let settings = Settings {
+        id: pool.into(),
+        host: "here".to_owned(),
+        version: String::new(),
+        pools: vec![pool.to_owned()],
+        only: Arc::default(),
+        slots: 4,
+        lease: LEASE,
+        drain: LEASE,
+    };
+    Worker::new(Arc::clone(&fixture.host), settings)
+}
+
+#[tokio::test]
+async fn a_worker_of_the_default_pool_takes_what_has_a_rate() {
+    let fixture = Fixture::new(&[("flows/second.yml", SECOND)], &[]);
+    let mut wakes = fixture.store.wakes();
+    let run = begin(&fixture, "second").await;
+    let stop = CancellationToken::new();
+    let ended = async {
+        loop {
+            let (_, letters) = fixture.store.inbox(run).await.unwrap();
+            let ends = letters.iter().filter(|letter| matches!(letter.signal, Signal::Ended { .. }));
+            if ends.count() == 2 {
+                break stop.cancel();
+            }
+            wakes.next().await.unwrap();
+        }
+    };
+    let (other, default) = (worker(&fixture, "heavy"), worker(&fixture, "default"));
+    tokio::join!(other.run(&stop), default.run(&stop), ended);
+    let (_, letters) = fixture.store.inbox(run).await.unwrap();
+    for letter in letters {
+        if let Signal::Claimed { worker, .. } = letter.signal {
+            assert_eq!(worker.as_str(), "default");
+        }
+    }
+}
+
+/// A clock that goes with the time of the test, which nobody waits for.
+struct Virtual {
+    start: DateTime<Utc>,
+    began: tokio::time::Instant,
+}
+
+impl Clock for Virtual {
+    fn now(&self) -> DateTime<Utc> {
+        self.start + TimeDelta::from_std(self.began.elapsed()).unwrap()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_worker_takes_the_next_one_when_the_rate_allows_it() {
+    let mut fixture = Fixture::new(
+        &[(
+            "flows/slow.yml",
+            "flow: slow\ndefaults: { rate: { limit: 1, per: 1m, key: k } }\ntasks: { a: { empty: 1 }, b: { empty: 1 }, c: { empty: 1 } }\n",
+        )],
+        &[],
+    );
+    let began = fixture.clock.now();
+    let clock = Virtual { start: began, began: tokio::time::Instant::now() };
+    Arc::get_mut(&mut fixture.host).unwrap().clock = Arc::new(clock);
+    let run = begin(&fixture, "slow").await;
+    let worker = worker(&fixture, "default");
+    let stop = CancellationToken::new();
+    let mut wakes = fixture.store.wakes();
+    let claims = async || -> Vec<i64> {
+        let (_, letters) = fixture.store.inbox(run).await.unwrap();
+        let claim = |letter: &Letter| match &letter.signal {
+            Signal::Claimed { at, .. } => Some((*at - began).num_seconds()),
+            _ => None,
+        };
+        letters.iter().filter_map(claim).collect()
+    };
+    let ended = async {
+        while claims().await.len() < 3 {
+            wakes.next().await.unwrap();
+        }
+        stop.cancel();
+    };
+    // Its heartbeats come in between.
+    tokio::join!(worker.run(&stop), ended);
+    assert_eq!(claims().await, [0, 60, 120]);
 }
