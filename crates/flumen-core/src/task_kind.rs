@@ -108,6 +108,11 @@ pub trait TaskKind: Send + Sync {
         Uses::default()
     }
 
+    /// What a task with this configuration, rendered, reads, as far as it can be known before: data sets, and addresses of files.
+    fn inputs(&self, config: &Value) -> Vec<String> {
+        self.uses(config).reads.into_iter().map(|named| named.text).collect()
+    }
+
     /// Whether the texts at `path` and below are templates. All are by default.
     fn is_template(&self, path: &Path) -> bool {
         let _ = path;

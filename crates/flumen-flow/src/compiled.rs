@@ -38,7 +38,7 @@ impl Compiled {
             flow.tasks.iter().enumerate().map(|(number, task)| (task.id.as_str(), number)).collect();
         let outer = hooks(&flow.hooks).or(hooks(project));
         let node = |task: &Task| {
-            let mut node = node(task, &numbers);
+            let mut node = node(&flow, task, &numbers);
             // A hook of the flow for retries is one for those of each task.
             node.hooks.retry |= outer.retry;
             node
@@ -47,6 +47,7 @@ impl Compiled {
         graph.hooks = outer;
         graph.late = flow.deadline.map(|Period(time)| time);
         graph.long = flow.warn_after.map(|Period(time)| time);
+        graph.timeout = flow.timeout.map(|Period(time)| time);
         let timetable = timetable_of(flow.schedule.as_ref())?;
         Ok(Self { flow, graph, timetable })
     }
@@ -71,13 +72,15 @@ pub fn timetable_of(spec: Option<&ScheduleSpec>) -> Result<Timetable> {
     Timetable::new(Schedule { zone, rules, start, end, covers: spec.interval })
 }
 
-fn node(task: &Task, numbers: &HashMap<&str, usize>) -> Node {
+fn node(flow: &Flow, task: &Task, numbers: &HashMap<&str, usize>) -> Node {
     let known = |names: &[String]| names.iter().filter_map(|name| numbers.get(name.as_str()).copied()).collect();
     Node {
         rule: task.trigger_rule,
         retry: retry(&task.retry),
         timeout: task.timeout.map(|Period(time)| time),
-        pool: task.pool.clone(),
+        late: task.deadline.map(|Period(time)| time),
+        long: task.warn_after.map(|Period(time)| time),
+        pool: task.queue(&flow.name),
         slots: task.pool_slots,
         priority: task.priority,
         when: task.when.is_some(),

@@ -25,8 +25,8 @@ pub use checker::Checker;
 pub use deployment::Deployment;
 pub use fields::OnOverlap;
 pub use flow::{
-    Cache, CacheInputs, CacheParams, DEFAULT_POOL, FailureName, Flow, ForEach, ForEachSource, Group, Hook, Hooks, Rate,
-    Retry, Task, version,
+    Cache, CacheInputs, CacheParams, DEFAULT_POOL, FailureName, Flow, ForEach, ForEachSource, Group, Hook, Hooks,
+    RATE_POOL, Rate, Retry, Task, version,
 };
 pub use meaning::{FileLookup, Meanings};
 pub use mistake::{Mistake, Mistakes, Place};

@@ -475,7 +475,6 @@ tasks:
     no_retry_on: timeout
     max_infra_retries: 9
     timeout: 5m
-    pool: heavy
     pool_slots: 2
     priority: -3
     rate: 10/min
@@ -503,7 +502,7 @@ tasks:
         "group": null, "setup": false, "teardown": null, "branch": null,
         "retry": { "retries": 2, "delays": ["1s", "5s", "30s"], "backoff": 2.0, "max_delay": "1h", "jitter": 0.5,
             "on": ["unavailable", 75], "not_on": ["timeout"], "max_infra": 9 },
-        "timeout": "5m", "pool": "heavy", "pool_slots": 2, "priority": -3,
+        "timeout": "5m", "pool": "default", "pool_slots": 2, "priority": -3,
         "rate": { "limit": 10, "per": "1m", "key": null }, "depends_on_past": true, "deadline": "2h", "warn_after": "1h",
         "cache": { "inputs": ["s3://{{ var.bucket }}/x"], "source": true, "params": ["color"], "expires": "1d" },
         "env": { "ITEM": "{{ item }}" }, "memory": "2147483648B",
@@ -527,6 +526,29 @@ tasks:
         (Some(&["up".to_owned()][..]), "up,good,other".to_owned())
     );
     assert_eq!(task("each").retry.on, [FailureName::Kind("unavailable".into()), FailureName::Exit(75)]);
+}
+
+#[test]
+fn what_is_wrong_with_rates() {
+    check_tasks(
+        "  a: { rate: 1/s, pool: heavy, shell: x }\n  b: { rate: { limit: 1, per: 1h, key: a/b }, pool: default, shell: x }\n  c: { rate: { limit: 1, per: 1h, key: k }, shell: x }\n  d: { rate: { limit: 2, per: 1h, key: k }, shell: x }\n  e: { rate: { limit: 1, per: 60m, key: k }, shell: x }\n",
+        "3:6: task 'a': it has both a rate and the pool 'heavy' (give the pool the rate ('flumen pool set'), or write pool: default)\n\
+         4:40: task 'b': 'a/b' is not the key of a rate (write a name, without slashes)\n\
+         6:14: task 'd': the rate 'k' is 1/1h in task 'c' (tasks that share a rate have the same one)",
+    );
+}
+
+#[test]
+fn tasks_with_a_rate_wait_in_its_pool() {
+    let flow = flow(
+        "flow: polite\ndefaults: { rate: 10/min }\ntasks:\n  a: { shell: x }\n  b: { rate: { limit: 1, per: 1h, key: api }, shell: x }\n  c: { rate: { limit: 1, per: 1h, key: api }, shell: x }\n",
+    );
+    let rates: Vec<String> =
+        flow.rates().iter().map(|(pool, rate)| format!("{pool} {}/{}", rate.limit, rate.per)).collect();
+    assert_eq!(rates, ["rate:api 1/1h", "rate:polite/a 10/1m"]);
+    let compiled = Compiled::new(flow).unwrap();
+    let pools: Vec<&str> = compiled.graph.nodes().iter().map(|node| node.pool.as_str()).collect();
+    assert_eq!(pools, ["rate:polite/a", "rate:api", "rate:api"]);
 }
 
 #[test]

@@ -32,6 +32,8 @@ fn first_record(new: &NewRun, now: DateTime<Utc>) -> RunRecord {
         state: RunState::Queued,
         cause: "waits for its turn".to_owned(),
         cancelling: None,
+        timed_out: false,
+        stop_at: None,
         created: now,
         started: None,
         ended: None,

@@ -73,10 +73,46 @@ impl UserStore for MemoryStore {
 
 #[cfg(test)]
 mod tests {
+    use chrono::DateTime;
+    use flumen_core::flow::FlowVersion;
+    use flumen_core::flow::store::{Backfill, BackfillState, MetaStore as _, Wake};
+    use futures::{FutureExt as _, StreamExt as _};
+
+    use super::MemoryStore;
+
     #[tokio::test]
     async fn it_keeps_the_contract() {
-        let store = super::MemoryStore::new();
+        let store = MemoryStore::new();
         flumen_core::testkit::user_store(&store, &store).await;
         flumen_core::testkit::meta_store(&store, &store).await;
+    }
+
+    #[tokio::test]
+    async fn whoever_makes_runs_is_woken_by_what_people_change() {
+        let store = MemoryStore::new();
+        let mut wakes = store.wakes();
+        store.set_paused(&"flow".into(), true).await.unwrap();
+        assert_eq!(wakes.next().now_or_never(), Some(Some(Wake::Run)));
+        store.set_paused(&"flow".into(), false).await.unwrap();
+        assert_eq!(wakes.next().now_or_never(), Some(Some(Wake::Run)));
+        let backfill = Backfill {
+            id: "one".to_owned(),
+            flow: "flow".into(),
+            version: FlowVersion::of(b""),
+            deployment: None,
+            from: DateTime::UNIX_EPOCH,
+            to: DateTime::UNIX_EPOCH,
+            reprocess: "none".to_owned(),
+            reverse: false,
+            max_active: 1,
+            params: serde_json::Map::new(),
+            state: BackfillState::Running,
+            total: 1,
+            by: "ann".to_owned(),
+            created: DateTime::UNIX_EPOCH,
+        };
+        store.save_backfill(&backfill).await.unwrap();
+        assert_eq!(wakes.next().now_or_never(), Some(Some(Wake::Run)));
+        assert_eq!(wakes.next().now_or_never(), None);
     }
 }

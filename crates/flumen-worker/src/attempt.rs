@@ -24,7 +24,7 @@ use crate::process::{Ended, Program, Run};
 /// The file in an attempt's folder into which a program writes what it gives to later tasks.
 pub const SCRATCH_OUTPUT: &str = "output.json";
 /// The file in an attempt's folder into which a task in a process of its own writes how it ended.
-const RESULT: &str = ".result.json";
+pub(crate) const RESULT: &str = ".result.json";
 /// The hidden command with which the binary runs a task in a process of its own.
 pub const TASK_COMMAND: &str = "__task";
 

@@ -10,7 +10,7 @@ use flumen_core::flow::store::{PendingWait, Work};
 use flumen_core::flow::{Failure, Lease, Outcome, Queued, TaskKey, WorkerId};
 use flumen_core::task_kind;
 use flumen_core::{Error, Result};
-use flumen_flow::definition::{ForEachSource, Task};
+use flumen_flow::definition::{Cache, ForEachSource, Task};
 use flumen_flow::template::{Rendered, Renderer};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
@@ -21,7 +21,7 @@ use crate::kinds::Kind;
 use crate::library::Version;
 use crate::log::{Log, Masks, Stream};
 use crate::logs::AttemptLog;
-use crate::{failure, outputs, templates};
+use crate::{cache, failure, outputs, templates};
 
 /// The folder in the project for what attempts need while they run.
 const WORK_FOLDER: &str = ".flumen/work";
@@ -77,7 +77,7 @@ pub async fn look(host: &Arc<Host>, wait: &PendingWait) -> Result<Option<Outcome
 /// Runs one attempt, or one look of it, with this log.
 async fn logged(host: &Arc<Host>, work: &Work, log: &AttemptLog<'_>, cancel: &CancellationToken) -> Outcome {
     let attempt = async {
-        let outcome = match run(host, work, log, cancel).await {
+        let outcome = match run(host, work, log, log.is_look(), cancel).await {
             Ok(outcome) => outcome,
             Err(error) if cancel.is_cancelled() || error.kind() == flumen_core::ErrorKind::Cancelled => {
                 Outcome::Cancelled
@@ -105,6 +105,10 @@ async fn kept(host: &Host, work: &Work, outcome: Outcome) -> Outcome {
             Ok(output) => Outcome::Success { output, reads, writes },
             Err(error) => Outcome::Failure(failure::of(&error)),
         },
+        Outcome::Reused { output, cause } => match outputs::keep(&host.kept, work, output).await {
+            Ok(output) => Outcome::Reused { output, cause },
+            Err(error) => Outcome::Failure(failure::of(&error)),
+        },
         Outcome::Failure(mut failure) => {
             if let Some((end, _)) = failure.message.char_indices().nth(ERROR_CHARS) {
                 failure.message.truncate(end);
@@ -116,7 +120,13 @@ async fn kept(host: &Host, work: &Work, outcome: Outcome) -> Outcome {
     }
 }
 
-async fn run(host: &Arc<Host>, work: &Work, log: &dyn Log, cancel: &CancellationToken) -> Result<Outcome> {
+async fn run(
+    host: &Arc<Host>,
+    work: &Work,
+    log: &dyn Log,
+    is_look: bool,
+    cancel: &CancellationToken,
+) -> Result<Outcome> {
     let version = host.library.version(&work.run.version, &*host.store).await?;
     let id = work.queued.key.task.as_str();
     let task = version.compiled.flow.task(id).ok_or_else(|| templates::no_task(&version, id))?;
@@ -125,7 +135,9 @@ async fn run(host: &Arc<Host>, work: &Work, log: &dyn Log, cancel: &Cancellation
     if work.queued.lists {
         return list(host, work, &version, task, &renderer, &scratch, log, cancel).await;
     }
-    let surroundings = Surroundings { host, work, version: &version, log, cancel };
+    // What waits without a worker has no output of its own that could be used.
+    let cache = task.cache.as_ref().filter(|_| !is_look);
+    let surroundings = Surroundings { host, work, version: &version, log, cancel, cache };
     surroundings.run_task(task, &renderer, &scratch).await
 }
 
@@ -136,6 +148,8 @@ pub(crate) struct Surroundings<'a> {
     pub version: &'a Arc<Version>,
     pub log: &'a dyn Log,
     pub cancel: &'a CancellationToken,
+    /// When an earlier output is used again.
+    pub cache: Option<&'a Cache>,
 }
 
 impl Surroundings<'_> {
@@ -143,7 +157,7 @@ impl Surroundings<'_> {
     ///
     /// Errors: those of its templates and of its kind, with secrets masked.
     pub(crate) async fn run_task(&self, task: &Task, renderer: &Renderer, scratch: &Scratch) -> Result<Outcome> {
-        let Self { host, work, version, log, cancel } = *self;
+        let Self { host, work, version, log, cancel, cache } = *self;
         let kind = host.library.kind(&task.kind)?;
         let config = render(&**kind, renderer, task)?;
         let (environment, mut secrets) = match kind.starts_programs() {
@@ -154,6 +168,9 @@ impl Surroundings<'_> {
             false => (BTreeMap::new(), Vec::new()),
         };
         secrets.extend(config.secrets);
+        if cache.is_some() {
+            scratch.make()?;
+        }
         let masks = Masks::new(secrets.iter().map(String::as_str));
         let attempt = Attempt {
             host,
@@ -170,7 +187,10 @@ impl Surroundings<'_> {
             cancel,
             clears: clears(host, work).await?,
         };
-        let outcome = kind.run(&attempt).await;
+        let outcome = match cache {
+            Some(cache) => cache::run(&attempt, &**kind, cache).await,
+            None => kind.run(&attempt).await,
+        };
         // What a failure says may quote what it was given.
         outcome.map(|outcome| masked(outcome, &masks)).map_err(|error| {
             let shown = Error::new(error.kind(), masks.apply(error.message()).into_owned());

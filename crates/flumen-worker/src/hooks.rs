@@ -31,8 +31,8 @@ pub async fn deliver(host: &Arc<Host>, notice: &Notice) -> Result<()> {
     if let Some(task) = key.and_then(|key| version.compiled.flow.task(key.task.as_str())) {
         wanted.extend(of(&task.hooks, name));
     }
-    // A run's own end is the flow's concern; of its tasks, only their retries are.
-    if key.is_none() || name == "on_retry" {
+    // A run's own end is the flow's concern; of its tasks, only their retries and delays are.
+    if key.is_none() || matches!(name, "on_retry" | "on_late") {
         wanted.extend(of(&version.compiled.flow.hooks, name));
         wanted.extend(of(host.library.project_hooks(), name));
     }
@@ -56,6 +56,7 @@ fn occasion(occasion: &Occasion) -> (&'static str, Option<&TaskKey>) {
         Occasion::TaskFailed { key } => ("on_failure", Some(key)),
         Occasion::TaskSucceeded { key } => ("on_success", Some(key)),
         Occasion::TaskRetries { key, .. } => ("on_retry", Some(key)),
+        Occasion::TaskLate { key } | Occasion::TaskLong { key } => ("on_late", Some(key)),
         Occasion::RunFailed => ("on_failure", None),
         Occasion::RunSucceeded => ("on_success", None),
         Occasion::RunLate | Occasion::RunLong => ("on_late", None),
@@ -147,7 +148,7 @@ async fn once(
     let task = as_task(hook, work.queued.key.task.as_str());
     let scratch = Scratch::of(host.project.dir(), work);
     let cancel = CancellationToken::new();
-    let surroundings = Surroundings { host, work, version, log, cancel: &cancel };
+    let surroundings = Surroundings { host, work, version, log, cancel: &cancel, cache: None };
     let running = surroundings.run_task(&task, &renderer, &scratch);
     let Period(timeout) = hook.timeout;
     match tokio::time::timeout(timeout, running).await {

@@ -31,6 +31,8 @@ pub struct Host {
     pub flows: Arc<dyn FlowsNow>,
     /// Where logs and large outputs are kept.
     pub kept: Kept,
+    /// Whether tasks with a cache use earlier outputs. What comes of them is kept in any case.
+    pub use_cache: bool,
     /// This program: it runs tasks in processes of their own.
     pub binary: PathBuf,
     /// Interpreters that are kept warm.

@@ -1,10 +1,10 @@
-//! What is kept in the lake's root beside its tables: logs in chunks, large outputs, and the large files of flows.
+//! What is kept in the lake's root beside its tables: logs in chunks, large outputs, outputs that are used again, and the large files of flows.
 
 use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use flumen_core::flow::{RunId, TaskKey};
+use flumen_core::flow::{FlowName, RunId, TaskKey};
 use flumen_core::{Error, ErrorKind, Result};
 use flumen_project::StoreAt;
 use futures::{StreamExt as _, TryStreamExt as _};
@@ -45,6 +45,15 @@ impl Kept {
         match self.store.get(&at).await {
             Ok(found) => found.bytes().await.map(Some).map_err(|error| failed(&at, error)),
             Err(object_store::Error::NotFound { .. }) => Ok(None),
+            Err(error) => Err(failed(&at, error)),
+        }
+    }
+
+    /// Removes a file. One that is gone already is none.
+    pub(crate) async fn remove(&self, path: &str) -> Result<()> {
+        let at = self.at(path);
+        match self.store.delete(&at).await {
+            Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
             Err(error) => Err(failed(&at, error)),
         }
     }
@@ -106,6 +115,15 @@ pub(crate) fn key_of_folder(name: &str) -> Option<TaskKey> {
         None => (name, None),
     };
     Some(TaskKey { task: task.into(), index })
+}
+
+/// Where outputs of a task are that may be used again; or of one item of the list that it runs for, by the hash of that.
+pub(crate) fn cache_folder(flow: &FlowName, task: &str, item: Option<&str>) -> String {
+    match item {
+        None => format!("cache/{flow}/{task}"),
+        // No name of a task has a dot.
+        Some(item) => format!("cache/{flow}/{task}.items/{}", item.replace(':', "-")),
+    }
 }
 
 /// Where the large outputs of a run are.

@@ -6,7 +6,7 @@ mod docker;
 mod empty;
 pub mod export;
 mod flow;
-mod http;
+pub(crate) mod http;
 pub mod ingest;
 pub mod lake;
 mod notify;

@@ -4,9 +4,11 @@
 //! - `kinds.rs`: the kinds of tasks, a file each; `attempt.rs`: what a kind is given.
 //! - `library.rs`: flows in the versions that runs keep; `project_flows.rs`: those of the project as they are now.
 //! - `templates.rs`: what templates see; `outputs.rs`: what tasks give to later ones.
+//! - `cache.rs`: outputs that are used again.
 //! - `hooks.rs`: what is done when something happened.
 //! - `answers.rs`: what a scheduler asks about flows.
 //! - `logs.rs`: what attempts print, kept; `kept.rs`: where.
+//! - `files.rs`: files that flows name.
 //! - `process.rs`: programs that tasks start, and how they end; `watchdog.rs`: and when the worker is killed.
 //! - `python.rs`: interpreters that are kept warm.
 //! - `log.rs`: what tasks print: in lines, with secrets masked.
@@ -16,8 +18,10 @@
 
 pub mod answers;
 pub mod attempt;
+mod cache;
 mod execute;
 pub mod failure;
+mod files;
 pub mod hooks;
 pub mod host;
 pub mod kept;

@@ -8,12 +8,15 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
-use flumen_core::flow::store::MetaStore;
+use flumen_core::flow::store::{self, MetaStore, Pool};
 use flumen_core::flow::{FlowName, FlowVersion};
 use flumen_core::task_kind::is_template;
+use flumen_core::task_kind::units::Period;
 use flumen_core::{Error, Result};
 use flumen_flow::compiled::Compiled;
-use flumen_flow::definition::{Checker, DEFAULT_POOL, Flow, Hooks, Meanings, ProjectFile, Surroundings, Task};
+use flumen_flow::definition::{
+    Cache, CacheInputs, Checker, DEFAULT_POOL, Flow, Hooks, Meanings, ProjectFile, Surroundings, Task,
+};
 use flumen_flow::machine::Graph;
 use flumen_flow::template;
 use serde::{Deserialize, Serialize};
@@ -114,7 +117,7 @@ impl Library {
     }
 
     /// Keeps a flow that was checked, with its files as they are now, and gives the version. Its tasks that name no pool wait in
-    /// `pool`, if there is one.
+    /// `pool`, if there is one. Where tasks have rates, the pools of these get them: what was kept last holds.
     ///
     /// Errors: those of the files and of the store.
     pub async fn keep(
@@ -137,6 +140,7 @@ impl Library {
             .map_err(|error| Error::internal("a flow cannot be written as JSON").caused_by(error))?;
         let id = FlowVersion::of(&content);
         let version = self.read(&id, &content).await?;
+        keep_rates(&version.compiled.flow, store).await?;
         store.save_version(&FlowName::from(&flow.name), &id, &content.into(), now).await?;
         Ok(version)
     }
@@ -183,7 +187,7 @@ impl Library {
             Error::invalid(format!("version {} of the flow cannot be read here: {}", id.short(), Error::from(mistakes)))
         })?;
         if let Some(pool) = pool {
-            for task in flow.tasks.iter_mut().filter(|task| task.pool == DEFAULT_POOL) {
+            for task in flow.tasks.iter_mut().filter(|task| task.pool == DEFAULT_POOL && task.rate.is_none()) {
                 task.pool.clone_from(&pool);
             }
         }
@@ -214,6 +218,26 @@ impl Library {
             }),
         }
     }
+}
+
+/// Makes the pools in which tasks with a rate wait.
+async fn keep_rates(flow: &Flow, store: &dyn MetaStore) -> Result<()> {
+    let rates = flow.rates();
+    if rates.is_empty() {
+        return Ok(());
+    }
+    let known = store.pools().await?;
+    for (name, rate) in rates {
+        let known = known.iter().map(|known| &known.pool).find(|pool| pool.name == name);
+        // Somebody may have limited its slots.
+        let slots = known.and_then(|pool| pool.slots);
+        let Period(per) = rate.per;
+        let pool = Pool { name, slots, rate: Some(store::Rate { count: rate.limit, per }) };
+        if known != Some(&pool) {
+            store.save_pool(&pool).await?;
+        }
+    }
+    Ok(())
 }
 
 impl Version {
@@ -258,6 +282,9 @@ impl TaskUses {
             Some(Source::Items(items)) => items.iter().for_each(|item| uses.add_all(item)),
             Some(Source::Expression(text)) => uses.add(template::names_in_expression(text)),
             Some(Source::Query { query: text, .. } | Source::Glob(text)) => uses.add(template::names(text)),
+        }
+        if let Some(Cache { inputs: CacheInputs::These(inputs), .. }) = &task.cache {
+            inputs.iter().for_each(|text| uses.add(template::names(text)));
         }
         for file in task.uses.files.iter().filter(|file| file.is_template) {
             match files.get(&file.name.text).map(|bytes| std::str::from_utf8(bytes)) {

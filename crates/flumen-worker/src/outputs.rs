@@ -9,7 +9,7 @@ use crate::kept::{Kept, output_folder};
 /// Bytes of an output, as JSON, from which it is kept in the lake's root.
 const LARGE_BYTES: usize = 64 << 10;
 /// The most bytes of an output: what is larger is data, and belongs into a table or a file.
-const MOST_BYTES: usize = 16 << 20;
+pub(crate) const MOST_BYTES: usize = 16 << 20;
 /// The key of an object that stands for a large output.
 const ELSEWHERE: &str = "_flumen_output";
 

@@ -8,6 +8,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use flumen_core::flow::store::{Claim, Held, Renewal, Wake, Work, WorkerRecord};
 use flumen_core::flow::{Outcome, RunId, WorkerId};
 use flumen_core::{Error, ErrorKind, Result};
+use flumen_flow::definition::{DEFAULT_POOL, RATE_POOL};
 use futures::StreamExt as _;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
@@ -24,6 +25,8 @@ const FIRST_WAIT: Duration = Duration::from_millis(100);
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
 /// How long a worker sleeps at the most without looking for work: for wakes that get lost.
 const LONGEST_SLEEP: Duration = Duration::from_secs(60);
+/// The shortest time from one look for the pools of rates to the next.
+const RATES: Duration = Duration::from_secs(1);
 
 /// What a worker is.
 #[derive(Debug, Clone)]
@@ -34,7 +37,7 @@ pub struct Settings {
     pub host: String,
     /// The version of Flumen.
     pub version: String,
-    /// The pools from which it takes work; all, where none is named.
+    /// The pools from which it takes work; all, where none is named. With the default one go those of rates.
     pub pools: Vec<String>,
     /// The runs of which it takes work; all, where none is named.
     pub only: Arc<Only>,
@@ -75,6 +78,13 @@ pub struct Worker {
     started: DateTime<Utc>,
 }
 
+/// The pools of rates, as they were when they were last looked for.
+#[derive(Default)]
+struct Rates {
+    read: Option<tokio::time::Instant>,
+    pools: Vec<String>,
+}
+
 /// What is at work.
 struct Running {
     cancel: CancellationToken,
@@ -109,13 +119,14 @@ impl Worker {
         renewals.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let (mut look, mut wait) = (true, FIRST_WAIT);
         let mut drain: Option<tokio::time::Instant> = None;
+        let mut rates = Rates::default();
+        let mut again = tokio::time::Instant::now();
         loop {
-            let mut sleep = LONGEST_SLEEP;
             if look && drain.is_none() && running.len() < self.settings.slots {
-                match self.claim(self.settings.slots - running.len()).await {
-                    Ok((work, again)) => {
+                match self.claim(self.settings.slots - running.len(), &mut rates).await {
+                    Ok((work, next)) => {
                         (look, wait) = (!work.is_empty(), FIRST_WAIT);
-                        sleep = again.unwrap_or(sleep);
+                        again = tokio::time::Instant::now() + next;
                         for work in work {
                             let held = work.held();
                             let one = Running::of(&work);
@@ -133,7 +144,8 @@ impl Worker {
                     }
                     Err(error) => {
                         self.host.watcher.store_fails(&error);
-                        (sleep, wait) = (wait, (wait * 2).min(LONGEST_WAIT));
+                        again = tokio::time::Instant::now() + wait;
+                        wait = (wait * 2).min(LONGEST_WAIT);
                     }
                 }
             }
@@ -175,17 +187,21 @@ impl Worker {
                     }
                     drain = Some(tokio::time::Instant::now() + LONGEST_SLEEP);
                 }
-                () = tokio::time::sleep(sleep) => look = true,
+                () = tokio::time::sleep_until(again) => {
+                    look = true;
+                    again = tokio::time::Instant::now() + LONGEST_SLEEP;
+                }
             }
         }
     }
 
-    /// Takes work, and how long to wait where only a rate holds more back.
-    async fn claim(&self, limit: usize) -> Result<(Vec<Work>, Option<Duration>)> {
+    /// Takes work, and says in how long to look again: when a rate lets more begin, or, at the latest, in case a wake is lost.
+    async fn claim(&self, limit: usize, rates: &mut Rates) -> Result<(Vec<Work>, Duration)> {
+        let (pools, next) = self.pools(rates).await?;
         let now = self.host.clock.now();
         let claim = Claim {
             worker: self.settings.id.clone(),
-            pools: self.settings.pools.clone(),
+            pools,
             only: self.settings.only.runs(),
             limit,
             now,
@@ -193,7 +209,25 @@ impl Worker {
         };
         let claimed = self.host.store.claim(&claim).await?;
         let again = claimed.again.map(|at| (at - now).to_std().unwrap_or_default().max(Duration::from_millis(1)));
-        Ok((claimed.work, again))
+        Ok((claimed.work, again.unwrap_or(LONGEST_SLEEP).min(next)))
+    }
+
+    /// The pools from which it takes work now, and in how long there may be others.
+    async fn pools(&self, rates: &mut Rates) -> Result<(Vec<String>, Duration)> {
+        let named = &self.settings.pools;
+        if !named.iter().any(|name| name == DEFAULT_POOL) {
+            return Ok((named.clone(), LONGEST_SLEEP));
+        }
+        let age = rates.read.map_or(RATES, |read| read.elapsed());
+        let mut next = RATES.saturating_sub(age);
+        if next.is_zero() {
+            let known = self.host.store.pools().await?;
+            let names = known.into_iter().map(|known| known.pool.name);
+            rates.pools = names.filter(|name| name.starts_with(RATE_POOL)).collect();
+            rates.read = Some(tokio::time::Instant::now());
+            next = LONGEST_SLEEP;
+        }
+        Ok((named.iter().chain(&rates.pools).cloned().collect(), next))
     }
 
     fn expiry(&self, now: DateTime<Utc>) -> DateTime<Utc> {

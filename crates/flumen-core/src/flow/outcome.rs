@@ -29,6 +29,13 @@ pub enum Outcome {
         #[serde(default)]
         writes: Vec<String>,
     },
+    /// It need not be done: an earlier output is used again.
+    Reused {
+        /// That output.
+        output: Value,
+        /// Whose it is.
+        cause: String,
+    },
     /// It did not.
     Failure(Failure),
     /// There was nothing to do.

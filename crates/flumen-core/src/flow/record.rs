@@ -89,8 +89,14 @@ pub struct RunRecord {
     pub state: RunState,
     /// Why it is there, in words.
     pub cause: String,
-    /// Why it is being cancelled: what runs is stopped, nothing else starts but the teardown of what was set up.
+    /// Why it is being ended: what runs is stopped, nothing else starts but the teardown of what was set up.
     pub cancelling: Option<String>,
+    /// Whether that is because it took too long: then it ends failed.
+    #[serde(default)]
+    pub timed_out: bool,
+    /// When it has taken too long, unless it ends before.
+    #[serde(default)]
+    pub stop_at: Option<DateTime<Utc>>,
     /// When it was asked for.
     pub created: DateTime<Utc>,
     /// When it began.
@@ -293,6 +299,12 @@ pub enum Timer {
     Late,
     /// The run takes longer than it should.
     Long,
+    /// The run has taken longer than it may.
+    Timeout,
+    /// A task should be done by now.
+    TaskLate(TaskId),
+    /// A task takes longer than it should.
+    TaskLong(TaskId),
 }
 
 /// Something that somebody may want to be told: what hooks are for. Delivered once or more.
@@ -328,6 +340,16 @@ pub enum Occasion {
         key: TaskKey,
         /// The attempt that failed.
         attempt: u32,
+    },
+    /// A task is later than it should be.
+    TaskLate {
+        /// Which.
+        key: TaskKey,
+    },
+    /// A task takes longer than it should.
+    TaskLong {
+        /// Which.
+        key: TaskKey,
     },
     /// The run failed.
     RunFailed,

@@ -131,6 +131,11 @@ impl Checker {
             })
             .collect();
         check_defaults_env(&defaults, &group_defaults, &names, reading);
+        // A version that is kept is one that was checked.
+        if !around.is_trusting() {
+            let outer = |draft: &Draft| outer_defaults(draft.group.as_deref(), &groups, &group_defaults, &defaults);
+            tasks::check_rates(&drafts, outer, reading);
+        }
         let needs: Vec<Vec<String>> = needs_by_name(&drafts, &order);
         let tasks = drafts.into_iter().zip(needs).zip(uses).map(|((draft, needs), uses)| {
             let outer = outer_defaults(draft.group.as_deref(), &groups, &group_defaults, &defaults);

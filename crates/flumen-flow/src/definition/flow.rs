@@ -19,6 +19,9 @@ use super::yaml::Node;
 /// The pool of tasks that name none.
 pub const DEFAULT_POOL: &str = "default";
 
+/// What the pools begin with in which tasks with a rate wait.
+pub const RATE_POOL: &str = "rate:";
+
 /// A flow without mistakes. Its templates are not rendered.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Flow {
@@ -252,6 +255,11 @@ pub struct Group {
 }
 
 impl Flow {
+    /// The pools in which its tasks with a rate wait, and the rates: each once, sorted.
+    pub fn rates(&self) -> BTreeMap<String, &Rate> {
+        self.tasks.iter().filter_map(|task| Some((task.queue(&self.name), task.rate.as_ref()?))).collect()
+    }
+
     /// The task called `id`.
     pub fn task(&self, id: &str) -> Option<&Task> {
         self.tasks.iter().find(|task| task.id == id)
@@ -318,6 +326,16 @@ impl Task {
             hooks: Hooks::default(),
             uses: Uses::default(),
             path: Path::top(),
+        }
+    }
+
+    /// The pool in which it waits, as a task of the flow `flow`: where it has a rate, that of the rate, whatever it names.
+    pub fn queue(&self, flow: &str) -> String {
+        match &self.rate {
+            None => self.pool.clone(),
+            Some(Rate { key: Some(key), .. }) => format!("{RATE_POOL}{key}"),
+            // No key has a slash.
+            Some(_) => format!("{RATE_POOL}{flow}/{}", self.id),
         }
     }
 

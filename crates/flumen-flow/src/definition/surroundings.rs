@@ -41,6 +41,11 @@ impl Surroundings {
         self.trusting || self.vars.contains(name)
     }
 
+    /// Whether whatever a flow names is taken to be there.
+    pub(super) fn is_trusting(&self) -> bool {
+        self.trusting
+    }
+
     pub(super) fn has_pool(&self, name: &str) -> bool {
         self.trusting || name == super::DEFAULT_POOL || self.pools.contains(name)
     }

@@ -1,5 +1,7 @@
 //! Tasks and hooks: from their fields in a file to what they are.
 
+use std::collections::BTreeMap;
+
 use std::time::Duration;
 
 use flumen_core::task_kind::shape::Shape;
@@ -321,6 +323,36 @@ fn short_rate(text: &str) -> Option<Rate> {
     let unit = unit.trim();
     let per = unit.parse::<Period>().or_else(|_| format!("1{unit}").parse()).ok()?;
     Some(Rate { limit, per, key: None })
+}
+
+/// Notes rates that cannot be kept. A task with a rate waits in the pool of the rate, and so in no other one; and tasks that share
+/// a rate must agree on it. `outer` gives the defaults round a task.
+pub(super) fn check_rates<'a>(drafts: &[Draft], outer: impl Fn(&Draft) -> Vec<&'a Shared>, reading: &mut Reading<'_>) {
+    let mut known: BTreeMap<String, (Rate, &str)> = BTreeMap::new();
+    for draft in drafts {
+        let shared = merged(draft.shared.clone(), &outer(draft));
+        let Some(rate) = rate(&shared.rate) else { continue };
+        let context = format!("task '{}'", draft.id);
+        let mut note = |problem: Problem| reading.note(&context, &draft.path, problem);
+        if let Some(pool) = shared.pool.filter(|pool| pool != DEFAULT_POOL) {
+            let problem = Problem::new(Path::top(), format!("it has both a rate and the pool '{pool}'"));
+            note(problem.hint(format!("give the pool the rate ('flumen pool set'), or write pool: {DEFAULT_POOL}")));
+        }
+        let Some(key) = &rate.key else { continue };
+        if key.is_empty() || key.contains('/') {
+            let problem = Problem::new(Path::of(["rate", "key"]), format!("'{key}' is not the key of a rate"));
+            note(problem.hint("write a name, without slashes"));
+        }
+        match known.get(key) {
+            Some((other, task)) if (other.limit, other.per) != (rate.limit, rate.per) => {
+                let same = format!("{}/{}", other.limit, other.per);
+                let problem = Problem::new(Path::of(["rate"]), format!("the rate '{key}' is {same} in task '{task}'"));
+                note(problem.hint("tasks that share a rate have the same one"));
+            }
+            Some(_) => {}
+            None => drop(known.insert(key.clone(), (rate, draft.id.as_str()))),
+        }
+    }
 }
 
 /// When an earlier output is used again.

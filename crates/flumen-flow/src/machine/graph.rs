@@ -25,6 +25,10 @@ pub struct Node {
     pub retry: Retry,
     /// How long an attempt may take, its waits included.
     pub timeout: Option<Duration>,
+    /// How long after the run was due it should be done.
+    pub late: Option<Duration>,
+    /// How long it should take.
+    pub long: Option<Duration>,
     /// Where it waits for a worker.
     pub pool: String,
     /// How many slots of the pool it takes.
@@ -56,6 +60,8 @@ impl Node {
             rule: TriggerRule::AllSuccess,
             retry: Retry::default(),
             timeout: None,
+            late: None,
+            long: None,
             pool: DEFAULT_POOL.to_owned(),
             slots: 1,
             priority: 0,
@@ -116,6 +122,8 @@ pub struct Graph {
     pub late: Option<Duration>,
     /// How long a run should take.
     pub long: Option<Duration>,
+    /// How long a run may take.
+    pub timeout: Option<Duration>,
     nodes: Vec<Node>,
     numbers: HashMap<TaskId, usize>,
     after: Vec<Vec<usize>>,
@@ -125,8 +133,12 @@ pub struct Graph {
 impl Graph {
     /// From when on a run is later than it should be, if that is said: counted from when it was due, or asked for after that.
     pub fn late_at(&self, run: &RunRecord) -> Option<DateTime<Utc>> {
-        let late = TimeDelta::from_std(self.late?).ok()?;
-        run.interval.end.max(run.created).checked_add_signed(late)
+        after_due(run, self.late?)
+    }
+
+    /// From when on a task of a run is later than it should be, if that is said; counted in the same way.
+    pub fn task_late_at(&self, number: usize, run: &RunRecord) -> Option<DateTime<Utc>> {
+        after_due(run, self.nodes[number].late?)
     }
 
     /// The flow `flow` of these tasks.
@@ -164,7 +176,17 @@ impl Graph {
         if !leaves.contains(&true) {
             leaves.fill(true);
         }
-        let graph = Self { flow, hooks: Hooks::default(), late: None, long: None, nodes, numbers, after, leaves };
+        let graph = Self {
+            flow,
+            hooks: Hooks::default(),
+            late: None,
+            long: None,
+            timeout: None,
+            nodes,
+            numbers,
+            after,
+            leaves,
+        };
         match graph.circle() {
             Some(within) => Err(Error::invalid(format!("flow '{}' goes in a circle at task '{within}'", graph.flow))),
             None => Ok(graph),
@@ -237,6 +259,10 @@ impl Graph {
         }
         reached
     }
+}
+
+fn after_due(run: &RunRecord, time: Duration) -> Option<DateTime<Utc>> {
+    run.interval.end.max(run.created).checked_add_signed(TimeDelta::from_std(time).ok()?)
 }
 
 fn later_work(nodes: &[Node], after: &[usize]) -> Option<usize> {

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, Utc};
-use flumen_core::flow::{Ask, RunRecord, TaskKey, TaskRun, TaskState};
+use flumen_core::flow::{Ask, RunRecord, StopTo, TaskKey, TaskRun, TaskState};
 use flumen_core::{Error, Result};
 use serde_json::Value;
 
@@ -204,6 +204,19 @@ impl Run {
     pub(super) fn is_expanded(&self, node: usize) -> bool {
         let task = &self.nodes[node].task;
         task.state == TaskState::Running && task.items.is_some()
+    }
+
+    /// What becomes of the tasks of a run that is being ended.
+    pub(super) fn ending(&self) -> StopTo {
+        if self.record.timed_out { StopTo::Timeout } else { StopTo::Cancelled }
+    }
+
+    /// Whether it took too long, and something was left undone.
+    pub(super) fn is_cut_short(&self, graph: &Graph) -> bool {
+        use TaskState::{Cancelled, Failed, UpstreamFailed};
+        let is_undone = |task: &TaskRun| matches!(task.state, Failed | UpstreamFailed | Cancelled);
+        let mut work = self.nodes.iter().zip(graph.nodes()).filter(|(_, node)| node.tears_down.is_empty());
+        self.record.timed_out && work.any(|(run, _)| is_undone(&run.task))
     }
 
     /// Adds the next item of a task's list.

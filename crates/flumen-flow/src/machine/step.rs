@@ -117,7 +117,8 @@ impl Step<'_> {
                 self.with(&key, |step, at| step.ended(at, number, outcome));
             }
             Signal::Due { timer: Timer::Task(key), at } => self.with(&key, |step, place| step.task_due(place, at)),
-            Signal::Due { timer, .. } => self.run_due(timer),
+            Signal::Due { timer: Timer::Timeout, at } => self.run_timed_out(at),
+            Signal::Due { timer, .. } => self.told_late(timer),
             Signal::Answered { key, answer } => self.with(&key, |step, at| step.answered(at, answer)),
             Signal::PastDone { task } => {
                 if let Some(node) = self.graph.number(task.as_str()) {
@@ -164,6 +165,11 @@ impl Step<'_> {
         !self.graph.node(node).tears_down.is_empty()
     }
 
+    /// Whether a task is not done.
+    fn is_open(&self, node: usize) -> bool {
+        !self.run.nodes[node].task.state.is_terminal()
+    }
+
     /// Whether items of the task are at work.
     fn is_busy(&self, node: usize) -> bool {
         self.run.nodes[node].tally.active > 0
@@ -195,14 +201,13 @@ impl Step<'_> {
         }
         let verdict = self.verdict(node);
         let at = At::whole(node);
-        if self.run.record.cancelling.is_some() {
-            let tears_down = self.is_teardown(node);
-            match verdict {
-                Verdict::Run if tears_down => self.begin(node),
-                Verdict::Wait if tears_down => {}
-                _ => self.change(at, TaskState::Cancelled, self.run.record.cancelling.clone().unwrap_or_default()),
+        if let Some(cause) = &self.run.record.cancelling {
+            // A teardown goes by its rule, and is cancelled with a run that somebody cancelled before anything was set up.
+            let is_open = self.run.record.timed_out || matches!(verdict, Verdict::Run | Verdict::Wait);
+            if !(is_open && self.is_teardown(node)) {
+                let (to, cause) = (self.run.ending(), cause.clone());
+                return self.turn_into(at, to, cause);
             }
-            return;
         }
         match verdict {
             Verdict::Wait => {}
@@ -292,5 +297,5 @@ fn chosen(graph: &Graph, branch: usize, output: &serde_json::Value) -> Result<Ve
 
 /// Whether an outcome says that the work was done, whatever anybody wants of it by now.
 fn is_done(outcome: &Outcome) -> bool {
-    matches!(outcome, Outcome::Success { .. } | Outcome::Skipped { .. })
+    matches!(outcome, Outcome::Success { .. } | Outcome::Reused { .. } | Outcome::Skipped { .. })
 }

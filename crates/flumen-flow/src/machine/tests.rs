@@ -4,6 +4,7 @@ mod again;
 mod basics;
 mod lists;
 mod rules;
+mod times;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use flumen_core::flow::{
@@ -60,6 +61,8 @@ impl Story {
             state: RunState::Queued,
             cause: "waits for its turn".to_owned(),
             cancelling: None,
+            timed_out: false,
+            stop_at: None,
             created: start(),
             started: None,
             ended: None,
@@ -121,6 +124,13 @@ impl Story {
         let at = self.run.task(&self.graph, &Self::key(key)).expect("a task").due.expect("a timer");
         self.now = self.now.max(at);
         self.tell(Signal::Due { timer: Timer::Task(Self::key(key)), at })
+    }
+
+    /// The run has taken longer than it may.
+    fn time_out(&mut self) -> &mut Self {
+        let at = self.run.record().stop_at.expect("a timer");
+        self.now = self.now.max(at);
+        self.tell(Signal::Due { timer: Timer::Timeout, at })
     }
 
     fn clear(&mut self, keys: &str, downstream: bool) -> &mut Self {

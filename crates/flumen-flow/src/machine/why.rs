@@ -3,6 +3,8 @@
 use chrono::{DateTime, Utc};
 use flumen_core::flow::{Ask, RunState, TaskKey, TaskRun, TaskState};
 
+use crate::definition::RATE_POOL;
+
 use super::graph::Graph;
 use super::run::{At, Run};
 
@@ -48,7 +50,11 @@ fn one(run: &Run, graph: &Graph, at: At, now: DateTime<Utc>) -> String {
         TaskState::Scheduled => format!("Task '{key}' may begin, but waits {since}: {}.", held(run, task)),
         TaskState::Queued => {
             let node = graph.node(at.node);
-            let slots = if node.slots == 1 { "one slot".to_owned() } else { format!("{} slots", node.slots) };
+            let slots = match node.slots {
+                _ if node.pool.starts_with(RATE_POOL) => "its turn by the rate".to_owned(),
+                1 => "one slot".to_owned(),
+                many => format!("{many} slots"),
+            };
             format!(
                 "Task '{key}' is in the queue of pool '{}' {since}: {}. It waits for {slots} and a worker.",
                 node.pool, task.cause

@@ -2,8 +2,9 @@
 
 use std::collections::{HashMap, HashSet};
 
+use chrono::{DateTime, SubsecRound as _, TimeDelta, Utc};
 use flumen_core::flow::store::{Commit, Held, Work};
-use flumen_core::flow::{Change, Event, RunId, RunState, TaskKey, TaskState};
+use flumen_core::flow::{Change, Event, RunId, RunState, TaskKey, TaskState, Timer};
 use flumen_flow::machine::{Graph, Run};
 use serde_json::Value;
 
@@ -20,6 +21,10 @@ pub struct Model {
     /// The number of the last lease of each task run.
     claims: HashMap<(RunId, TaskKey), u64>,
     ended: HashSet<Held>,
+    /// When each run is to be stopped.
+    stops: HashMap<RunId, Option<DateTime<Utc>>>,
+    /// The timers that rang for that.
+    rung: HashSet<(RunId, DateTime<Utc>)>,
 }
 
 pub fn describe(event: &Event) -> String {
@@ -75,9 +80,49 @@ impl Model {
             let known = self.state(run, &task.key);
             hold(known == task.state, || format!("{} is {}, and by the log {known}", task.key, task.state))?;
         }
+        self.check_timeout(graph, commit)?;
         let known = self.runs.get(&run).copied().unwrap_or(RunState::Queued);
         hold(known == commit.record.state, || format!("the run is {}, and by the log {known}", commit.record.state))?;
         self.check_limits(graph, commit)
+    }
+
+    /// A run with a limit of time has a timer as long as it is open, and is ended no sooner than that says.
+    fn check_timeout(&mut self, graph: &Graph, commit: &Commit) -> Result<(), String> {
+        let record = &commit.record;
+        let set = commit.timers.iter().find(|(timer, _)| *timer == Timer::Timeout).map(|(_, at)| *at);
+        if let Some(at) = set {
+            hold(at == record.stop_at, || format!("the timer is set to {at:?}, and the run stops at {record:?}"))?;
+        }
+        let known = self.stops.insert(record.id, record.stop_at).flatten();
+        match (known, record.stop_at) {
+            (old, Some(new)) if old != Some(new) => {
+                let span = TimeDelta::from_std(graph.timeout.unwrap()).unwrap();
+                hold(new == (commit.now + span).trunc_subsecs(6) && set.is_some(), || {
+                    format!("at {} it is to stop at {new}, after {span}", commit.now)
+                })?;
+            }
+            (Some(old), None) if !record.state.is_terminal() => {
+                hold(self.rung.contains(&(record.id, old)), || format!("it was to stop at {old}, and does so before"))?;
+            }
+            _ => {}
+        }
+        let is_open = matches!(record.state, RunState::Running | RunState::Paused);
+        let is_limited = graph.timeout.is_some() && is_open && record.cancelling.is_none();
+        hold(!is_limited || record.stop_at.is_some() || self.is_only_torn_down(graph, record.id), || {
+            format!("nothing stops {record:?}")
+        })?;
+        hold(is_open || record.stop_at.is_none(), || format!("it is over, and stops once more: {record:?}"))?;
+        hold(!record.timed_out || record.cancelling.is_some(), || format!("it is not ended: {record:?}"))
+    }
+
+    /// A timer of a run rang.
+    pub fn note_rung(&mut self, run: RunId, at: DateTime<Utc>) {
+        self.rung.insert((run, at));
+    }
+
+    fn is_only_torn_down(&self, graph: &Graph, run: RunId) -> bool {
+        let mut work = graph.nodes().iter().filter(|node| node.tears_down.is_empty());
+        work.all(|node| self.state(run, &TaskKey::new(node.id.clone())).is_terminal())
     }
 
     fn check_event(&mut self, graph: &Graph, event: &Event) -> Result<(), String> {
@@ -113,6 +158,10 @@ impl Model {
         }
         if event.by == PERSON && event.cause.starts_with("ann marked") || to == TaskState::Cancelled {
             return Ok(());
+        }
+        if to == TaskState::UpstreamFailed && event.cause.starts_with("not begun: the run took longer than") {
+            let stops = self.rung.iter().any(|(run, _)| *run == event.run);
+            return hold(stops, || "no time was over".to_owned());
         }
         let number = graph.number(key.task.as_str()).unwrap();
         let asks_first = graph.node(number).depends_on_past || graph.node(number).when;
@@ -176,6 +225,14 @@ impl Model {
             let tears_down = !graph.node(number).tears_down.is_empty();
             hold(record.cancelling.is_none() || tears_down, || format!("{id} was left lying in a cancelled run"))?;
         }
+        if record.timed_out {
+            for task in run.tasks() {
+                let tears_down = !graph.node(graph.number(task.key.task.as_str()).unwrap()).tears_down.is_empty();
+                let is_stopped = task.state == TaskState::Running && task.stop.is_some();
+                let is_begun = !matches!(task.state, TaskState::None) && !task.state.is_terminal();
+                hold(tears_down || is_stopped || !is_begun, || format!("the run took too long, and {task:?}"))?;
+            }
+        }
         hold(states.iter().any(|state| !state.is_terminal()), || format!("the run is {} with all done", record.state))
     }
 
@@ -199,7 +256,13 @@ impl Model {
         let states: Vec<TaskState> =
             leaves.map(|number| self.state(record.id, &TaskKey::new(graph.node(number).id.clone()))).collect();
         let any = |wanted: &[TaskState]| states.iter().any(|state| wanted.contains(state));
-        let should = if any(&[TaskState::Cancelled]) {
+        let is_undone = |number: usize| {
+            let state = self.state(record.id, &TaskKey::new(graph.node(number).id.clone()));
+            matches!(state, TaskState::Failed | TaskState::UpstreamFailed | TaskState::Cancelled)
+        };
+        let should = if record.timed_out && (0..graph.nodes().len()).any(|number| works(number) && is_undone(number)) {
+            RunState::Failed
+        } else if any(&[TaskState::Cancelled]) {
             RunState::Cancelled
         } else if any(&[TaskState::Failed, TaskState::UpstreamFailed]) {
             RunState::Failed

@@ -30,6 +30,7 @@ pub fn flow(random: &mut Random, name: &str) -> Graph {
     graph.hooks = Hooks { failure: random.percent(50), success: random.percent(50), retry: false };
     graph.late = random.percent(30).then_some(Duration::from_secs(100));
     graph.long = random.percent(30).then_some(Duration::from_secs(50));
+    graph.timeout = random.percent(30).then(|| Duration::from_secs(random.between(20, 120) as u64));
     graph
 }
 
@@ -42,6 +43,8 @@ fn task(random: &mut Random, number: usize) -> Node {
     }
     node.retry = retry(random);
     node.timeout = random.percent(20).then_some(Duration::from_secs(40));
+    node.late = random.percent(15).then_some(Duration::from_secs(60));
+    node.long = random.percent(15).then_some(Duration::from_secs(15));
     node.pool = (*random.pick(&POOLS)).to_owned();
     node.slots = random.between(1, 3) as u32;
     node.priority = random.between(-1, 1) as i32;

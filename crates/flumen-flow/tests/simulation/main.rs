@@ -104,6 +104,7 @@ fn histories_see_all_that_can_happen() {
         "run: running → failed",
         "run: running → cancelled",
         "its rule is teardown",
+        "the run took longer than",
     ] {
         assert!(all.contains(what), "nowhere: {what}");
     }

@@ -105,6 +105,11 @@ impl World {
                 for event in &commit.events {
                     self.say(format!("    {}", crate::checks::describe(event)));
                 }
+                for signal in &signals {
+                    if let Signal::Due { timer: Timer::Timeout, at } = signal {
+                        self.model.note_rung(commit.run, *at);
+                    }
+                }
                 self.model.check(&graph, &commit)?;
                 self.check_kept(&graph, &run)?;
                 if self.random.percent(20) {
@@ -140,6 +145,11 @@ impl World {
             // A new timer may have been set to the very same time.
             if let Signal::Due { timer: Timer::Task(key), at } = signal
                 && run.task(graph, key).is_some_and(|task| task.due == Some(*at))
+            {
+                continue;
+            }
+            if let Signal::Due { timer: Timer::Timeout, at } = signal
+                && run.record().stop_at == Some(*at)
             {
                 continue;
             }

@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use flumen_core::flow::Occasion;
+use flumen_core::flow::{Occasion, TaskKey};
 use flumen_core::task_kind::units::Period;
 use flumen_flow::definition::{Catchup, Flow, Hook, Hooks};
 use serde_json::Value;
@@ -129,4 +129,39 @@ async fn a_run_that_has_not_begun_is_late_too_and_once() {
     );
     world.pass(hours(1)).await;
     assert_eq!(occasions(&world), vec![Occasion::RunLate; 3]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn tasks_that_are_late_or_long_are_told_of() {
+    let world = World::in_memory();
+    let minutes = |count: u32| Some(Period(count * 60 * MOMENT));
+    let schedule = Some(cron("0 * * * *", None, Catchup::Last));
+    let watched = |name: &str| {
+        let mut flow = flow(name, schedule.clone());
+        (flow.tasks[0].deadline, flow.tasks[0].warn_after) = (minutes(5), minutes(10));
+        entry(flow)
+    };
+    world.project.put([watched("slow"), watched("quick")]);
+    world.hold_only("slow");
+    let _running = (world.scheduler(), world.worker());
+    world.pass(hours(1) + 20 * 60 * MOMENT).await;
+    let key = TaskKey::new("only");
+    assert_eq!(occasions(&world), [Occasion::TaskLate { key: key.clone() }, Occasion::TaskLong { key }]);
+    assert_eq!(*world.outside.tries.lock().unwrap(), ["01:05:00", "01:10:00"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_run_that_takes_too_long_is_stopped() {
+    let world = World::in_memory();
+    let timeout = Some(Period(10 * 60 * MOMENT));
+    world.project.put([entry(Flow { timeout, ..watched("flow") })]);
+    *world.bench.does.lock().unwrap() = Does::Hold;
+    let _running = (world.scheduler(), world.worker());
+    world.ask("flow", 1).await;
+    world.pass(9 * 60 * MOMENT).await;
+    assert_eq!(world.said("flow").await, ["04 01:00 running"]);
+    world.pass(2 * 60 * MOMENT).await;
+    let runs = world.runs("flow").await;
+    assert_eq!((runs[0].state.name(), runs[0].cause.as_str()), ("failed", "the run took longer than 10m"));
+    assert_eq!(occasions(&world), [Occasion::RunFailed]);
 }

@@ -200,7 +200,9 @@ impl MetaStore for MemoryStore {
     }
 
     async fn save_backfill(&self, backfill: &Backfill) -> Result<()> {
-        self.kept_runs().backfills.insert(backfill.id.clone(), backfill.clone());
+        let mut kept = self.kept_runs();
+        kept.backfills.insert(backfill.id.clone(), backfill.clone());
+        kept.wakes.wake(Wake::Run);
         Ok(())
     }
 
@@ -234,6 +236,7 @@ impl MetaStore for MemoryStore {
         } else {
             kept.paused.remove(flow);
         }
+        kept.wakes.wake(Wake::Run);
         Ok(())
     }
 

@@ -19,7 +19,8 @@ use tokio::io::AsyncWriteExt as _;
 
 use super::{Kind, OneOrMore};
 use crate::attempt::Attempt;
-pub(super) use web::{Web, refused};
+pub(crate) use web::Web;
+pub(super) use web::refused;
 
 /// The most bytes of a body that becomes an output, unless told otherwise.
 const BODY_BYTES: u64 = 1 << 20;

@@ -187,6 +187,15 @@ impl TaskKind for Ingest {
             ..Uses::default()
         }
     }
+
+    fn inputs(&self, config: &Value) -> Vec<String> {
+        // Where there is a query, this is a connection, of which nobody can tell what is in it.
+        match &config["from"] {
+            Value::String(from) => vec![from.clone()],
+            Value::Array(from) => from.iter().filter_map(|from| from.as_str().map(str::to_owned)).collect(),
+            _ => Vec::new(),
+        }
+    }
 }
 
 own_process!(Ingest);

@@ -4,7 +4,6 @@
 //! again as the same attempt; a look changes nothing. `patience` is counted from when the attempt first came to a worker, which
 //! the store knows, so that it holds across looks, workers and restarts.
 
-mod files;
 mod looks;
 mod updates;
 
@@ -19,17 +18,21 @@ use flumen_core::task_kind::units::Period;
 use flumen_core::task_kind::{Named, NamedFlow, Path, Problem, TaskKind, Uses, is_template, schema_of};
 use flumen_core::{ErrorKind, Result};
 use flumen_flow::template::names_in_expression;
+use flumen_project::Project;
 use schemars::JsonSchema;
 use serde::Deserialize;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use super::{Kind, OneOrMore};
 use crate::attempt::Attempt;
+use crate::files;
 
 /// The wait from one look to the next, unless told otherwise.
 const EVERY: Duration = Duration::from_secs(30);
 /// The shortest wait from one look to the next, unless a worker is kept for it.
 const LEAST_EVERY: Duration = Duration::from_secs(1);
+/// The most files that a look tells of.
+const FILES: usize = 1_000;
 /// What there is to wait for.
 const CONDITIONS: [&str; 7] = ["file", "http", "sql", "dataset", "run", "time", "delay"];
 
@@ -266,7 +269,7 @@ impl Sensor {
     async fn look(&self, attempt: &Attempt<'_>, fields: &Fields) -> Result<Look> {
         let look = async {
             if let Some(pattern) = &fields.file {
-                files::look(&attempt.host.project, pattern).await
+                look_for_files(&attempt.host.project, pattern).await
             } else if let Some(condition) = &fields.http {
                 looks::http(attempt, condition).await
             } else if let Some(condition) = &fields.sql {
@@ -330,4 +333,14 @@ async fn sleep_until(attempt: &Attempt<'_>, at: DateTime<Utc>) -> bool {
 
 fn delta(span: Duration) -> TimeDelta {
     TimeDelta::from_std(span).unwrap_or(TimeDelta::days(36_500))
+}
+
+/// Looks for files.
+async fn look_for_files(project: &Project, pattern: &str) -> Result<Look> {
+    let found = files::find(project, pattern, FILES).await?;
+    if found.is_empty() {
+        return Ok(Look::NotYet(None));
+    }
+    let files: Vec<String> = found.into_iter().map(|file| file.address).collect();
+    Ok(Look::There(json!({ "files": files })))
 }

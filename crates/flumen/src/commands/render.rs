@@ -39,6 +39,8 @@ impl RenderCommand {
             state: RunState::Queued,
             cause: String::new(),
             cancelling: None,
+            timed_out: false,
+            stop_at: None,
             created: now,
             started: None,
             ended: None,

@@ -154,6 +154,7 @@ impl Flowing {
             library: Arc::clone(&self.library),
             flows: Arc::new(Now { flowing: Arc::clone(self), clock: Arc::clone(&context.clock) }),
             kept: self.kept.clone(),
+            use_cache: true,
             watchdog: Some(Watchdog::start(&binary)?),
             binary,
             interpreters: Interpreters::default(),

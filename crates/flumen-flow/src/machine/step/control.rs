@@ -2,7 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use flumen_core::flow::{Failure, RunState, Stop, StopTo, TaskKey, TaskState, Timer};
+use chrono::{DateTime, Utc};
+use flumen_core::flow::outcome::TIMEOUT;
+use flumen_core::flow::{Failure, RunState, Stop, StopTo, TaskKey, TaskRun, TaskState, Timer};
+use flumen_core::task_kind::units::Period;
 
 use super::ending::MARKED;
 use super::{Action, Step};
@@ -16,15 +19,37 @@ impl Step<'_> {
         let is_second = self.run.record.cancelling.is_some();
         let cause = format!("{} cancelled the run", self.by);
         self.run.record.cancelling.get_or_insert_with(|| cause.clone());
+        self.end_all(StopTo::Cancelled, &cause, !is_second);
+    }
+
+    /// The run has taken longer than it may: unless only teardown is left, it is ended.
+    pub(super) fn run_timed_out(&mut self, due: DateTime<Utc>) {
+        if self.run.record.stop_at != Some(due) {
+            return self.refuse(None, "that timer was stopped");
+        }
+        self.run.record.stop_at = None;
+        let is_cut_off = |node: usize| !self.is_teardown(node) && self.is_open(node);
+        if self.run.record.cancelling.is_some() || !(0..self.run.nodes.len()).any(is_cut_off) {
+            return;
+        }
+        let span = self.graph.timeout.unwrap_or_default();
+        let cause = format!("the run took longer than {}", Period(span));
+        self.run.record.cancelling = Some(cause.clone());
+        self.run.record.timed_out = true;
+        self.end_all(StopTo::Timeout, &cause, true);
+    }
+
+    /// Ends all tasks; where it `tears_down`, all but those that do.
+    fn end_all(&mut self, to: StopTo, cause: &str, tears_down: bool) {
         if self.run.record.state == RunState::Paused {
-            self.change_run(RunState::Running, cause.clone());
+            self.change_run(RunState::Running, cause.to_owned());
         }
         for node in 0..self.run.nodes.len() {
-            if self.is_teardown(node) && !is_second {
+            if self.is_teardown(node) && tears_down {
                 self.woken.push_back(node);
                 self.wake_ready(node);
             } else {
-                self.end(node, StopTo::Cancelled, &cause);
+                self.end(node, to, cause);
             }
         }
     }
@@ -84,7 +109,12 @@ impl Step<'_> {
     /// Does what was wanted of a task run that nobody has.
     pub(super) fn turn_into(&mut self, at: At, to: StopTo, cause: String) {
         match to {
-            StopTo::Cancelled | StopTo::Timeout => self.change(at, TaskState::Cancelled, cause),
+            StopTo::Cancelled => self.change(at, TaskState::Cancelled, cause),
+            StopTo::Timeout if has_begun(self.task(at)) => {
+                self.run.at_mut(at).failure = Some(Failure::new(TIMEOUT, cause.clone()));
+                self.change(at, TaskState::Failed, cause);
+            }
+            StopTo::Timeout => self.change(at, TaskState::UpstreamFailed, format!("not begun: {cause}")),
             StopTo::Marked(state) => {
                 let failed = state == TaskState::Failed;
                 self.run.at_mut(at).failure = failed.then(|| Failure::lasting(MARKED, cause.clone()));
@@ -106,6 +136,12 @@ impl Step<'_> {
         task.output = None;
         task.failure = None;
         self.change(at, TaskState::None, cause);
+        if at.kid.is_none() {
+            self.watch_no_more(at.node);
+            if self.graph.task_late_at(at.node, &self.run.record).is_some_and(|late| late > self.now) {
+                self.watch_lateness(at.node);
+            }
+        }
         self.woken.push_back(at.node);
     }
 
@@ -163,8 +199,12 @@ impl Step<'_> {
         self.surround(&picked, &mut whole);
         let cause = format!("{} cleared it", self.by);
         self.run.record.cancelling = None;
+        self.run.record.timed_out = false;
         if self.run.record.state.is_terminal() {
             self.change_run(RunState::Running, format!("{} cleared tasks of it", self.by));
+        }
+        if self.run.record.stop_at.is_none() && self.run.record.state != RunState::Queued {
+            self.allow();
         }
         for (node, _) in whole.iter().enumerate().filter(|(_, cleared)| **cleared) {
             self.clear_whole(node, &cause);
@@ -294,5 +334,15 @@ impl Step<'_> {
         } else if self.run.is_expanded(node) {
             self.woken.push_back(node);
         }
+    }
+}
+
+/// Whether an attempt at a task run was begun, since somebody last asked for it to be done.
+fn has_begun(task: &TaskRun) -> bool {
+    match task.state {
+        TaskState::None | TaskState::Scheduled | TaskState::Queued => {
+            task.began.is_some() || task.tries() > 1 || task.lost > 0
+        }
+        _ => true,
     }
 }

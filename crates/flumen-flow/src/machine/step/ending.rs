@@ -2,7 +2,9 @@
 
 use chrono::{DateTime, Utc};
 use flumen_core::flow::outcome::{LOST, TIMEOUT};
-use flumen_core::flow::{Failure, Notice, Occasion, Outcome, Stop, StopTo, TaskState, Timer, Touched, Wait, WaitFor};
+use flumen_core::flow::{
+    Failure, Notice, Occasion, Outcome, Stop, StopTo, TaskId, TaskKey, TaskState, Timer, Touched, Wait, WaitFor,
+};
 use serde_json::Value;
 
 use super::{Action, SCHEDULER, Step, chosen, is_done};
@@ -12,6 +14,12 @@ use crate::machine::run::At;
 const BRANCH: &str = "branch";
 /// The kind of a failure that a person said it is.
 pub(super) const MARKED: &str = "marked";
+/// What is told of a task that is done.
+const DONE: &str = "it did what it should";
+/// What is told of a run or task that should be done.
+const LATE: &str = "it is later than it should be";
+/// What is told of one that is slow.
+const LONG: &str = "it takes longer than it should";
 /// The kind of a failure that is somebody's no.
 const REFUSED: &str = "refused";
 
@@ -53,7 +61,8 @@ impl Step<'_> {
 
     fn conclude(&mut self, at: At, outcome: Outcome) {
         match outcome {
-            Outcome::Success { output, reads, writes } => self.succeed(at, output, reads, writes),
+            Outcome::Success { output, reads, writes } => self.succeed(at, output, (reads, writes), DONE),
+            Outcome::Reused { output, cause } => self.succeed(at, output, Default::default(), &cause),
             Outcome::Failure(failure) => self.fail(at, failure),
             Outcome::Skipped { cause } => self.change(at, TaskState::Skipped, cause),
             Outcome::Rescheduled { until } => {
@@ -68,7 +77,7 @@ impl Step<'_> {
         }
     }
 
-    fn succeed(&mut self, at: At, output: Value, reads: Vec<String>, writes: Vec<String>) {
+    fn succeed(&mut self, at: At, output: Value, (reads, writes): (Vec<String>, Vec<String>), cause: &str) {
         let node = self.node(at);
         let task = node.id.clone();
         if at.kid.is_none() && node.map.is_some() {
@@ -91,7 +100,7 @@ impl Step<'_> {
         if !(reads.is_empty() && writes.is_empty()) {
             self.actions.push(Action::Touch(Touched { task, at: self.at, reads, writes }));
         }
-        self.change(at, TaskState::Success, "it did what it should".to_owned());
+        self.change(at, TaskState::Success, cause.to_owned());
     }
 
     /// An attempt failed: another one follows, or none does.
@@ -124,7 +133,7 @@ impl Step<'_> {
         let task = self.run.at_mut(at);
         task.lost += 1;
         if is_ending {
-            return self.change(at, TaskState::Cancelled, cause.to_owned());
+            return self.turn_into(at, self.run.ending(), cause.to_owned());
         }
         if free.is_some_and(|free| task.lost > free) {
             let message = format!("{cause}; {} workers were lost under it", task.lost);
@@ -166,7 +175,7 @@ impl Step<'_> {
             TaskState::UpForReschedule => self.make_ready(at, "it looks again".to_owned()),
             TaskState::Deferred => match &task.wait {
                 Some(Wait { on: WaitFor::Time { at: moment }, .. }) if *moment <= due => {
-                    self.succeed(at, Value::Null, Vec::new(), Vec::new());
+                    self.succeed(at, Value::Null, Default::default(), DONE);
                 }
                 _ => self.fail(at, timeout("it waited")),
             },
@@ -181,15 +190,18 @@ impl Step<'_> {
         }
     }
 
-    /// The timer of the run rang.
-    pub(super) fn run_due(&mut self, timer: Timer) {
+    /// A timer rang that tells of what is late or long.
+    pub(super) fn told_late(&mut self, timer: Timer) {
         if self.run.record.state.is_terminal() {
             return;
         }
+        let is_open = |task: &TaskId| self.graph.number(task.as_str()).is_some_and(|node| self.is_open(node));
         let (occasion, cause) = match timer {
-            Timer::Late => (Occasion::RunLate, "it is later than it should be"),
-            Timer::Long => (Occasion::RunLong, "it takes longer than it should"),
-            Timer::Task(_) => return,
+            Timer::Late => (Occasion::RunLate, LATE),
+            Timer::Long => (Occasion::RunLong, LONG),
+            Timer::TaskLate(task) if is_open(&task) => (Occasion::TaskLate { key: TaskKey::new(task) }, LATE),
+            Timer::TaskLong(task) if is_open(&task) => (Occasion::TaskLong { key: TaskKey::new(task) }, LONG),
+            Timer::TaskLate(_) | Timer::TaskLong(_) | Timer::Timeout | Timer::Task(_) => return,
         };
         let notice = Notice { run: self.run.record.id, occasion, at: self.at, cause: cause.to_owned() };
         self.actions.push(Action::Notify(notice));

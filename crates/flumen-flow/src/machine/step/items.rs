@@ -29,6 +29,10 @@ impl Step<'_> {
         self.run.at_mut(at).items = Some(items);
         self.run.at_mut(at).failure = None;
         self.change(at, TaskState::Running, format!("runs for {count} items"));
+        // A task whose list a worker made began with that.
+        if self.graph.node(node).map.is_some_and(|map| !map.by_worker) {
+            self.watch_length(node);
+        }
         self.woken.push_back(node);
     }
 
@@ -53,7 +57,7 @@ impl Step<'_> {
     fn stop_of(&self, node: usize) -> Option<Stop> {
         let cause = self.run.record.cancelling.clone().filter(|_| self.is_ending(node));
         let by = self.by.clone();
-        let cancelled = cause.map(|cause| Stop { to: StopTo::Cancelled, cause, by });
+        let cancelled = cause.map(|cause| Stop { to: self.run.ending(), cause, by });
         self.run.nodes[node].task.stop.clone().or(cancelled)
     }
 
@@ -69,12 +73,16 @@ impl Step<'_> {
             self.turn_into(At::item(node, kid), stop.to, stop.cause.clone());
         }
         let tally = &self.run.nodes[node].tally;
-        let (is_busy, cancelled) = (tally.active > 0, tally.cancelled);
-        if is_busy {
+        if tally.active > 0 {
             return;
         }
+        let came_too_late = match stop.to {
+            StopTo::Cancelled => tally.cancelled == 0,
+            StopTo::Timeout => tally.cancelled + tally.failed == 0,
+            StopTo::Marked(_) | StopTo::Cleared => false,
+        };
         self.run.nodes[node].task.stop = None;
-        if stop.to == StopTo::Cancelled && cancelled == 0 && self.is_done(node) {
+        if came_too_late && self.is_done(node) {
             return self.sum_up(node, self.item_count(node));
         }
         let by = std::mem::replace(&mut self.by, stop.by);

@@ -23,7 +23,42 @@ impl Step<'_> {
         let long = self.graph.long.map(|long| self.now + delta(long));
         self.actions.extend(late.map(|at| Action::SetTimer(Timer::Late, at)));
         self.actions.extend(long.map(|at| Action::SetTimer(Timer::Long, at)));
+        self.allow();
+        for node in 0..self.graph.nodes().len() {
+            self.watch_lateness(node);
+        }
         self.woken.extend(0..self.graph.nodes().len());
+    }
+
+    /// The run may take its time from now on.
+    pub(super) fn allow(&mut self) {
+        let Some(timeout) = self.graph.timeout else { return };
+        let at = (self.now + delta(timeout)).trunc_subsecs(6);
+        self.run.record.stop_at = Some(at);
+        self.actions.push(Action::SetTimer(Timer::Timeout, at));
+    }
+
+    /// Sets the timer of a task that should be done by some time. Where that is over, it rings at once.
+    pub(super) fn watch_lateness(&mut self, node: usize) {
+        let late = self.graph.task_late_at(node, &self.run.record);
+        let timer = Timer::TaskLate(self.graph.node(node).id.clone());
+        self.actions.extend(late.map(|at| Action::SetTimer(timer, at)));
+    }
+
+    /// Sets the timer of a task that should not take longer than some time, when it begins for the first time.
+    pub(super) fn watch_length(&mut self, node: usize) {
+        let task = &self.run.nodes[node].task;
+        let node = self.graph.node(node);
+        let is_first = task.tries() <= 1 && task.lost == 0;
+        let long = node.long.filter(|_| is_first).map(|long| self.at + delta(long));
+        self.actions.extend(long.map(|at| Action::SetTimer(Timer::TaskLong(node.id.clone()), at)));
+    }
+
+    /// A task is done, or is not begun any more: nobody need be told that it takes long.
+    pub(super) fn watch_no_more(&mut self, node: usize) {
+        let node = self.graph.node(node);
+        self.actions.extend(node.late.map(|_| Action::StopTimer(Timer::TaskLate(node.id.clone()))));
+        self.actions.extend(node.long.map(|_| Action::StopTimer(Timer::TaskLong(node.id.clone()))));
     }
 
     /// Puts a task run into another state. Whatever it waited for in the one before, it waits for no more.
@@ -73,6 +108,7 @@ impl Step<'_> {
         for kid in self.run.nodes[at.node].tally.idle.clone() {
             self.change(At::item(at.node, kid), TaskState::Removed, format!("the task as a whole is {to}"));
         }
+        self.watch_no_more(at.node);
         self.tell(at, to);
     }
 
@@ -116,7 +152,10 @@ impl Step<'_> {
             return;
         }
         let is_empty = self.run.nodes.is_empty();
-        let to = if self.run.leaves_cancelled > 0 || (is_empty && record.cancelling.is_some()) {
+        let is_cut_short = self.run.is_cut_short(self.graph);
+        let to = if is_cut_short {
+            RunState::Failed
+        } else if self.run.leaves_cancelled > 0 || (is_empty && record.cancelling.is_some()) {
             RunState::Cancelled
         } else if self.run.leaves_failed > 0 {
             RunState::Failed
@@ -129,6 +168,7 @@ impl Step<'_> {
         let was_open = !record.state.is_terminal();
         let cause = match to {
             RunState::Cancelled => record.cancelling.clone().unwrap_or_else(|| "a last task was cancelled".to_owned()),
+            RunState::Failed if is_cut_short => record.cancelling.clone().unwrap_or_default(),
             RunState::Failed => self.blame(),
             _ => "all last tasks are done".to_owned(),
         };
@@ -136,6 +176,8 @@ impl Step<'_> {
         if was_open {
             self.actions.extend(self.graph.late.map(|_| Action::StopTimer(Timer::Late)));
             self.actions.extend(self.graph.long.map(|_| Action::StopTimer(Timer::Long)));
+            let stop_at = self.run.record.stop_at.take();
+            self.actions.extend(stop_at.map(|_| Action::StopTimer(Timer::Timeout)));
         }
         let occasion = match to {
             RunState::Success if self.graph.hooks.success => Occasion::RunSucceeded,
@@ -275,8 +317,12 @@ impl Step<'_> {
         let task = self.run.at_mut(at);
         task.number = number;
         task.worker = Some(worker);
+        let is_first = task.began.is_none();
         task.began.get_or_insert(when);
         self.change(at, TaskState::Running, cause);
+        if is_first && at.kid.is_none() {
+            self.watch_length(at.node);
+        }
         if let Some(due) = self.deadline(at) {
             self.set_timer(at, due);
         }

@@ -132,6 +132,9 @@ fn why_names_what_is_waited_for() {
         "Task 'c' has not begun: its rule is all_success, and of the 2 tasks that it needs 1 are not done: 'b' (queued)."
     );
     assert!(story.why("b").contains("is in the queue of pool 'default'"), "{}", story.why("b"));
+    let mut rated = Story::of(with(nodes("a"), 0, |a| a.pool = "rate:api".to_owned()));
+    rated.tell(Signal::Start);
+    assert!(rated.why("a").ends_with("It waits for its turn by the rate and a worker."), "{}", rated.why("a"));
     story.fails("b");
     assert!(story.why("c").contains("not run: its rule is all_success, and task 'b' is failed"), "{}", story.why("c"));
     assert_eq!(story.why("x"), "There is no task 'x' in flow 'taxi'.");

@@ -380,3 +380,13 @@ fn a_timer_is_as_precise_as_stores_keep_it() {
     story.tell(Signal::Due { timer: Timer::Task(Story::key("a")), at: due });
     story.expect("running: a queued");
 }
+
+#[test]
+fn an_output_that_is_used_again_is_a_success_that_says_so() {
+    let mut story = Story::of(nodes("a, b < a"));
+    let cause = by("used the output of run 7 from 2 h ago");
+    story.does("a", Outcome::Reused { output: json!(3), cause: cause.clone() });
+    story.expect("running: a success, b queued");
+    assert_eq!((story.task("a").output.clone(), &story.task("a").cause), (Some(json!(3)), &cause));
+    assert!(!story.actions.iter().any(|action| matches!(action, Action::Touch(_))), "nothing was read or written");
+}

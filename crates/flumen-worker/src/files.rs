@@ -1,4 +1,4 @@
-//! Whether a file is there: on the local disk or in an object store, by its name or a pattern.
+//! Files that flows name: on the local disk or in an object store, by a name or a pattern.
 
 use flumen_core::{Error, Result};
 use flumen_project::connections::local::LocalConfig;
@@ -7,18 +7,23 @@ use futures::TryStreamExt as _;
 use futures::future::BoxFuture;
 use object_store::path::Path;
 use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt as _};
-use serde_json::json;
 use url::Url;
 
-use super::Look;
-
-/// The most files that a look tells of.
-const FILES: usize = 1_000;
 /// What a pattern has that a name has not.
 const WILDCARDS: [char; 2] = ['*', '?'];
 
-/// Looks for files.
-pub(super) async fn look(project: &Project, pattern: &str) -> Result<Look> {
+/// A file that was found.
+pub(crate) struct Found {
+    /// Where it is, as the flow would name it.
+    pub address: String,
+    /// What its store says of it.
+    pub meta: ObjectMeta,
+}
+
+/// The files that `pattern` names, sorted: no more than `limit`.
+///
+/// Errors: `Invalid` for what is no file, and for credentials that are wrong; those of the store.
+pub(crate) async fn find(project: &Project, pattern: &str, limit: usize) -> Result<Vec<Found>> {
     let (scheme, rest) = pattern.split_once("://").map_or((None, pattern), |(scheme, rest)| (Some(scheme), rest));
     if matches!(scheme, Some("http" | "https")) {
         return Err(Error::invalid(format!("'{pattern}' is not an object"))
@@ -35,15 +40,18 @@ pub(super) async fn look(project: &Project, pattern: &str) -> Result<Look> {
         None => LocalConfig { root: project.dir().join(fixed) }.object_store()?,
     };
     let parts: Vec<&str> = wild.split('/').filter(|part| !part.is_empty()).collect();
-    let mut found = Vec::new();
-    find(&*place.store, place.path.clone(), &parts, &mut found).await.map_err(|error| failed(pattern, error))?;
-    if found.is_empty() {
-        return Ok(Look::NotYet(None));
-    }
-    found.sort();
-    found.truncate(FILES);
-    let files: Vec<String> = found.iter().map(|path| address(project, &place, scheme, path)).collect();
-    Ok(Look::There(json!({ "files": files })))
+    let mut found = Finds { objects: Vec::new(), limit };
+    below(&*place.store, place.path.clone(), &parts, &mut found).await.map_err(|error| failed(pattern, error))?;
+    found.objects.sort_by(|a, b| a.location.cmp(&b.location));
+    found.objects.truncate(limit);
+    let named = |meta: ObjectMeta| Found { address: address(project, &place, scheme, &meta.location), meta };
+    Ok(found.objects.into_iter().map(named).collect())
+}
+
+/// What was found so far, and how much is wanted.
+struct Finds {
+    objects: Vec<ObjectMeta>,
+    limit: usize,
 }
 
 /// A file as the flow would name it.
@@ -59,19 +67,19 @@ fn address(project: &Project, place: &StoreAt, scheme: Option<&str>, path: &Path
 }
 
 /// The objects below `folder` whose names match `parts`, one part a folder. It looks into no folder that does not.
-fn find<'a>(
+fn below<'a>(
     store: &'a dyn ObjectStore,
     folder: Path,
     parts: &'a [&'a str],
-    found: &'a mut Vec<Path>,
+    found: &'a mut Finds,
 ) -> BoxFuture<'a, object_store::Result<()>> {
     Box::pin(async move {
-        if found.len() >= FILES {
+        if found.objects.len() >= found.limit {
             return Ok(());
         }
         let Some((part, rest)) = parts.split_first() else {
             match store.head(&folder).await {
-                Ok(ObjectMeta { location, .. }) => found.push(location),
+                Ok(object) => found.objects.push(object),
                 Err(object_store::Error::NotFound { .. }) => {}
                 Err(error) => return Err(error),
             }
@@ -80,30 +88,30 @@ fn find<'a>(
         if *part == "**" {
             let mut all = store.list(Some(&folder));
             while let Some(object) = next(all.try_next().await)? {
-                let below: Option<Vec<String>> = object
+                let rest: Option<Vec<String>> = object
                     .location
                     .prefix_match(&folder)
                     .map(|parts| parts.map(|part| part.as_ref().to_owned()).collect());
-                if below.is_some_and(|below| matches(parts, &below)) {
-                    found.push(object.location);
+                if rest.is_some_and(|rest| matches(parts, &rest)) {
+                    found.objects.push(object);
                 }
-                if found.len() >= FILES {
+                if found.objects.len() >= found.limit {
                     break;
                 }
             }
             return Ok(());
         }
         if !part.contains(WILDCARDS) {
-            return find(store, folder.join(*part), rest, found).await;
+            return below(store, folder.join(*part), rest, found).await;
         }
         let Some(listed) = next(store.list_with_delimiter(Some(&folder)).await.map(Some))? else { return Ok(()) };
         let fits = |path: &Path| path.filename().is_some_and(|name| wildcard(part, name));
         if rest.is_empty() {
-            found.extend(listed.objects.into_iter().map(|object| object.location).filter(fits));
+            found.objects.extend(listed.objects.into_iter().filter(|object| fits(&object.location)));
             return Ok(());
         }
         for below in listed.common_prefixes.into_iter().filter(fits) {
-            find(store, below, rest, found).await?;
+            self::below(store, below, rest, found).await?;
         }
         Ok(())
     })
