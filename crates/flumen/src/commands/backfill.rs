@@ -137,7 +137,7 @@ impl BackfillCommand {
             return follow(&flowing, made, &Only::default(), context).await;
         }
         let only = Arc::new(Only::default());
-        let host = flowing.host(context, Arc::new(Unwatched))?;
+        let host = flowing.host(context, Arc::new(Unwatched), true)?;
         let services = services(&host, roster, context.output);
         let options =
             WorkerOptions { pools: Vec::new(), only: Arc::clone(&only), slots: None, lease: None, drain: DRAIN };

@@ -47,6 +47,9 @@ pub struct RunCommand {
     /// Run it in this process, also when a server works on the project
     #[arg(long, conflicts_with = "detach")]
     local: bool,
+    /// Do every task, also where an earlier output could be used again; in this process
+    #[arg(long, conflicts_with = "detach")]
+    no_cache: bool,
     /// Leave the run to the server, and do not wait for its end
     #[arg(long)]
     detach: bool,
@@ -98,7 +101,7 @@ impl RunCommand {
             context.output.warning(warning);
         }
         let server = server::current(&flowing.project)?;
-        if self.detach || (server.is_some() && !self.local) {
+        if self.detach || (server.is_some() && !self.local && !self.no_cache) {
             let id = start::begin(&run, &flow, &flowing, context).await?;
             if self.detach {
                 return detached(id, server.is_some(), context);
@@ -110,7 +113,7 @@ impl RunCommand {
         let only = Arc::new(Only::default());
         only.add(run.id);
         let watcher = Local { told: Told::new(context.output), only: Arc::clone(&only) };
-        let host = flowing.host(context, Arc::new(watcher))?;
+        let host = flowing.host(context, Arc::new(watcher), !self.no_cache)?;
         let work = async {
             let id = start::begin(&run, &flow, &flowing, context).await?;
             follow(id, FollowOptions { logs: self.logs, after: 0 }, &flowing, context).await

@@ -46,7 +46,7 @@ impl TaskCommand {
         }
         let only = Arc::new(Only::default());
         only.add(run.id);
-        let host = flowing.host(context, Arc::new(Unwatched))?;
+        let host = flowing.host(context, Arc::new(Unwatched), false)?;
         let work = async {
             flowing.store.create_runs(std::slice::from_ref(&run), context.clock.now()).await?;
             // Everything else is taken for done before anything can begin.

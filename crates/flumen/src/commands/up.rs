@@ -178,7 +178,7 @@ async fn serve(parts: Parts, ready_file: Option<PathBuf>, context: &Context) -> 
     let flowing = Flowing::open(context).await?;
     flowing.apply_pools().await?;
     let stop = context.cancel.clone();
-    let host = flowing.host(context, Arc::new(Told::new(context.output)))?;
+    let host = flowing.host(context, Arc::new(Told::new(context.output)), true)?;
     let mut tasks = tokio::task::JoinSet::new();
     if parts.scheduler {
         let roster = Arc::new(ProjectRoster::new(Arc::clone(&flowing), context));

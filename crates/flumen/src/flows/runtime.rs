@@ -145,6 +145,7 @@ impl Flowing {
         self: &Arc<Self>,
         context: &Context,
         watcher: Arc<dyn flumen_worker::host::Watcher>,
+        use_cache: bool,
     ) -> Result<Arc<Host>> {
         let binary = std::env::current_exe().map_err(|error| Error::io("this program", error))?;
         Ok(Arc::new(Host {
@@ -154,7 +155,7 @@ impl Flowing {
             library: Arc::clone(&self.library),
             flows: Arc::new(Now { flowing: Arc::clone(self), clock: Arc::clone(&context.clock) }),
             kept: self.kept.clone(),
-            use_cache: true,
+            use_cache,
             watchdog: Some(Watchdog::start(&binary)?),
             binary,
             interpreters: Interpreters::default(),

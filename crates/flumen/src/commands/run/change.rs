@@ -168,7 +168,7 @@ async fn tell(run: RunId, signal: Signal, work: bool, flowing: &Arc<Flowing>, co
     }
     let only = Arc::new(Only::default());
     only.add(run);
-    let host = flowing.host(context, Arc::new(Told::new(context.output)))?;
+    let host = flowing.host(context, Arc::new(Told::new(context.output)), true)?;
     let slots = if work { None } else { Some(0) };
     let working = async {
         taken(run, before, flowing).await?;
