@@ -12,6 +12,7 @@ use flumen_core::flow::store::{MetaStore, PendingWait, Rung, Wake};
 use flumen_core::flow::{Interval, Notice, RunId, TaskKey};
 use flumen_core::{Error, ErrorKind, Result};
 use futures::StreamExt as _;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::alarm::Endings;
@@ -23,8 +24,11 @@ const RUNS: usize = 64;
 const SIDE_BY_SIDE: usize = 16;
 /// Timers and leases whose time has come, in one transaction.
 const RINGS: usize = 1_000;
-/// How long a run is held: a scheduler that dies with it holds it up for so long.
-const HOLD: TimeDelta = TimeDelta::seconds(30);
+/// How long a run is held: a scheduler that dies with it holds it up for so long. A step that takes longer may be done twice, and one
+/// of the two comes to nothing.
+const HOLD: TimeDelta = TimeDelta::seconds(2);
+/// How long after something came another look is taken, once: at what a scheduler that has died held meanwhile.
+const LOOK_AGAIN: Duration = Duration::from_millis(2_100);
 /// How long a scheduler sleeps at the most. It is woken when there is something to do; this is for wakes that get lost.
 pub(crate) const LONGEST_SLEEP: Duration = Duration::from_secs(60);
 /// How long it waits after the first failure of the store; twice as long after the next, up to [`LONGEST_WAIT`].
@@ -128,6 +132,7 @@ impl Scheduler {
         // What came before anybody listened is there to be found.
         let mut new = vec![Wake::Inbox, Wake::Timer];
         let (mut due, mut wait) = (Due::default(), FIRST_WAIT);
+        let mut again = Some(Instant::now() + LOOK_AGAIN);
         loop {
             let sleep = match self.work(&new, &mut due).await {
                 Ok(()) => {
@@ -142,13 +147,21 @@ impl Scheduler {
                     sleep
                 }
             };
+            let until = Instant::now() + sleep;
+            let until = again.map_or(until, |again| again.min(until));
             tokio::select! {
                 () = stop.cancelled() => return,
                 wake = wakes.next() => match wake {
-                    Some(wake) => new.push(wake),
+                    Some(wake) => {
+                        new.push(wake);
+                        again = Some(Instant::now() + LOOK_AGAIN);
+                    }
                     None => return,
                 },
-                () = tokio::time::sleep(sleep) => new.push(Wake::Inbox),
+                () = tokio::time::sleep_until(until) => {
+                    again = again.filter(|again| *again > Instant::now());
+                    new.push(Wake::Inbox);
+                }
             }
         }
     }

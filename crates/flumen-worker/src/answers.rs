@@ -1,6 +1,5 @@
 //! What a scheduler asks about flows: the graph of a run, whether a task's condition holds, and the list that it runs for.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use flumen_core::Result;
@@ -35,7 +34,7 @@ async fn try_answer(host: &Host, run: &Run, graph: &Graph, key: &TaskKey, ask: A
     let id = key.task.as_str();
     let task = version.compiled.flow.task(id).ok_or_else(|| templates::no_task(&version, id))?;
     let uses = version.uses(id);
-    let mut values = BTreeMap::new();
+    let mut values = version.outputs.clone();
     for other in version
         .compiled
         .flow

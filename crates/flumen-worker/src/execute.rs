@@ -168,6 +168,8 @@ impl Surroundings<'_> {
             false => (BTreeMap::new(), Vec::new()),
         };
         secrets.extend(config.secrets);
+        // Those of other tasks may come with their outputs.
+        secrets.extend(templates::secrets_of_run(host, work, version));
         if cache.is_some() {
             scratch.make()?;
         }
@@ -229,7 +231,8 @@ async fn renderer(host: &Arc<Host>, version: &Arc<Version>, work: &Work) -> Resu
         Some(names) => names,
         None => version.compiled.flow.tasks.iter().map(|task| task.id.clone()).collect::<BTreeSet<_>>(),
     };
-    let outputs = templates::outputs_of(&*host.store, &host.kept, work.run.id, &names).await?;
+    let mut outputs = version.outputs.clone();
+    outputs.extend(templates::outputs_of(&*host.store, &host.kept, work.run.id, &names).await?);
     let seen = templates::Seen { run: &work.run, version, project: &host.project, now: host.clock.now() };
     let mut context = seen.context(Some(key), work.queued.attempt, outputs)?;
     if uses.last_success {

@@ -84,7 +84,7 @@ fn state(name: &str) -> &'static str {
 
 async fn one(host: &Arc<Host>, record: &RunRecord, version: &Arc<Version>, hook: &Hook, said: &Said<'_>) -> Result<()> {
     let name = match said.key {
-        Some(key) => format!("{}.{}", key.task, said.name),
+        Some(key) => format!("{}-{}", key.task, said.name),
         None => said.name.to_owned(),
     };
     let work = Work {

@@ -9,7 +9,7 @@ use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use flumen_core::flow::store::{self, MetaStore, Pool};
-use flumen_core::flow::{FlowName, FlowVersion};
+use flumen_core::flow::{FlowName, FlowVersion, TriggerRule};
 use flumen_core::task_kind::is_template;
 use flumen_core::task_kind::units::Period;
 use flumen_core::{Error, Result};
@@ -39,9 +39,23 @@ struct Bundle {
     text: String,
     /// The files that it names, by their path in the project.
     files: BTreeMap<String, Content>,
+    /// How it differs from what the file says.
+    #[serde(flatten)]
+    variant: Variant,
+}
+
+/// How a version differs from what the flow's file says.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Variant {
     /// The pool of those of its tasks that name none, in a deployment that says so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pool: Option<String>,
+    pub pool: Option<String>,
+    /// The only task that it has, for trying it out: without hooks, and without the tasks before it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub only: Option<String>,
+    /// The outputs of tasks that it does not have.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub outputs: BTreeMap<String, Value>,
 }
 
 /// What is in a file.
@@ -66,6 +80,10 @@ pub struct Version {
     pub graph: Arc<Graph>,
     /// The files that it names.
     pub files: BTreeMap<String, Bytes>,
+    /// Outputs of tasks that it does not have, for trying one out.
+    pub outputs: BTreeMap<String, Value>,
+    /// The secrets that its templates name.
+    pub secrets: BTreeSet<String>,
     uses: HashMap<String, TaskUses>,
 }
 
@@ -116,14 +134,13 @@ impl Library {
         })
     }
 
-    /// Keeps a flow that was checked, with its files as they are now, and gives the version. Its tasks that name no pool wait in
-    /// `pool`, if there is one. Where tasks have rates, the pools of these get them: what was kept last holds.
+    /// Keeps a flow that was checked, with its files as they are now, and gives the version. Where tasks have rates, the pools of these get them: what was kept last holds.
     ///
     /// Errors: those of the files and of the store.
     pub async fn keep(
         &self,
         flow: &Flow,
-        pool: Option<&str>,
+        variant: &Variant,
         project: &Path,
         store: &dyn MetaStore,
         now: DateTime<Utc>,
@@ -134,8 +151,7 @@ impl Library {
             let content = std::fs::read(&path).map_err(|error| Error::io(path.display(), error))?;
             files.insert(name.to_owned(), self.content(content).await?);
         }
-        let bundle =
-            Bundle { file: flow.file.clone(), text: flow.source.clone(), files, pool: pool.map(str::to_owned) };
+        let bundle = Bundle { file: flow.file.clone(), text: flow.source.clone(), files, variant: variant.clone() };
         let content = serde_json::to_vec(&bundle)
             .map_err(|error| Error::internal("a flow cannot be written as JSON").caused_by(error))?;
         let id = FlowVersion::of(&content);
@@ -172,7 +188,7 @@ impl Library {
         let broken = |error: serde_json::Error| {
             Error::data(format!("version {} of a flow cannot be read", id.short())).caused_by(error)
         };
-        let Bundle { file, text, files, pool } = serde_json::from_slice(content).map_err(broken)?;
+        let Bundle { file, text, files, variant } = serde_json::from_slice(content).map_err(broken)?;
         let mut read = BTreeMap::new();
         for (name, content) in files {
             read.insert(name, self.bytes(content).await?);
@@ -186,15 +202,13 @@ impl Library {
         let mut flow = flow.map_err(|mistakes| {
             Error::invalid(format!("version {} of the flow cannot be read here: {}", id.short(), Error::from(mistakes)))
         })?;
-        if let Some(pool) = pool {
-            for task in flow.tasks.iter_mut().filter(|task| task.pool == DEFAULT_POOL && task.rate.is_none()) {
-                task.pool.clone_from(&pool);
-            }
-        }
+        let secrets = secrets_of(&flow, &read);
+        let hooks = variant.apply(&mut flow, &self.hooks);
         let uses = flow.tasks.iter().map(|task| (task.id.clone(), TaskUses::of(task, &read))).collect();
-        let mut compiled = Compiled::within(flow, &self.hooks)?;
+        let mut compiled = Compiled::within(flow, &hooks)?;
         let graph = Arc::new(std::mem::replace(&mut compiled.graph, Graph::new("", Vec::new())?));
-        let version = Arc::new(Version { id: id.clone(), compiled, graph, files: read, uses });
+        let version =
+            Arc::new(Version { id: id.clone(), compiled, graph, files: read, outputs: variant.outputs, secrets, uses });
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if known.len() >= REMEMBERED
             && let Some(other) = known.keys().next().cloned()
@@ -238,6 +252,46 @@ async fn keep_rates(flow: &Flow, store: &dyn MetaStore) -> Result<()> {
         }
     }
     Ok(())
+}
+
+impl Variant {
+    /// Makes a flow what it is in this variant; and the hooks of the project that it has then.
+    fn apply(&self, flow: &mut Flow, hooks: &Hooks) -> Hooks {
+        if let Some(pool) = &self.pool {
+            for task in flow.tasks.iter_mut().filter(|task| task.pool == DEFAULT_POOL && task.rate.is_none()) {
+                task.pool.clone_from(pool);
+            }
+        }
+        let Some(only) = &self.only else { return hooks.clone() };
+        flow.tasks.retain(|task| task.id == *only);
+        for task in &mut flow.tasks {
+            task.needs.clear();
+            task.trigger_rule = TriggerRule::default();
+            (task.teardown, task.branch, task.depends_on_past) = (None, None, false);
+            task.hooks = Hooks::default();
+        }
+        flow.hooks = Hooks::default();
+        Hooks::default()
+    }
+}
+
+/// The names of secrets in all templates of a flow.
+fn secrets_of(flow: &Flow, files: &BTreeMap<String, Bytes>) -> BTreeSet<String> {
+    let mut texts: Vec<String> = vec![flow.source.clone()];
+    texts.extend(files.values().filter_map(|bytes| std::str::from_utf8(bytes).ok().map(str::to_owned)));
+    let mut found = BTreeSet::new();
+    for text in texts {
+        // Wherever it stands: a name too many masks too much, one too few shows a secret.
+        for call in ["secret_env(", "secret("] {
+            let after = text.split(call).skip(1).map(str::trim_start);
+            let quoted = after.filter_map(|rest| {
+                let quote = rest.chars().next().filter(|c| matches!(c, '\'' | '"'))?;
+                rest[1..].split(quote).next()
+            });
+            found.extend(quoted.map(str::to_owned));
+        }
+    }
+    found
 }
 
 impl Version {

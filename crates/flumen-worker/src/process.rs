@@ -72,6 +72,7 @@ impl Run<'_> {
             .current_dir(&program.folder)
             .env_clear()
             .envs(&program.environment)
+            .envs(self.watchdog.map(Watchdog::variable))
             .stdin(if program.input.is_some() { Stdio::piped() } else { Stdio::null() })
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

@@ -24,6 +24,7 @@ use tokio::net::unix::pipe;
 use tokio::sync::mpsc;
 
 use crate::process::{Ended, Run, Started};
+use crate::watchdog::Watchdog;
 
 /// The program that an interpreter runs.
 const PROGRAM: &str = include_str!("python/interpreter.py");
@@ -120,29 +121,30 @@ impl Interpreters {
     ///
     /// Errors: `NotFound` if there is no such interpreter; `Unavailable` if it ended meanwhile. How the task ended is no error.
     pub async fn call(&self, python: &Path, call: &Call, run: &Run<'_>) -> Result<Ended> {
-        let interpreter = self.of(python).await?;
+        let interpreter = self.of(python, run).await?;
         interpreter.call(call, run).await
     }
 
-    async fn of(&self, python: &Path) -> Result<Arc<Interpreter>> {
+    async fn of(&self, python: &Path, run: &Run<'_>) -> Result<Arc<Interpreter>> {
         let mut known = self.known.lock().await;
         if let Some(interpreter) = known.get(python).filter(|interpreter| interpreter.is_alive()) {
             return Ok(Arc::clone(interpreter));
         }
-        let started = Arc::new(Interpreter::start(python)?);
+        let started = Arc::new(Interpreter::start(python, run)?);
         known.insert(python.to_owned(), Arc::clone(&started));
         Ok(started)
     }
 }
 
 impl Interpreter {
-    fn start(python: &Path) -> Result<Self> {
+    fn start(python: &Path, run: &Run<'_>) -> Result<Self> {
         let failed = |error: std::io::Error| Error::io(python.display(), error);
         let (ours, theirs) =
             rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
                 .map_err(|error| failed(error.into()))?;
         let mut child = tokio::process::Command::new(python)
             .args(["-u", "-c", PROGRAM])
+            .envs(run.watchdog.map(Watchdog::variable))
             .stdin(Stdio::from(theirs))
             .stdout(Stdio::null())
             .stderr(Stdio::null())

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
-use flumen_core::flow::store::MetaStore;
+use flumen_core::flow::store::{MetaStore, Work};
 use flumen_core::flow::{RunId, RunRecord, TaskId, TaskKey, TaskRun};
 use flumen_core::task_kind::is_template;
 use flumen_core::{Error, Result};
@@ -14,6 +14,7 @@ use flumen_flow::template::{Context, Param, ParamKind, Renderer, Success, Surrou
 use flumen_project::Project;
 use serde_json::{Map, Value};
 
+use crate::host::Host;
 use crate::kept::Kept;
 use crate::library::Version;
 use crate::outputs;
@@ -121,6 +122,42 @@ impl Seen<'_> {
             params.insert(name.clone(), Param { value, kind });
         }
         Ok(params)
+    }
+}
+
+/// All secrets that a run knows by name: its secret parameters, those that templates of its flow name, and those of vars and
+/// connections. What cannot be found out is no secret here.
+pub fn secrets_of_run(host: &Host, work: &Work, version: &Version) -> Vec<String> {
+    secrets_of(&host.project, &work.run, version, host.clock.now())
+}
+
+/// The same for whoever shows a run.
+pub fn secrets_of(project: &Arc<Project>, run: &RunRecord, version: &Version, now: DateTime<Utc>) -> Vec<String> {
+    let surroundings = OfProject(Arc::clone(project));
+    let mut secrets: Vec<String> =
+        version.secrets.iter().filter_map(|name| surroundings.secret(name).ok().flatten()).collect();
+    let seen = Seen { run, version, project, now };
+    let params = seen.context(None, 1, BTreeMap::new()).map(|context| context.params).unwrap_or_default();
+    for param in params.into_values().filter(|param| param.kind == ParamKind::Secret) {
+        texts(&param.value, &mut secrets);
+    }
+    let vars = surroundings.variables().into_iter().filter_map(|name| surroundings.variable(&name).ok().flatten());
+    secrets.extend(vars.filter(|var| var.secret).map(|var| var.text));
+    for connection in project.connections() {
+        let fields = connection.fields().unwrap_or_default();
+        secrets.extend(fields.into_values().filter(|field| field.secret).map(|field| field.text));
+    }
+    secrets
+}
+
+/// All texts in a value.
+fn texts(value: &Value, found: &mut Vec<String>) {
+    match value {
+        Value::String(text) => found.push(text.clone()),
+        Value::Array(items) => items.iter().for_each(|item| texts(item, found)),
+        Value::Object(map) => map.values().for_each(|item| texts(item, found)),
+        Value::Null | Value::Bool(_) => {}
+        Value::Number(number) => found.push(number.to_string()),
     }
 }
 

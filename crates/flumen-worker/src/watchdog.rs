@@ -4,11 +4,13 @@
 //! left on the list are killed. It costs a line on a pipe for each program, and no process.
 
 use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::io::{BufRead, Write};
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use flumen_core::{Error, Result};
 use rustix::process::{Pid, Signal};
@@ -16,9 +18,18 @@ use rustix::process::{Pid, Signal};
 /// The argument with which the binary becomes the watching process.
 pub const ARGUMENT: &str = "__watch";
 
+/// The environment variable by which processes of a worker are known that were not on the list yet when it was killed, or that have
+/// left their group.
+const MARK: &str = "FLUMEN_WORKER_MARK";
+/// How often the processes of a worker are looked for, and the wait between: one may just be about to begin.
+const LOOKS: usize = 5;
+/// The wait between two looks.
+const BETWEEN_LOOKS: Duration = Duration::from_millis(20);
+
 /// The process that watches over one worker.
 #[derive(Debug)]
 pub struct Watchdog {
+    mark: String,
     list: Mutex<Option<ChildStdin>>,
     child: Mutex<Child>,
 }
@@ -29,8 +40,10 @@ impl Watchdog {
     /// Errors: those of starting a process.
     pub fn start(binary: &Path) -> Result<Self> {
         // A group of its own: what a terminal sends to the worker's is not for it.
+        let mark = mark();
         let mut child = Command::new(binary)
             .arg(ARGUMENT)
+            .arg(&mark)
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
@@ -38,7 +51,12 @@ impl Watchdog {
             .spawn()
             .map_err(|error| Error::io("the process that watches over the worker", error))?;
         let list = child.stdin.take();
-        Ok(Self { list: Mutex::new(list), child: Mutex::new(child) })
+        Ok(Self { mark, list: Mutex::new(list), child: Mutex::new(child) })
+    }
+
+    /// The environment variable that every program has to have.
+    pub fn variable(&self) -> (OsString, OsString) {
+        (MARK.into(), self.mark.clone().into())
     }
 
     /// Watches over a process group as long as what is given back is kept.
@@ -81,8 +99,16 @@ impl Drop for Guard<'_> {
     }
 }
 
-/// What the watching process does: reads the list from `input` to its end, then kills what is left on it.
-pub fn watch(input: impl BufRead) {
+/// A text that no other process has: two that have the same number did not begin at the same time.
+fn mark() -> String {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let began = stat.rsplit(')').next().and_then(|rest| rest.split_whitespace().nth(19)).unwrap_or_default().to_owned();
+    format!("{}-{began}", std::process::id())
+}
+
+/// What the watching process does: reads the list from `input` to its end, then kills what is left on it, and whatever else bears the
+/// `mark` of the worker.
+pub fn watch(input: impl BufRead, mark: &str) {
     let mut groups = BTreeSet::new();
     for line in input.lines() {
         let Ok(line) = line else { break };
@@ -99,6 +125,28 @@ pub fn watch(input: impl BufRead) {
             let _ = rustix::process::kill_process_group(group, Signal::KILL);
         }
     }
+    for look in 0..LOOKS {
+        if look > 0 {
+            std::thread::sleep(BETWEEN_LOOKS);
+        }
+        for process in marked(mark) {
+            let _ = rustix::process::kill_process(process, Signal::KILL);
+        }
+    }
+}
+
+/// The processes with this mark in their environment.
+fn marked(mark: &str) -> Vec<Pid> {
+    let wanted = format!("{MARK}={mark}");
+    let has_it = |id: &str| {
+        let environment = std::fs::read(format!("/proc/{id}/environ")).unwrap_or_default();
+        environment.split(|byte| *byte == 0).any(|variable| variable == wanted.as_bytes())
+    };
+    let all = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let ids = all.filter_map(|entry| entry.file_name().into_string().ok());
+    ids.filter(|id| id.bytes().all(|byte| byte.is_ascii_digit()) && has_it(id))
+        .filter_map(|id| id.parse().ok().and_then(Pid::from_raw))
+        .collect()
 }
 
 #[cfg(test)]
@@ -109,8 +157,11 @@ mod tests {
     fn what_is_left_on_the_list_is_killed() {
         let spawn = || Command::new("sleep").arg("1000").process_group(0).spawn().unwrap();
         let (mut left, mut finished) = (spawn(), spawn());
-        watch(format!("+{}\n+{}\nnonsense\n-{}\n", left.id(), finished.id(), finished.id()).as_bytes());
+        let mut unlisted = Command::new("sleep").arg("1000").env(MARK, "the-mark").process_group(0).spawn().unwrap();
+        let list = format!("+{}\n+{}\nnonsense\n-{}\n", left.id(), finished.id(), finished.id());
+        watch(list.as_bytes(), "the-mark");
         assert!(!left.wait().unwrap().success());
+        assert!(!unlisted.wait().unwrap().success());
         assert!(finished.try_wait().unwrap().is_none());
         finished.kill().unwrap();
         finished.wait().unwrap();

@@ -41,6 +41,8 @@ pub struct Settings {
     pub pools: Vec<String>,
     /// The runs of which it takes work; all, where none is named.
     pub only: Arc<Only>,
+    /// Whether others are told that it is there: not one that lives as long as a run.
+    pub announced: bool,
     /// How many attempts it has room for.
     pub slots: usize,
     /// How long a lease holds.
@@ -261,6 +263,9 @@ impl Worker {
 
     async fn beat(&self, draining: bool) {
         let settings = &self.settings;
+        if !settings.announced {
+            return;
+        }
         let record = WorkerRecord {
             id: settings.id.clone(),
             host: settings.host.clone(),

@@ -8,6 +8,7 @@ use flumen_core::user::UserStore;
 use flumen_core::{Error, Result};
 use flumen_project::Project;
 use flumen_project::settings::StoreSettings;
+use flumen_store::memory::MemoryStore;
 use flumen_store::postgres::{Address, PostgresStore};
 use flumen_store::sqlite::SqliteStore;
 
@@ -37,6 +38,14 @@ pub async fn runs(project: &Project) -> Result<Arc<dyn MetaStore>> {
         Some((address, schema)) => Arc::new(PostgresStore::connect(&address, &schema).await?),
         None => Arc::new(SqliteStore::open(&file(project)).await?),
     })
+}
+
+/// The flows and runs of `project` for whoever only looks at its files: none, where there is no database yet or it cannot be used here,
+/// as in a checkout that can only be read.
+pub async fn runs_if_any(project: &Project) -> Arc<dyn MetaStore> {
+    let is_missing = project.settings().store.is_none() && !file(project).exists();
+    let opened = if is_missing { None } else { runs(project).await.ok() };
+    opened.unwrap_or_else(|| Arc::new(MemoryStore::new()))
 }
 
 /// The Postgres database that `flumen.yml` names for metadata, and the schema in it.

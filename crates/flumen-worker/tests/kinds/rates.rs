@@ -89,6 +89,7 @@ async fn the_pools_of_rates_are_made_with_their_flows() {
 /// A worker that takes from this pool.
 fn worker(fixture: &Fixture, pool: &str) -> Worker {
     let settings = Settings {
+        announced: true,
         id: pool.into(),
         host: "here".to_owned(),
         version: String::new(),

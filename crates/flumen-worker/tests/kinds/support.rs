@@ -103,7 +103,7 @@ impl Flows {
     async fn version(&self, name: &str) -> Result<Arc<Version>> {
         let checker = Checker::new(kinds::known());
         let flows = ProjectFlows::read(&self.project, &BTreeSet::new(), &checker)?;
-        self.library.keep(flows.flow(name)?, None, self.project.dir(), &*self.store, start()).await
+        self.library.keep(flows.flow(name)?, &Default::default(), self.project.dir(), &*self.store, start()).await
     }
 }
 

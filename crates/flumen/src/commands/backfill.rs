@@ -139,8 +139,14 @@ impl BackfillCommand {
         let only = Arc::new(Only::default());
         let host = flowing.host(context, Arc::new(Unwatched), true)?;
         let services = services(&host, roster, context.output);
-        let options =
-            WorkerOptions { pools: Vec::new(), only: Arc::clone(&only), slots: None, lease: None, drain: DRAIN };
+        let options = WorkerOptions {
+            pools: Vec::new(),
+            only: Arc::clone(&only),
+            announced: false,
+            slots: None,
+            lease: None,
+            drain: DRAIN,
+        };
         // Nothing is taken before a run of the backfill is there.
         only.add(flumen_core::flow::RunId::fresh(context.ids.next()));
         let worker = worker(&host, options, context);
@@ -187,6 +193,15 @@ impl BackfillCommand {
                 (_, Given::Value(value)) => value,
             };
             params.insert(name, read);
+        }
+        if from > to {
+            return Err(
+                Error::invalid("--to is before --from").hint("both are starts of intervals: the first, and the last")
+            );
+        }
+        if self.max_active == Some(0) {
+            return Err(Error::invalid("--max-active 0 would run nothing")
+                .hint("pause the backfill instead: flumen backfill pause ID"));
         }
         Ok(Wish {
             from,

@@ -28,7 +28,7 @@ impl CheckCommand {
             let checker = flumen_flow::definition::Checker::new(flumen_worker::kinds::known());
             return context.output.json(&checker.editor_schema());
         }
-        let flowing = Flowing::open(context).await?;
+        let flowing = Flowing::open_files(context).await?;
         let found = flowing.flows().await?;
         let wanted = |name: &str, file: &str| {
             self.flows.is_empty() || self.flows.iter().any(|one| one == name || file.ends_with(one.as_str()))

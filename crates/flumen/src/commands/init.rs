@@ -48,7 +48,9 @@ impl InitCommand {
         }
         context.output.line("  contracts/")?;
         let go = if dir == here { String::new() } else { format!("cd {} && ", shown(&dir, &here)) };
-        context.output.note(format!("try next: {go}flumen ingest FILE --to lake.raw.TABLE"));
+        context
+            .output
+            .note(format!("try next: {go}flumen ingest FILE --to lake.raw.TABLE, or the example in flows/taxi.yml"));
         Ok(())
     }
 }

@@ -1,8 +1,8 @@
 //! `flumen pool`: slots that task runs share.
 
-use flumen_core::Result;
 use flumen_core::flow::store::{Pool, PoolUse, Rate};
 use flumen_core::task_kind::units::Period;
+use flumen_core::{Error, Result};
 use serde_json::json;
 
 use crate::context::Context;
@@ -51,6 +51,13 @@ impl PoolCommand {
         match self.action {
             Action::List => list(flowing.store.pools().await?, context),
             Action::Set { name, slots, rate } => {
+                if name.trim().is_empty() {
+                    return Err(Error::invalid("a pool has to have a name"));
+                }
+                if flowing.project.settings().pools.contains_key(&name) {
+                    return Err(Error::invalid(format!("flumen.yml says what pool '{name}' is"))
+                        .hint("change it there, under 'pools'"));
+                }
                 let pool = Pool { name, slots, rate };
                 flowing.store.save_pool(&pool).await?;
                 context.output.note(format_args!("pool '{}' has {}", pool.name, limits(&pool)));

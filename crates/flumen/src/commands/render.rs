@@ -25,8 +25,8 @@ pub struct RenderCommand {
 
 impl RenderCommand {
     pub async fn run(self, context: &Context) -> Result<()> {
-        let flowing = Flowing::open(context).await?;
-        let (new, flow) = start::new_run(&self.flow, &self.options, &flowing, context).await?;
+        let flowing = Flowing::open_files(context).await?;
+        let (new, flow) = start::new_run(&self.flow, &self.options, Default::default(), &flowing, context).await?;
         let now = context.clock.now();
         let record = RunRecord {
             id: new.id,

@@ -39,7 +39,7 @@ enum Action {
 impl ScheduleCommand {
     pub async fn run(self, context: &Context) -> Result<()> {
         let Action::Preview { flow, from, to, limit } = self.action;
-        let flowing = Flowing::open(context).await?;
+        let flowing = Flowing::open_files(context).await?;
         let flows = flowing.flows().await?;
         let flow = flows.flow(&flow)?;
         let timetable = timetable_of(flow.schedule.as_ref())?;

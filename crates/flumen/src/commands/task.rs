@@ -1,15 +1,20 @@
 //! `flumen task`: one task of a flow by itself.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use flumen_core::Result;
-use flumen_core::flow::{RunState, Signal, TaskKey, TaskState};
+use flumen_core::flow::RunState;
+use flumen_core::flow::store::{NewRun, RunFilter};
 use flumen_worker::host::Unwatched;
+use flumen_worker::library::Variant;
+use flumen_worker::templates::outputs_of;
 use flumen_worker::worker::Only;
+use serde_json::Value;
 
 use crate::context::Context;
 use crate::flows::follow::{FollowOptions, follow};
-use crate::flows::names::person;
+use crate::flows::names::TEST;
 use crate::flows::runtime::{Flowing, with_local};
 use crate::flows::start::{self, RunOptions};
 
@@ -23,7 +28,7 @@ pub struct TaskCommand {
 
 #[derive(Debug, clap::Subcommand)]
 enum Action {
-    /// Run one task here, as if all before it had succeeded, and show what it prints
+    /// Run one task here, alone: with the outputs that the others had in the latest run, and show what it prints
     Test {
         /// The flow
         flow: String,
@@ -39,24 +44,23 @@ impl TaskCommand {
         let Action::Test { flow, task, options } = self.action;
         let flowing = Flowing::open(context).await?;
         flowing.apply_pools().await?;
-        let (run, flow) = start::new_run(&flow, &options, &flowing, context).await?;
-        if flow.task(&task).is_none() {
-            return Err(flumen_core::Error::not_found(format!("flow '{}' has no task '{task}'", flow.name))
-                .did_you_mean(&task, flow.tasks.iter().map(|task| task.id.as_str())));
+        let flows = flowing.flows().await?;
+        let found = flows.flow(&flow)?;
+        if found.task(&task).is_none() {
+            return Err(flumen_core::Error::not_found(format!("flow '{flow}' has no task '{task}'"))
+                .did_you_mean(&task, found.tasks.iter().map(|task| task.id.as_str())));
         }
+        let outputs = last_outputs(&flow, &task, &flowing).await?;
+        let variant = Variant { only: Some(task.clone()), outputs, pool: None };
+        let (run, _) = start::new_run(&flow, &options, variant, &flowing, context).await?;
+        // It counts among no others: not as a run for its interval.
+        let run = NewRun { deployment: Some(TEST.to_owned()), start: true, ..run };
         let only = Arc::new(Only::default());
         only.add(run.id);
         let host = flowing.host(context, Arc::new(Unwatched), false)?;
         let work = async {
             flowing.store.create_runs(std::slice::from_ref(&run), context.clock.now()).await?;
-            // Everything else is taken for done before anything can begin.
-            let others = flow.tasks.iter().filter(|other| other.id != task);
-            for other in others {
-                let key = TaskKey::new(&other.id);
-                flowing.store.send(run.id, &Signal::Mark { key, to: TaskState::Success, by: person() }).await?;
-            }
-            flowing.store.send(run.id, &Signal::Start).await?;
-            follow(run.id, FollowOptions { logs: true, after: 0 }, &flowing, context).await
+            follow(run.id, FollowOptions { logs: true, after: 0, only_looks: false }, &flowing, context).await
         };
         let record = with_local(&host, only, None, &flowing, context, work).await?;
         let tasks = flowing.store.tasks(record.id).await?;
@@ -64,8 +68,22 @@ impl TaskCommand {
         if record.state == RunState::Success
             && let Some(output) = output.filter(|output| !output.is_null() && !context.output.json)
         {
-            context.output.line(output)?;
+            let masks = flowing.masks(&record, context.clock.now()).await;
+            context.output.line(masks.apply(&output.to_string()))?;
         }
         super::run::ended(&flowing, &record, context).await
     }
+}
+
+/// What the other tasks gave in the latest run of the flow that succeeded, or in the latest at all.
+async fn last_outputs(flow: &str, task: &str, flowing: &Flowing) -> Result<BTreeMap<String, Value>> {
+    let latest = |states| RunFilter { flow: Some(flow.into()), states, limit: Some(20), ..RunFilter::default() };
+    let mut runs = flowing.store.runs(&latest(vec![RunState::Success])).await?;
+    runs.extend(flowing.store.runs(&latest(Vec::new())).await?);
+    let Some(run) = runs.into_iter().find(|run| run.deployment.as_deref() != Some(TEST)) else {
+        return Ok(BTreeMap::new());
+    };
+    let tasks = flowing.store.tasks(run.id).await?;
+    let names = tasks.iter().map(|one| one.key.task.to_string()).filter(|name| name != task).collect();
+    outputs_of(&*flowing.store, &flowing.kept, run.id, &names).await
 }

@@ -92,8 +92,14 @@ impl Options {
         if lease < Duration::from_millis(300) {
             return Err(Error::invalid("--lease is too short").hint("give it a second at least"));
         }
+        if self.slots == Some(0) {
+            return Err(
+                Error::invalid("--slots 0 would do nothing").hint("leave it out, or start only 'flumen scheduler'")
+            );
+        }
         Ok(WorkerOptions {
             pools: self.pools,
+            announced: true,
             only: Arc::new(Only::default()),
             slots: self.slots,
             lease: Some(lease),
@@ -180,15 +186,19 @@ async fn serve(parts: Parts, ready_file: Option<PathBuf>, context: &Context) -> 
     let stop = context.cancel.clone();
     let host = flowing.host(context, Arc::new(Told::new(context.output)), true)?;
     let mut tasks = tokio::task::JoinSet::new();
+    // The scheduler ends last: how the tasks ended that the worker still had is for it to see.
+    let mut last = tokio::task::JoinSet::new();
+    let (stop_last, output) = (CancellationToken::new(), context.output);
+    lose_dead_workers(&flowing, context).await?;
     if parts.scheduler {
         let roster = Arc::new(ProjectRoster::new(Arc::clone(&flowing), context));
         tell_reading(context.output, true, roster.read().await);
         let services = services(&host, Arc::clone(&roster) as _, context.output);
-        tasks.spawn({
-            let stop = stop.clone();
+        last.spawn({
+            let stop = stop_last.clone();
             async move { services.run(&stop).await }
         });
-        let (stop, output) = (stop.clone(), context.output);
+        let stop = stop.clone();
         tasks.spawn(async move {
             let watched = roster.watch(&stop, |reading| tell_reading(output, false, reading)).await;
             if let Err(error) = watched {
@@ -214,10 +224,25 @@ async fn serve(parts: Parts, ready_file: Option<PathBuf>, context: &Context) -> 
     }
     tell_ready(parts.scheduler, slots, &addresses, is_open_to_all, context)?;
     drained(&mut tasks, &stop, context).await;
+    stop_last.cancel();
+    while last.join_next().await.is_some() {}
     match &ready_file {
         Some(path) => std::fs::remove_file(path).map_err(|error| Error::io(path.display(), error)),
         None => Ok(()),
     }
+}
+
+/// Takes back the leases of workers on this machine whose processes are gone: nobody has to wait for their end.
+async fn lose_dead_workers(flowing: &Flowing, context: &Context) -> Result<()> {
+    let machine = crate::flows::runtime::machine();
+    for worker in flowing.store.workers().await? {
+        let is_gone = worker.host == machine && !std::path::Path::new(&format!("/proc/{}", worker.process)).exists();
+        if is_gone {
+            let cause = format!("worker {} ended without a word", worker.id);
+            flowing.store.lose_worker(&worker.id, &cause, context.clock.now()).await?;
+        }
+    }
+    Ok(())
 }
 
 /// Waits for the end of everything.

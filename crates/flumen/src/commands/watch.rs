@@ -4,12 +4,15 @@ use flumen_core::Result;
 
 /// Watch over a worker (started by it)
 #[derive(Debug, clap::Args)]
-pub struct WatchCommand {}
+pub struct WatchCommand {
+    /// What the worker's processes are known by
+    mark: String,
+}
 
 impl WatchCommand {
     /// Reads which process groups run from standard input, and ends them with it.
     pub fn run(self) -> Result<()> {
-        flumen_worker::watchdog::watch(std::io::stdin().lock());
+        flumen_worker::watchdog::watch(std::io::stdin().lock(), &self.mark);
         Ok(())
     }
 }

@@ -37,6 +37,8 @@ pub struct FollowOptions {
     pub logs: bool,
     /// The last event that is not shown any more.
     pub after: u64,
+    /// Whether whoever follows only looks: Ctrl-C ends the looking and not the run.
+    pub only_looks: bool,
 }
 
 /// Follows a run to its end. Ctrl-C asks it to stop, and waits for that.
@@ -70,7 +72,8 @@ pub async fn follow(run: RunId, options: FollowOptions, flowing: &Flowing, conte
                     Some(_) => {}
                 },
                 () = tokio::time::sleep_until(looked_at + every) => break,
-                () = context.cancel.cancelled(), if !told_to_stop => {
+                () = context.cancel.cancelled(), if options.only_looks => return Err(Error::cancelled()),
+                () = context.cancel.cancelled(), if !told_to_stop && !options.only_looks => {
                     told_to_stop = true;
                     context.output.note("stopping the run; Ctrl-C once more leaves it to itself");
                     flowing.store.send(run, &Signal::Cancel { by: person() }).await?;

@@ -4,10 +4,14 @@ use flumen_core::flow::store::{MetaStore, RunFilter};
 use flumen_core::flow::{FlowName, RunId, RunRecord, TaskKey};
 use flumen_core::{Error, Result};
 
+/// What runs are filed under in which a task is tried out alone; the flow's name does not mean them.
+pub const TEST: &str = "test";
+/// So many of them in a row are passed over.
+const TESTS: usize = 50;
 /// The word for the latest run.
 const LAST: &str = "last";
 
-/// The run that `text` names: its id, the beginning of it, a flow for its latest run, or `last` for the latest of all.
+/// The run that `text` names: its id, a flow for its latest run, the beginning of an id, or `last` for the latest of all.
 ///
 /// Errors: `NotFound`; `Invalid` for a beginning that several runs share.
 pub async fn run(store: &dyn MetaStore, text: &str) -> Result<RunRecord> {
@@ -19,6 +23,12 @@ pub async fn run(store: &dyn MetaStore, text: &str) -> Result<RunRecord> {
         let found = store.runs(&latest(None)).await?.pop();
         return found.ok_or_else(|| Error::not_found("there are no runs yet").hint("begin one: flumen run FLOW"));
     }
+    // A flow may be called as an id begins.
+    let of_flow = RunFilter { limit: Some(TESTS), ..latest(Some(FlowName::from(text))) };
+    let is_real = |run: &RunRecord| run.deployment.as_deref() != Some(TEST);
+    if let Some(found) = store.runs(&of_flow).await?.into_iter().find(is_real) {
+        return Ok(found);
+    }
     if text.len() >= 2 && text.chars().all(|c| c.is_ascii_hexdigit()) {
         let filter = RunFilter { prefix: Some(text.to_ascii_lowercase()), limit: Some(2), ..RunFilter::default() };
         let mut found = store.runs(&filter).await?;
@@ -29,11 +39,9 @@ pub async fn run(store: &dyn MetaStore, text: &str) -> Result<RunRecord> {
             return Ok(only);
         }
     }
-    let found = store.runs(&latest(Some(FlowName::from(text)))).await?.pop();
-    found.ok_or_else(|| {
-        Error::not_found(format!("there is no run '{text}'"))
-            .hint("write the beginning of its id, the name of a flow for its latest run, or 'last'; 'flumen run list' shows them")
-    })
+    Err(Error::not_found(format!("there is no run '{text}'")).hint(
+        "write the beginning of its id, the name of a flow for its latest run, or 'last'; 'flumen run list' shows them",
+    ))
 }
 
 /// A run and a task of it: `RUN/TASK`, `RUN/TASK[3]`.

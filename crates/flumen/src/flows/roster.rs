@@ -13,6 +13,7 @@ use flumen_flow::compiled::Compiled;
 use flumen_flow::definition::params::Resolved;
 use flumen_flow::definition::{Deployment, Flow};
 use flumen_scheduler::{Entry, Roster};
+use flumen_worker::library::Variant;
 use flumen_worker::project_flows::{DEPLOYMENTS_FOLDER, FLOWS_FOLDER, ProjectFlows};
 use flumen_worker::templates::render_defaults;
 use futures::StreamExt as _;
@@ -105,8 +106,9 @@ impl ProjectRoster {
 
     async fn entry(&self, flow: &Flow, pool: Option<&str>) -> Result<Arc<Entry>> {
         let flowing = &self.flowing;
+        let variant = Variant { pool: pool.map(str::to_owned), ..Variant::default() };
         let version =
-            flowing.library.keep(flow, pool, flowing.project.dir(), &*flowing.store, self.clock.now()).await?;
+            flowing.library.keep(flow, &variant, flowing.project.dir(), &*flowing.store, self.clock.now()).await?;
         let compiled = Compiled::new(flow.clone())?;
         Ok(Arc::new(Entry::of(Arc::new(compiled), version.id.clone())))
     }
@@ -190,7 +192,7 @@ impl Roster for ProjectRoster {
     }
 }
 
-/// The flows of a project as they were read once, for a process that makes no runs of schedules.
+/// The flows that tasks start, as they were read once: for a process that lives as long as a run, and begins no others.
 pub struct FixedRoster {
     flows: ProjectFlows,
     flowing: Arc<Flowing>,
@@ -212,6 +214,17 @@ impl Roster for FixedRoster {
 
     fn find(&self, flow: &FlowName, deployment: Option<&str>) -> Option<Arc<Entry>> {
         let flow = self.flows.flows.get(flow.as_str())?;
+        let starts = |other: &Arc<Flow>| {
+            other
+                .tasks
+                .iter()
+                .flat_map(|task| &task.uses.flows)
+                .any(|named| named.name.is_template() || named.name.text == flow.name)
+        };
+        // Runs that wait for a server go on waiting for it.
+        if !self.flows.flows.values().any(starts) {
+            return None;
+        }
         let compiled = Arc::new(Compiled::new(flow.as_ref().clone()).ok()?);
         // Nobody makes a run of this version: how many there may be is all that is asked for.
         let version = FlowVersion::of(flow.source.as_bytes());

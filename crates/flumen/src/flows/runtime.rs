@@ -17,10 +17,11 @@ use flumen_project::Project;
 use flumen_scheduler::{Flows, Looker, Notifier, Parts, Roster, Services};
 use flumen_worker::host::{Current, FlowsNow, Host};
 use flumen_worker::kept::Kept;
-use flumen_worker::library::Library;
-use flumen_worker::log::Stream;
+use flumen_worker::library::{Library, Variant};
+use flumen_worker::log::{Masks, Stream};
 use flumen_worker::project_flows::{ProjectFlows, check_deployment, project_hooks};
 use flumen_worker::python::Interpreters;
+use flumen_worker::templates::secrets_of;
 use flumen_worker::watchdog::Watchdog;
 use flumen_worker::worker::{LEASE, Only, Settings, Worker};
 use flumen_worker::{answers, kinds};
@@ -56,6 +57,19 @@ impl Flowing {
     pub async fn open(context: &Context) -> Result<Arc<Self>> {
         let project = context.project()?;
         let store = metadata::runs(&project).await?;
+        Self::over(project, store)
+    }
+
+    /// Opens what a project has, for commands that only look at its files: these do without a database.
+    ///
+    /// Errors: `NotFound` outside a project.
+    pub async fn open_files(context: &Context) -> Result<Arc<Self>> {
+        let project = context.project()?;
+        let store = metadata::runs_if_any(&project).await;
+        Self::over(project, store)
+    }
+
+    fn over(project: Arc<Project>, store: Arc<dyn MetaStore>) -> Result<Arc<Self>> {
         let kept = Kept::new(project.lake()?);
         let checker = Checker::new(kinds::known());
         let library = Arc::new(Library::new(kept.clone(), project_hooks(&project, &checker)));
@@ -138,6 +152,14 @@ impl Flowing {
         }
     }
 
+    /// Masks the secrets of a run in what is shown of it.
+    pub async fn masks(&self, run: &RunRecord, now: DateTime<Utc>) -> Masks {
+        match self.library.version(&run.version, &*self.store).await {
+            Ok(version) => Masks::new(secrets_of(&self.project, run, &version, now).iter().map(String::as_str)),
+            Err(_) => Masks::default(),
+        }
+    }
+
     /// What attempts share, for a worker in this process.
     ///
     /// Errors: those of starting the process that watches over it.
@@ -188,6 +210,8 @@ pub struct WorkerOptions {
     pub pools: Vec<String>,
     /// The runs of which it takes work; all, where none is named.
     pub only: Arc<Only>,
+    /// Whether others are told that it is there.
+    pub announced: bool,
     /// Attempts at once.
     pub slots: Option<usize>,
     /// How long a lease holds.
@@ -196,9 +220,14 @@ pub struct WorkerOptions {
     pub drain: Duration,
 }
 
+/// The name of this machine.
+pub fn machine() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
 /// A worker on `host`.
 pub fn worker(host: &Arc<Host>, options: WorkerOptions, context: &Context) -> Worker {
-    let machine = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    let machine = machine();
     // The end of an id is what differs between processes of one moment.
     let id = context.ids.next().simple().to_string();
     let settings = Settings {
@@ -206,6 +235,7 @@ pub fn worker(host: &Arc<Host>, options: WorkerOptions, context: &Context) -> Wo
         host: machine,
         version: env!("CARGO_PKG_VERSION").to_owned(),
         pools: options.pools,
+        announced: options.announced,
         only: options.only,
         slots: options.slots.unwrap_or_else(default_slots),
         lease: options.lease.unwrap_or(LEASE),
@@ -246,9 +276,10 @@ impl FlowsNow for Now {
                 other.name, other.flow
             )));
         }
-        let pool = deployment.and_then(|deployment| deployment.pool.as_deref());
+        let pool = deployment.and_then(|deployment| deployment.pool.clone());
+        let variant = Variant { pool, ..Variant::default() };
         let version =
-            flowing.library.keep(flows.flow(flow)?, pool, flowing.project.dir(), &*flowing.store, self.clock.now());
+            flowing.library.keep(flows.flow(flow)?, &variant, flowing.project.dir(), &*flowing.store, self.clock.now());
         let params = deployment.map(|deployment| deployment.params.clone()).unwrap_or_default();
         Ok(Current { version: version.await?, params })
     }
@@ -341,7 +372,7 @@ pub async fn with_local<T>(
 ) -> Result<T> {
     let roster = Arc::new(FixedRoster::new(flowing.flows().await?, flowing, context));
     let services = services(host, roster, context.output);
-    let options = WorkerOptions { pools: Vec::new(), only, slots, lease: None, drain: DRAIN };
+    let options = WorkerOptions { pools: Vec::new(), only, announced: false, slots, lease: None, drain: DRAIN };
     let worker = worker(host, options, context);
     let stop = CancellationToken::new();
     let scheduling = tokio::spawn({
@@ -355,6 +386,11 @@ pub async fn with_local<T>(
     let result = work.await;
     stop.cancel();
     // What they wanted to do is in the store.
-    let _ = tokio::join!(scheduling, working);
+    let ending = async { tokio::join!(scheduling, working) };
+    tokio::pin!(ending);
+    if tokio::time::timeout(Duration::from_secs(1), &mut ending).await.is_err() {
+        context.output.note("hooks and tasks are at work still");
+        let _ = ending.await;
+    }
     result
 }

@@ -2,6 +2,7 @@
 
 use chrono::{DateTime, Datelike as _, SecondsFormat, Timelike as _, Utc};
 use flumen_core::flow::{Interval, Origin, RunId, RunRecord, TaskRun, TaskState};
+use flumen_worker::log::Masks;
 use serde_json::{Value, json};
 
 use crate::output::{Color, paint};
@@ -87,7 +88,9 @@ pub fn run_json(run: &RunRecord, secret_params: &[String]) -> Value {
 }
 
 /// A task run as JSON.
-pub fn task_json(task: &TaskRun) -> Value {
+pub fn task_json(task: &TaskRun, masks: &Masks) -> Value {
+    let output = task.output.as_ref().map(|output| masks.apply(&output.to_string()).into_owned());
+    let output: Option<Value> = output.map(|text| serde_json::from_str(&text).unwrap_or(Value::from(text)));
     json!({
         "task": task.key,
         "state": task.state,
@@ -96,7 +99,7 @@ pub fn task_json(task: &TaskRun) -> Value {
         "attempt": task.attempt,
         "began": task.began.map(iso),
         "worker": task.worker,
-        "output": task.output,
+        "output": output,
         "failure": task.failure,
     })
 }

@@ -7,9 +7,10 @@ use flumen_core::flow::store::NewRun;
 use flumen_core::flow::{Interval, Origin, RunId};
 use flumen_core::{Error, Result};
 use flumen_flow::compiled::timetable_of;
-use flumen_flow::definition::Flow;
 use flumen_flow::definition::params::{Given, explain, resolve};
+use flumen_flow::definition::{Flow, ScheduleSpec};
 use flumen_flow::timetable::dates::Stretch;
+use flumen_worker::library::Variant;
 use flumen_worker::templates::render_defaults;
 use serde_json::{Map, Value};
 
@@ -58,8 +59,8 @@ pub fn params(
 /// The interval that a run is about.
 ///
 /// Errors: `Invalid` for a text that is no date, and where no interval starts there.
-pub fn interval(flow: &Flow, text: Option<&str>, context: &Context) -> Result<Interval> {
-    let timetable = timetable_of(flow.schedule.as_ref())?;
+pub fn interval(schedule: Option<&ScheduleSpec>, text: Option<&str>, context: &Context) -> Result<Interval> {
+    let timetable = timetable_of(schedule)?;
     match text {
         None => Ok(timetable.manual(context.clock.now())),
         Some(text) => {
@@ -75,6 +76,7 @@ pub fn interval(flow: &Flow, text: Option<&str>, context: &Context) -> Result<In
 pub async fn new_run(
     name: &str,
     options: &RunOptions,
+    variant: Variant,
     flowing: &Flowing,
     context: &Context,
 ) -> Result<(NewRun, Arc<Flow>)> {
@@ -89,9 +91,13 @@ pub async fn new_run(
     let deployed = deployed.map(|(name, value)| (name.clone(), Given::Value(value.clone())));
     let given = options.params.iter().map(|(name, value)| (name.clone(), Given::Text(value.clone())));
     let params = params(flow, &deployed.chain(given).collect(), flowing, context)?;
-    let interval = interval(flow, options.interval.as_deref(), context)?;
-    let pool = deployment.and_then(|deployment| deployment.pool.as_deref());
-    let version = flowing.library.keep(flow, pool, flowing.project.dir(), &*flowing.store, context.clock.now()).await?;
+    // One that has no schedule of its own is run for the intervals of the flow.
+    let schedule = deployment.and_then(|deployment| deployment.schedule.as_ref()).or(flow.schedule.as_ref());
+    let interval = interval(schedule, options.interval.as_deref(), context)?;
+    let pool = deployment.and_then(|deployment| deployment.pool.clone());
+    let variant = Variant { pool, ..variant };
+    let version =
+        flowing.library.keep(flow, &variant, flowing.project.dir(), &*flowing.store, context.clock.now()).await?;
     let new = NewRun {
         id: RunId::fresh(context.ids.next()),
         flow: flow.name.as_str().into(),

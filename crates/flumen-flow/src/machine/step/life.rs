@@ -188,14 +188,18 @@ impl Step<'_> {
         self.actions.push(Action::Notify(notice));
     }
 
-    /// Why the run failed: the first last task that did.
+    /// Why the run failed: the first task that did, of those for which a last task could not be done.
     fn blame(&self) -> String {
-        let is_failed = |number: &usize| {
-            let state = self.run.nodes[*number].task.state;
-            self.graph.is_leaf(*number) && matches!(state, TaskState::Failed | TaskState::UpstreamFailed)
-        };
-        let first = (0..self.run.nodes.len()).find(is_failed).map(|number| &self.run.nodes[number].task);
-        first.map_or_else(String::new, |task| format!("last task '{}' is {}: {}", task.key, task.state, task.cause))
+        let state = |number: &usize| self.run.nodes[*number].task.state;
+        let is_bad = |number: &usize| matches!(state(number), TaskState::Failed | TaskState::UpstreamFailed);
+        let leaves = (0..self.run.nodes.len()).filter(|number| self.graph.is_leaf(*number) && is_bad(number));
+        let before = self.graph.upstream(leaves);
+        let is_cause = |number: &usize| before[*number] && state(number) == TaskState::Failed;
+        let all = || 0..self.run.nodes.len();
+        let first = all().find(is_cause).or_else(|| all().find(|number| before[*number] && is_bad(number)));
+        first
+            .map(|number| &self.run.nodes[number].task)
+            .map_or_else(String::new, |task| format!("task '{}' is {}: {}", task.key, task.state, task.cause))
     }
 
     pub(super) fn set_timer(&mut self, at: At, due: DateTime<Utc>) {

@@ -36,7 +36,7 @@ fn every_change_is_logged_with_its_cause() {
     assert_eq!(lines.len(), 2, "{lines:?}");
     assert!(lines[0].contains("from: Running, to: Failed"), "{lines:?}");
     assert!(lines[0].ends_with("| exit code 137: out of memory | worker w1"), "{lines:?}");
-    assert!(lines[1].ends_with("| last task 'a' is failed: exit code 137: out of memory | scheduler"), "{lines:?}");
+    assert!(lines[1].ends_with("| task 'a' is failed: exit code 137: out of memory | scheduler"), "{lines:?}");
 }
 
 #[test]

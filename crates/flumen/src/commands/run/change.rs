@@ -154,11 +154,17 @@ impl ApproveCommand {
 
 /// Tells a run something. Where no server works on the project, it is told here: with `work`, what follows is done too.
 async fn tell(run: RunId, signal: Signal, work: bool, flowing: &Arc<Flowing>, context: &Context) -> Result<()> {
-    let key = match &signal {
-        Signal::Mark { key, .. } | Signal::Approve { key, .. } => Some(key.clone()),
-        _ => None,
+    let keys = match &signal {
+        Signal::Mark { key, .. } | Signal::Approve { key, .. } => vec![key.clone()],
+        Signal::Clear { keys, .. } => keys.clone(),
+        _ => Vec::new(),
     };
-    known(run, key.as_ref(), flowing).await?;
+    for key in &keys {
+        known(run, key, flowing).await?;
+    }
+    if let Signal::Approve { key, .. } = &signal {
+        asks(run, key, flowing).await?;
+    }
     let after = last_event(run, flowing).await?;
     let before = flowing.store.inbox(run).await?.0;
     flowing.store.send(run, &signal).await?;
@@ -183,8 +189,7 @@ async fn tell(run: RunId, signal: Signal, work: bool, flowing: &Arc<Flowing>, co
 }
 
 /// Errors: `NotFound` for a task that the flow of the run does not have.
-async fn known(run: RunId, key: Option<&TaskKey>, flowing: &Flowing) -> Result<()> {
-    let Some(key) = key else { return Ok(()) };
+pub(super) async fn known(run: RunId, key: &TaskKey, flowing: &Flowing) -> Result<()> {
     let record = flowing.store.run(run).await?;
     let version = flowing.library.version(&record.version, &*flowing.store).await?;
     let flow = &version.compiled.flow;
@@ -193,6 +198,17 @@ async fn known(run: RunId, key: Option<&TaskKey>, flowing: &Flowing) -> Result<(
     }
     Err(Error::not_found(format!("flow '{}' has no task '{}'", flow.name, key.task))
         .did_you_mean(key.task.as_str(), flow.tasks.iter().map(|task| task.id.as_str())))
+}
+
+/// Errors: `Conflict` for a task that waits for nobody.
+async fn asks(run: RunId, key: &TaskKey, flowing: &Flowing) -> Result<()> {
+    let tasks = flowing.store.tasks_of(run, std::slice::from_ref(&key.task)).await?;
+    let state = tasks.iter().find(|task| task.key == *key).map_or(TaskState::None, |task| task.state);
+    match state {
+        TaskState::Paused => Ok(()),
+        state => Err(Error::conflict(format!("task '{key}' waits for nobody: it is {state}"))
+            .hint(format!("'flumen why {}/{key}' tells more", show::short(run)))),
+    }
 }
 
 /// Waits until a run has been stepped.

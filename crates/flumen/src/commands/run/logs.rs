@@ -39,6 +39,7 @@ impl LogsCommand {
         let (run, task) = match self.run.split_once('/') {
             Some(_) => {
                 let (run, task) = names::run_and_task(&*flowing.store, &self.run).await?;
+                super::change::known(run.id, &task, &flowing).await?;
                 (run, Some(task))
             }
             None => (names::run(&*flowing.store, &self.run).await?, None),

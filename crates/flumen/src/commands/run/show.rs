@@ -7,7 +7,7 @@ use serde_json::json;
 use crate::context::Context;
 use crate::flows::follow::{FollowOptions, follow};
 use crate::flows::runtime::Flowing;
-use crate::flows::{names, show};
+use crate::flows::{names, server, show};
 use crate::output::{Table, duration};
 
 /// Events that are read at once.
@@ -31,10 +31,11 @@ impl ShowCommand {
             return events(&flowing, run.id, context).await;
         }
         let tasks = flowing.store.tasks(run.id).await?;
+        let masks = flowing.masks(&run, context.clock.now()).await;
         let secrets = flowing.secret_params(&run).await;
         if context.output.json {
             let mut value = show::run_json(&run, &secrets);
-            value["tasks"] = tasks.iter().map(show::task_json).collect();
+            value["tasks"] = tasks.iter().map(|task| show::task_json(task, &masks)).collect();
             return context.output.json(&value);
         }
         let output = &context.output;
@@ -105,7 +106,11 @@ impl FollowCommand {
     pub async fn run(self, context: &Context) -> Result<()> {
         let flowing = Flowing::open(context).await?;
         let run = names::run(&*flowing.store, &self.run).await?;
-        let record = follow(run.id, FollowOptions { logs: self.logs, after: 0 }, &flowing, context).await?;
+        if !run.state.is_terminal() && server::current(&flowing.project)?.is_none() {
+            context.output.note("no server works on this project now: the run waits for one ('flumen up')");
+        }
+        let record =
+            follow(run.id, FollowOptions { logs: self.logs, after: 0, only_looks: true }, &flowing, context).await?;
         super::ended(&flowing, &record, context).await
     }
 }

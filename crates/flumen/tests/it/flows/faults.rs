@@ -27,7 +27,7 @@ fn a_killed_server_loses_nothing_and_its_tasks_end_with_it() {
     sandbox.write("go", "");
     wait_until(|| json(&sandbox, &format!("run show {id}"))["state"] == "success");
     let events = succeed(&sandbox, &format!("flumen run show {id} --events")).stdout;
-    assert!(events.contains("expired"), "{events}");
+    assert!(events.contains("ended without a word"), "{events}");
     let run = json(&sandbox, &format!("run show {id}"));
     assert_eq!(run["tasks"][0]["attempt"], 1, "a lost worker costs no attempt");
 }

@@ -124,6 +124,8 @@ fn every_mistake_is_told_with_its_place() {
         assert!(ran.stdout.contains(part), "{part}: {}", ran.stdout);
     }
     assert!(ran.stderr.contains("there are 6 mistakes"), "{}", ran.stderr);
+    // To look at files needs no database, and no right to write one.
+    assert!(!sandbox.path().join(".flumen").exists());
     // One bad file stops no other.
     assert_eq!(json(&sandbox, "run good")["state"], "success");
     assert_eq!(succeed(&sandbox, "flumen check good").code, 0);
@@ -212,13 +214,16 @@ flow: secret
 params: { key: { type: secret } }
 tasks:
   print: { env: { T: "{{ var.token }}" }, shell: "echo it is $T and {{ params.key }}; echo $T >&2; sh -c 'echo child $T'" }
-  fail: { needs: [print], shell: "echo {{ params.key }}; exit 1" }
+  hand_on: { shell: "printf '{\"t\": \"{{ params.key }}\"}' > $FLUMEN_OUTPUT" }
+  use: { needs: [hand_on], shell: "echo got {{ outputs.hand_on.t }}" }
+  fail: { needs: [print, use], shell: "echo {{ params.key }}; exit 1" }
 "#,
         ),
     ])
     .env("TOKEN", "hunter2-token");
-    let ran = sandbox.sh("flumen run secret -p key=correct-horse --logs; flumen run logs last; flumen run show last; flumen render secret -p key=correct-horse");
+    let ran = sandbox.sh("flumen run secret -p key=correct-horse --logs; flumen run logs last; flumen run show last; flumen --json run show last; flumen render secret -p key=correct-horse");
     let all = ran.stdout + &ran.stderr;
+    assert!(all.contains("use | got ***"), "{all}");
     assert!(all.contains("print | it is *** and ***") && all.contains("print | child ***"), "{all}");
     assert!(!all.contains("hunter2") && !all.contains("correct-horse"), "{all}");
     let kept = sandbox.sh("grep -rl hunter2-token lake .flumen; grep -rl correct-horse lake");
@@ -292,8 +297,15 @@ tasks:
     assert!(parent.wait().unwrap().success());
     assert_eq!(json(&sandbox, "run show parent")["state"], "success");
     assert_eq!(json(&sandbox, "run list --flow child").as_array().unwrap().len(), 2);
-    let one = succeed(&sandbox, "flumen task test child say -p n=7");
-    assert!(one.stderr.contains("child succeeded"), "{}", one.stderr);
+    // One task alone: nothing before it is done, what that gave last is there, and it counts as no run of its interval.
+    let before = std::fs::read_to_string(sandbox.path().join("said")).unwrap();
+    let one = succeed(&sandbox, "flumen task test parent last");
+    assert!(one.stderr.contains("parent succeeded") && one.stdout.contains("fine"), "{one:?}");
+    assert_eq!(std::fs::read_to_string(sandbox.path().join("said")).unwrap(), before);
+    let again = sandbox.sh("flumen run approve parent/ask --no");
+    assert!(again.code == 4 && again.stderr.contains("waits for nobody"), "{again:?}");
+    let unknown = sandbox.sh("flumen run logs parent/lst");
+    assert!(unknown.code == 3 && unknown.stderr.contains("did you mean 'last'?"), "{unknown:?}");
 }
 
 #[test]
