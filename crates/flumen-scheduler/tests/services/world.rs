@@ -238,7 +238,8 @@ pub struct Bench {
     pub does: Mutex<Does>,
     /// The only flow whose runs it holds.
     holds: Mutex<Option<String>>,
-    held: Mutex<BTreeMap<RunId, Held>>,
+    /// The tasks that are held back, those of the earliest interval first.
+    held: Mutex<BTreeMap<(DateTime<Utc>, RunId), Held>>,
     /// What tasks of these flows wait for.
     pub waits: Mutex<HashMap<String, Wait>>,
     /// The most runs that were at work at once.
@@ -430,7 +431,7 @@ async fn work(store: Arc<dyn MetaStore>, clock: Arc<TokioClock>, bench: Arc<Benc
                 Does::Fail => Outcome::Failure(Failure::new("exit", "it broke")),
                 Does::Hold => {
                     let mut held = bench.held.lock().unwrap();
-                    held.insert(work.lease.run, work.held());
+                    held.insert((work.run.interval.start, work.lease.run), work.held());
                     let mut most = bench.most.lock().unwrap();
                     *most = held.len().max(*most);
                     continue;
@@ -442,7 +443,7 @@ async fn work(store: Arc<dyn MetaStore>, clock: Arc<TokioClock>, bench: Arc<Benc
         let renewals = store.renew(&"w1".into(), &held, expires).await.unwrap();
         for (held, renewal) in held.iter().zip(renewals) {
             if matches!(renewal, Renewal::Stop { .. }) {
-                bench.held.lock().unwrap().remove(&held.run);
+                bench.held.lock().unwrap().retain(|_, kept| kept.run != held.run);
                 store.finish(held, &Outcome::Cancelled, clock.now()).await.unwrap();
             }
         }
