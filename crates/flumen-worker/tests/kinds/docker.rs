@@ -160,7 +160,7 @@ async fn whatever_goes_wrong_the_container_is_removed() {
             "exit",
             |request| at(request, "/c1/json", Answer::json(200, "{\"State\": {\"ExitCode\": 3}}")),
             "exit",
-            "exit code 3: the command failed",
+            "the command failed",
             true,
         ),
         (

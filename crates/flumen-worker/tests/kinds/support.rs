@@ -241,10 +241,7 @@ impl Fixture {
     /// How the task `one` of a new run of these tasks fails: its kind and its message.
     pub async fn failure(&self, tasks: &str) -> (String, String) {
         match self.run(tasks).await {
-            (Outcome::Failure(failure), _) => {
-                let code = failure.exit_code.map(|code| format!("exit code {code}: "));
-                (failure.kind, code.unwrap_or_default() + &failure.message)
-            }
+            (Outcome::Failure(failure), _) => (failure.kind, failure.message),
             (other, lines) => panic!("{other:?}\n{}", lines.join("\n")),
         }
     }
