@@ -29,11 +29,14 @@ use crate::context::Context;
 /// How long files must be quiet before they are read.
 const QUIET: Duration = Duration::from_millis(100);
 
+/// What there is to run, by the flow and its deployment.
+type Entries = BTreeMap<(FlowName, Option<String>), Arc<Entry>>;
+
 /// The flows and deployments of a project.
 pub struct ProjectRoster {
     flowing: Arc<Flowing>,
     clock: Arc<dyn flumen_core::clock::Clock>,
-    entries: RwLock<BTreeMap<(FlowName, Option<String>), Arc<Entry>>>,
+    entries: RwLock<Entries>,
     changed: watch::Sender<u64>,
 }
 

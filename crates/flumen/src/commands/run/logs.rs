@@ -59,7 +59,11 @@ impl LogsCommand {
             if has_ended || !self.follow {
                 return Ok(());
             }
-            context.unless_cancelled(async { Ok(tokio::time::sleep(EVERY).await) }).await?;
+            let pause = async {
+                tokio::time::sleep(EVERY).await;
+                Ok(())
+            };
+            context.unless_cancelled(pause).await?;
         }
     }
 
