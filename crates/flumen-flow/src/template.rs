@@ -145,10 +145,25 @@ impl Renderer {
 
     /// Whether the expression in `field` is true, as Jinja has it: empty texts and lists, zero and None are not.
     pub fn truth(&self, field: &str, source: &str) -> Result<bool> {
+        self.judge(field, source)?
+    }
+
+    /// As [`Self::truth`], and false where the values at hand lack a part that the expression names.
+    pub fn truth_so_far(&self, field: &str, source: &str) -> Result<bool> {
+        Ok(self.judge(field, source)?.unwrap_or(false))
+    }
+
+    /// Whether an expression is true, or the error that a part is missing.
+    fn judge(&self, field: &str, source: &str) -> Result<Result<bool>> {
         let scope = Scope::new(self.context.clone(), field, false);
-        let value = engine::evaluate(&scope, engine::bare(source))
-            .map_err(|broken| self.within(field, broken.masked(&scope.secrets())))?;
-        Ok(value.is_true())
+        match engine::evaluate(&scope, engine::bare(source)) {
+            Ok(value) => Ok(Ok(value.is_true())),
+            Err(broken) => {
+                let is_missing = broken.is_missing;
+                let error = self.within(field, broken.masked(&scope.secrets()));
+                if is_missing { Ok(Err(error)) } else { Err(error) }
+            }
+        }
     }
 
     /// The list that the expression in `field` is.

@@ -9,4 +9,5 @@ pub mod roster;
 pub mod runtime;
 pub mod server;
 pub mod show;
+pub mod situation;
 pub mod start;

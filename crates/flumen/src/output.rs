@@ -171,6 +171,36 @@ pub fn paint(text: &str, color: Color, on: bool) -> String {
     if on { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
 }
 
+/// A line that a program printed, without what would move the cursor or change the terminal: other control characters than tabs
+/// and, where colours are `on`, colours (the sequences that ECMA-48 calls SGR).
+pub fn printable(line: &str, on: bool) -> String {
+    let mut text = String::with_capacity(line.len());
+    // A bar that is drawn again and again stays as it was last.
+    let line = line.trim_end_matches('\r');
+    let mut rest = line.rsplit_once('\r').map_or(line, |(_, last)| last);
+    while let Some(at) = rest.find(|c: char| c.is_control() && c != '\t') {
+        text.push_str(&rest[..at]);
+        rest = &rest[at..];
+        let sequence = rest.strip_prefix("\x1b[").map(|after| {
+            let parameters = after.bytes().take_while(|byte| (0x20..0x40).contains(byte)).count();
+            (2 + parameters, after[parameters..].chars().next())
+        });
+        match sequence {
+            Some((length, Some('m'))) => {
+                text.push_str(if on { &rest[..=length] } else { "" });
+                rest = &rest[length + 1..];
+            }
+            Some((length, last)) => rest = &rest[length + last.map_or(0, char::len_utf8)..],
+            None => rest = &rest[rest.chars().next().map_or(0, char::len_utf8)..],
+        }
+    }
+    text.push_str(rest);
+    if on && text.contains('\x1b') {
+        text.push_str("\x1b[0m");
+    }
+    text
+}
+
 /// A small table of strings, for lists of things. (Results of queries have their own.)
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Table {
@@ -274,6 +304,24 @@ mod tests {
     fn counts_have_separators() {
         let texts: Vec<String> = [0, 12, 999, 1000, 1_369_765, u64::MAX].into_iter().map(count).collect();
         assert_eq!(texts, ["0", "12", "999", "1,000", "1,369,765", "18,446,744,073,709,551,615"]);
+    }
+
+    #[test]
+    fn what_programs_print_leaves_the_terminal_as_it_is() {
+        for (line, plain, colored) in [
+            ("a\tb ✓", "a\tb ✓", "a\tb ✓"),
+            ("\x1b[1;31mred\x1b[0m", "red", "\x1b[1;31mred\x1b[0m\x1b[0m"),
+            ("\x1b[32mleft open", "left open", "\x1b[32mleft open\x1b[0m"),
+            ("\x1b[2J\x1b[Hgone\x1b[?25l", "gone", "gone"),
+            ("\x1b]0;title\x07x", "]0;titlex", "]0;titlex"),
+            ("10 %\r20 %\r", "20 %", "20 %"),
+            ("bell\x07\x08 \u{9b}31m", "bell 31m", "bell 31m"),
+            ("cut \x1b[3", "cut ", "cut "),
+            ("cut \x1b", "cut ", "cut "),
+            ("\x1b[é", "", ""),
+        ] {
+            assert_eq!((printable(line, false).as_str(), printable(line, true).as_str()), (plain, colored), "{line:?}");
+        }
     }
 
     #[test]

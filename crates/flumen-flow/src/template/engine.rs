@@ -35,11 +35,13 @@ pub(super) struct Broken {
     pub message: String,
     pub hint: Option<String>,
     pub place: Option<Place>,
+    /// Whether all names are known, and only the value at hand lacks a part.
+    pub is_missing: bool,
 }
 
 impl Broken {
     pub(super) fn new(message: impl Into<String>) -> Self {
-        Self { message: message.into(), hint: None, place: None }
+        Self { message: message.into(), hint: None, place: None, is_missing: false }
     }
 
     pub(super) fn hint(mut self, hint: impl Into<String>) -> Self {
@@ -53,7 +55,8 @@ impl Broken {
     }
 
     pub(super) fn of(error: &Error) -> Self {
-        Self { message: error.message().to_owned(), hint: error.remedy().map(str::to_owned), place: None }
+        let hint = error.remedy().map(str::to_owned);
+        Self { hint, ..Self::new(error.message()) }
     }
 
     /// It without the secrets that the template used.
@@ -256,8 +259,14 @@ pub(super) fn evaluate(scope: &Arc<Scope>, source: &str) -> Result<Value, Broken
     match value {
         Ok(Some(value)) if value.kind() == ValueKind::Invalid => Err(Broken::new(value.to_string())),
         Ok(Some(value)) if !value.is_undefined() => Ok(value),
-        Ok(_) => Err(explained(scope, source, &names, &minijinja::Error::from(ErrorKind::UndefinedError))),
-        Err(error) => Err(explained(scope, source, &names, &error)),
+        Ok(_) => {
+            let broken = explained(scope, source, &names, &minijinja::Error::from(ErrorKind::UndefinedError));
+            Err(Broken { is_missing: true, ..broken })
+        }
+        Err(error) => {
+            let broken = explained(scope, source, &names, &error);
+            Err(Broken { is_missing: error.kind() == ErrorKind::UndefinedError, ..broken })
+        }
     }
 }
 

@@ -1,6 +1,5 @@
 //! `flumen status`: what a project is doing.
 
-use chrono::TimeDelta;
 use flumen_core::Result;
 use flumen_core::flow::RunState;
 use flumen_core::flow::store::RunFilter;
@@ -8,13 +7,11 @@ use serde_json::json;
 
 use crate::context::Context;
 use crate::flows::runtime::Flowing;
-use crate::flows::{server, show};
+use crate::flows::{server, show, situation};
 use crate::output::{count, duration};
 
 /// Runs that are shown of each state.
 const SHOWN: usize = 10;
-/// A worker that was not seen for so long is not there any more.
-const ABSENT: TimeDelta = TimeDelta::seconds(60);
 
 /// What the project is doing now: server, workers, runs, pools
 #[derive(Debug, clap::Args)]
@@ -25,8 +22,7 @@ impl StatusCommand {
         let flowing = Flowing::open(context).await?;
         let server = server::current(&flowing.project)?;
         let now = context.clock.now();
-        let workers = flowing.store.workers().await?;
-        let workers: Vec<_> = workers.into_iter().filter(|worker| now - worker.seen < ABSENT).collect();
+        let workers = situation::workers(&flowing, now).await?;
         let of_state = |states: Vec<RunState>, limit| RunFilter { states, limit, ..RunFilter::default() };
         let active = flowing.store.runs(&of_state(vec![RunState::Running, RunState::Paused], None)).await?;
         let queued = flowing.store.runs(&of_state(vec![RunState::Queued], Some(1_000))).await?;

@@ -6,8 +6,8 @@ use flumen_flow::machine::{self, Run};
 use serde_json::json;
 
 use crate::context::Context;
-use crate::flows::names;
 use crate::flows::runtime::Flowing;
+use crate::flows::{names, situation};
 
 /// Events that are read at once.
 const EVENTS: usize = 10_000;
@@ -38,7 +38,17 @@ impl WhyCommand {
             return Err(flumen_core::Error::not_found(format!("run {} has no task '{key}'", record.id))
                 .did_you_mean(key.task.as_str(), flow.tasks.iter().map(|task| task.id.as_str())));
         }
-        let text = machine::why(&run, &version.graph, &key, context.clock.now());
+        let now = context.clock.now();
+        let mut text = machine::why(&run, &version.graph, &key, now);
+        let mut situation = situation::of_run(run.record(), &flowing, now).await?;
+        if let (Some(task), Some(number)) = (run.task(&version.graph, &key), version.graph.number(key.task.as_str())) {
+            let node = version.graph.node(number);
+            situation.extend(situation::of_task(task, &node.pool, node.slots, &flowing, now).await?);
+        }
+        for sentence in situation {
+            text.push(' ');
+            text.push_str(&sentence);
+        }
         let history = history(&flowing, record.id, &key).await?;
         if context.output.json {
             return context.output.json(&json!({ "run": record.id, "task": key, "why": text, "history": history }));
@@ -66,8 +76,13 @@ async fn history(flowing: &Flowing, run: flumen_core::flow::RunId, key: &TaskKey
 
 async fn of_run(text: &str, flowing: &Flowing, context: &Context) -> Result<()> {
     let record = names::run(&*flowing.store, text).await?;
-    if context.output.json {
-        return context.output.json(&json!({ "run": record.id, "state": record.state, "why": record.cause }));
+    let mut why = format!("The run is {}: {}.", record.state, record.cause);
+    for sentence in situation::of_run(&record, flowing, context.clock.now()).await? {
+        why.push(' ');
+        why.push_str(&sentence);
     }
-    context.output.line(format_args!("The run is {}: {}.", record.state, record.cause))
+    if context.output.json {
+        return context.output.json(&json!({ "run": record.id, "state": record.state, "why": why }));
+    }
+    context.output.line(why)
 }

@@ -9,7 +9,7 @@ use flumen_core::flow::store::Wake;
 use flumen_core::flow::{Change, Event, RunId, RunRecord, RunState, Signal, TaskId, TaskKey, TaskRun, TaskState};
 use flumen_core::{Error, Result};
 use flumen_worker::log::Stream;
-use flumen_worker::logs::LogReader;
+use flumen_worker::logs::{LogLine, LogReader};
 use futures::StreamExt as _;
 use indicatif::{ProgressBar, ProgressStyle};
 
@@ -17,7 +17,7 @@ use super::names::person;
 use super::runtime::Flowing;
 use super::show;
 use crate::context::Context;
-use crate::output::{Color, count, duration, paint};
+use crate::output::{Color, count, duration, paint, printable};
 
 /// Events that are read at once.
 const EVENTS: usize = 1_000;
@@ -209,16 +209,20 @@ impl<'a> View<'a> {
             ));
         }
         for line in &lines[from..] {
-            self.note(&format!("    {}", line.text));
+            self.note(&format!("    {}", self.printable(line)));
         }
         Ok(())
     }
 
     async fn print_logs(&self, logs: &mut LogReader) -> Result<()> {
         for line in logs.more(|_, _| true).await? {
-            self.note(&format!("{} | {}", line.key, line.text));
+            self.note(&format!("{} | {}", line.key, self.printable(&line)));
         }
         Ok(())
+    }
+
+    fn printable(&self, line: &LogLine) -> String {
+        printable(&line.text, self.context.output.stderr_colors)
     }
 
     fn say_what_runs(&self) {

@@ -80,7 +80,8 @@ fn holds(attempt: &Attempt<'_>, expression: &str, answer: &Value, status: Status
     let mut context = Context::new(run.flow.as_str(), attempt.task.id.as_str(), run.interval, zone);
     context.more =
         [("answer".to_owned(), answer.clone()), ("status".to_owned(), status.as_u16().into())].into_iter().collect();
-    Renderer::new(context).truth("sensor.http.when", expression)
+    // An answer that lacks a part may have it later.
+    Renderer::new(context).truth_so_far("sensor.http.when", expression)
 }
 
 /// Whether the first value of a query is true.

@@ -12,7 +12,7 @@ use serde_json::json;
 use crate::context::Context;
 use crate::flows::names;
 use crate::flows::runtime::Flowing;
-use crate::output::{Color, paint};
+use crate::output::{Color, paint, printable};
 
 /// How often more is looked for.
 const EVERY: Duration = Duration::from_millis(300);
@@ -89,7 +89,7 @@ impl LogsCommand {
         }
         match line.stream {
             Stream::Note => text.push_str(&paint(&line.text, Color::Dim, output.stdout_colors)),
-            _ => text.push_str(&line.text),
+            _ => text.push_str(&printable(&line.text, output.stdout_colors)),
         }
         output.line(text)
     }

@@ -87,7 +87,8 @@ fn parts_run_alone_and_pools_are_kept_apart() {
     wait_until(|| state("c") == "success");
     assert_eq!((state("a"), state("b")), ("queued".to_owned(), "queued".to_owned()));
     let why = succeed(&sandbox, &format!("flumen why {id}/a")).stdout;
-    assert!(why.contains("pool 'heavy'"), "{why}");
+    assert!(why.contains("Of the 1 slots of pool 'heavy' 0 are taken, and 2 tasks wait for them."), "{why}");
+    assert!(why.contains("No worker takes tasks of pool 'heavy': 'flumen worker --pool heavy' starts one."), "{why}");
     let pools = json(&sandbox, "pool list");
     assert_eq!(pools[0], json!({ "name": "heavy", "slots": 1, "rate": null, "used": 0, "queued": 2 }));
     let _heavy = Server::start(&sandbox, &["worker", "--pool", "heavy", "--slots", "4"]);
