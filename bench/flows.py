@@ -147,4 +147,5 @@ def measure(project, pid, runs):
     say("run to first task on a worker", 1000 * statistics.median(firsts), "ms")
 
 
-main()
+if __name__ == "__main__":
+    main()

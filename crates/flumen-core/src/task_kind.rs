@@ -113,6 +113,13 @@ pub trait TaskKind: Send + Sync {
         self.uses(config).reads.into_iter().map(|named| named.text).collect()
     }
 
+    /// The output of a task with this configuration, where it is known before, and there is nothing else to do: such a task needs
+    /// no worker.
+    fn given(&self, config: &Value) -> Option<Value> {
+        let _ = config;
+        None
+    }
+
     /// Whether the texts at `path` and below are templates. All are by default.
     fn is_template(&self, path: &Path) -> bool {
         let _ = path;

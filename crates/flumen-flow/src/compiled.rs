@@ -4,8 +4,9 @@ use std::collections::HashMap;
 
 use flumen_core::Result;
 use flumen_core::task_kind::units::Period;
+use serde_json::Value;
 
-use crate::definition::{self, FailureName, Flow, ForEachSource, RuleSpec, ScheduleSpec, Task};
+use crate::definition::{self, DEFAULT_POOL, FailureName, Flow, ForEachSource, RuleSpec, ScheduleSpec, Task};
 use crate::machine::retry::MAX_RETRY_DELAY;
 use crate::machine::{Graph, Hooks, Map, Match, Node, Retry};
 use crate::timetable::dates::Stretch;
@@ -94,8 +95,16 @@ fn node(flow: &Flow, task: &Task, numbers: &HashMap<&str, usize>) -> Node {
         tears_down: task.teardown.as_deref().map(known).unwrap_or_default(),
         group: task.group.clone(),
         hooks: hooks(&task.hooks),
+        given: given(task),
         ..Node::new(task.id.as_str(), known(&task.needs))
     }
+}
+
+/// The output of a task that needs no worker: one that asks for nothing else that only a worker or the queue can give.
+fn given(task: &Task) -> Option<Value> {
+    let waits_its_turn = task.pool != DEFAULT_POOL || task.rate.is_some();
+    let is_prepared = task.cache.is_some() || !task.env.is_empty();
+    task.given.clone().filter(|_| !waits_its_turn && !is_prepared)
 }
 
 fn hooks(hooks: &definition::Hooks) -> Hooks {

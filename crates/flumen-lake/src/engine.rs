@@ -134,6 +134,17 @@ pub struct Engine {
     destinations: Option<Arc<dyn Destinations>>,
 }
 
+/// Why a text is no SQL.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SyntaxError {
+    /// Its line and column, from 1.
+    pub place: Option<(usize, usize)>,
+    /// One sentence.
+    pub message: String,
+    /// The remedy, where one is known.
+    pub hint: Option<String>,
+}
+
 impl Engine {
     /// An engine. Nothing is read or listed yet.
     pub fn new(settings: EngineSettings) -> Result<Self> {
@@ -165,6 +176,14 @@ impl Engine {
     /// that errors name the place in the whole text.
     pub fn statements(text: &str) -> Vec<String> {
         statements::split(text)
+    }
+
+    /// The first mistake in `text`, as far as it shows without looking whether there is what the text names.
+    pub fn syntax_error(text: &str) -> Option<SyntaxError> {
+        let (error, place) = statements::split(text).iter().find_map(|statement| statements::mistake(statement))?;
+        let number = |number| usize::try_from(number).unwrap_or(usize::MAX);
+        let place = place.map(|place| (number(place.line), number(place.column)));
+        Some(SyntaxError { place, message: error.message().to_owned(), hint: error.remedy().map(str::to_owned) })
     }
 
     /// Whether `text` ends with a semicolon (outside of quotes and comments), or has nothing to run.

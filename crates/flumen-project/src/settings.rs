@@ -3,13 +3,17 @@
 //! Nothing is rendered here: a value that is a template stays one until it is used.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use flumen_core::Result;
 use flumen_core::dataset::LAKE;
+use flumen_core::task_kind::units::Period;
 
 use crate::connections::{KINDS, Kind, kind_named};
 use crate::yaml::{Key, Node, Position, Problems, Value};
 
+/// The shortest time that runs are kept.
+const LEAST_KEPT: Duration = Duration::from_secs(24 * 60 * 60);
 /// The keys of `flumen.yml`.
 const KEYS: [&str; 12] = [
     "name",
@@ -45,6 +49,8 @@ pub struct Settings {
     pub pools: BTreeMap<String, PoolSettings>,
     /// Where flows, runs and users are kept; a file in the project by default.
     pub store: Option<StoreSettings>,
+    /// How long runs are kept after their end, with their logs; for ever by default.
+    pub keep_runs: Option<Duration>,
 }
 
 /// What limits the task runs of a pool.
@@ -135,6 +141,7 @@ impl Settings {
             serve: root.get("serve").map(|node| serve(node, &mut problems)).unwrap_or_default(),
             pools: root.get("pools").map(|node| pools(node, &mut problems)).unwrap_or_default(),
             store: root.get("store").and_then(|node| store(node, &mut problems)),
+            keep_runs: root.get("store").and_then(|node| keep_runs(node.get("keep")?, &mut problems)),
         };
         problems.finish()?;
         Ok(settings)
@@ -196,18 +203,30 @@ fn slots(node: &Node, at: &str, problems: &mut Problems) -> Option<u32> {
 
 fn store(node: &Node, problems: &mut Problems) -> Option<StoreSettings> {
     let entries = node.entries("'store'", problems);
-    problems.check_keys(entries, "'store'", ["connection", "schema"]);
-    let schema =
-        node.get("schema").and_then(|node| node.text("'store.schema'", problems)).unwrap_or("flumen").to_owned();
+    problems.check_keys(entries, "'store'", ["connection", "schema", "keep"]);
+    let schema = node.get("schema").and_then(|node| node.text("'store.schema'", problems)).map(str::to_owned);
     let connection = node.get("connection").and_then(|node| node.text("'store.connection'", problems));
-    if connection.is_none() {
+    if connection.is_none() && (schema.is_some() || node.get("keep").is_none()) {
         problems.add_with_hint(
             node.position,
             "'store' has no 'connection'",
             "name a Postgres connection of the project",
         );
     }
-    Some(StoreSettings { connection: connection?.to_owned(), schema })
+    Some(StoreSettings { connection: connection?.to_owned(), schema: schema.unwrap_or_else(|| "flumen".to_owned()) })
+}
+
+fn keep_runs(node: &Node, problems: &mut Problems) -> Option<Duration> {
+    let text = node.text("'store.keep'", problems)?;
+    let parsed = text.parse().ok().map(|Period(time)| time).filter(|time| *time >= LEAST_KEPT);
+    if parsed.is_none() {
+        problems.add_with_hint(
+            node.position,
+            format!("'store.keep': '{text}' is no time of a day or more"),
+            "write for example 90d",
+        );
+    }
+    parsed
 }
 
 fn defaults(node: &Node, problems: &mut Problems) -> Defaults {

@@ -180,12 +180,14 @@ impl Scheduler {
         }
         loop {
             let taken = self.store.take_runs(now, now + HOLD, RUNS).await?;
-            if taken.is_empty() {
-                return Ok(());
-            }
+            let is_last = taken.len() < RUNS;
             let stepped = futures::stream::iter(taken).map(|run| self.steps.step(run)).buffer_unordered(SIDE_BY_SIDE);
             let results: Vec<Result<()>> = stepped.collect().await;
             results.into_iter().collect::<Result<()>>()?;
+            // Letters that came meanwhile have woken us again.
+            if is_last {
+                return Ok(());
+            }
         }
     }
 

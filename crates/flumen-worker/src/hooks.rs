@@ -36,8 +36,12 @@ pub async fn deliver(host: &Arc<Host>, notice: &Notice) -> Result<()> {
         wanted.extend(of(&version.compiled.flow.hooks, name));
         wanted.extend(of(host.library.project_hooks(), name));
     }
+    if wanted.is_empty() {
+        return Ok(());
+    }
+    let attempt = attempt(host, notice, key).await?;
     for (place, hook) in wanted.into_iter().enumerate() {
-        let said = Said { name, place, key, cause: &notice.cause };
+        let said = Said { name, place, key, attempt, cause: &notice.cause };
         one(host, &record, &version, hook, &said).await?;
     }
     Ok(())
@@ -48,7 +52,19 @@ struct Said<'a> {
     name: &'static str,
     place: usize,
     key: Option<&'a TaskKey>,
+    /// The attempt that it is about; 1 where it is about the run.
+    attempt: u32,
     cause: &'a str,
+}
+
+/// The attempt that a notice is about.
+async fn attempt(host: &Arc<Host>, notice: &Notice, key: Option<&TaskKey>) -> Result<u32> {
+    if let Occasion::TaskRetries { attempt, .. } = notice.occasion {
+        return Ok(attempt);
+    }
+    let Some(key) = key else { return Ok(1) };
+    let tasks = host.store.tasks_of(notice.run, std::slice::from_ref(&key.task)).await?;
+    Ok(tasks.iter().find(|task| task.key == *key).map_or(1, |task| task.attempt.max(1)))
 }
 
 fn occasion(occasion: &Occasion) -> (&'static str, Option<&TaskKey>) {
@@ -97,7 +113,7 @@ async fn one(host: &Arc<Host>, record: &RunRecord, version: &Arc<Version>, hook:
         },
         queued: Queued {
             key: TaskKey::new(&name),
-            attempt: 1,
+            attempt: said.attempt,
             lists: false,
             item: None,
             pool: String::new(),
@@ -138,7 +154,7 @@ async fn once(
     let all = || version.compiled.flow.tasks.iter().map(|task| task.id.clone()).collect();
     let names = TaskUses::of_config(&hook.config).outputs.unwrap_or_else(all);
     let outputs = templates::outputs_of(&*host.store, &host.kept, record.id, &names).await?;
-    let mut context = seen.context(said.key, 1, outputs)?;
+    let mut context = seen.context(said.key, said.attempt, outputs)?;
     context.more = BTreeMap::from([
         ("state".to_owned(), Value::from(state(said.name))),
         ("error".to_owned(), Value::from(said.cause)),

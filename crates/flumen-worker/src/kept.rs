@@ -1,6 +1,7 @@
 //! What is kept in the lake's root beside its tables: logs in chunks, large outputs, outputs that are used again, and the large files of flows.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -19,6 +20,8 @@ const FOLDER: &str = "_flumen";
 pub struct Kept {
     store: Arc<dyn ObjectStore>,
     root: Path,
+    /// The same, where it is on a disk of this machine.
+    local: Option<PathBuf>,
 }
 
 impl fmt::Debug for Kept {
@@ -30,7 +33,8 @@ impl fmt::Debug for Kept {
 impl Kept {
     /// The folder of the lake at `place`.
     pub fn new(place: StoreAt) -> Self {
-        Self { root: place.path.join(FOLDER), store: place.store }
+        let local = place.url.to_file_path().ok().map(|root| root.join(FOLDER));
+        Self { root: place.path.join(FOLDER), store: place.store, local }
     }
 
     /// Writes a file.
@@ -82,6 +86,10 @@ impl Kept {
             match removed {
                 Ok(_) | Err(object_store::Error::NotFound { .. }) => {}
                 Err(error) => return Err(failed(&at, error)),
+            }
+            // On a disk there are folders too. One that somebody writes to just now stays.
+            if let Some(local) = &self.local {
+                let _ = std::fs::remove_dir_all(local.join(&folder));
             }
         }
         Ok(())

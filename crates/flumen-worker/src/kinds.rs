@@ -5,7 +5,7 @@ pub mod check;
 mod docker;
 mod empty;
 pub mod export;
-mod flow;
+pub(crate) mod flow;
 pub(crate) mod http;
 pub mod ingest;
 pub mod lake;

@@ -2,7 +2,8 @@
 //!
 //! - `worker.rs`: the lease loop; `execute.rs`: from a claimed task run to the outcome of its attempt.
 //! - `kinds.rs`: the kinds of tasks, a file each; `attempt.rs`: what a kind is given.
-//! - `library.rs`: flows in the versions that runs keep; `project_flows.rs`: those of the project as they are now.
+//! - `library.rs`: flows in the versions that runs keep; `project_flows.rs`: those of the project as they are now;
+//!   `circles.rs`: those that start themselves.
 //! - `templates.rs`: what templates see; `outputs.rs`: what tasks give to later ones.
 //! - `cache.rs`: outputs that are used again.
 //! - `hooks.rs`: what is done when something happened.
@@ -19,6 +20,7 @@
 pub mod answers;
 pub mod attempt;
 mod cache;
+mod circles;
 mod execute;
 pub mod failure;
 mod files;

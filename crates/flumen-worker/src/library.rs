@@ -1,8 +1,8 @@
 //! The flows of runs, each in the version that its run keeps: the file with every file that it names, as the store has it.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
@@ -104,6 +104,8 @@ pub struct Library {
     kept: Kept,
     hooks: Hooks,
     known: Mutex<HashMap<FlowVersion, Arc<Version>>>,
+    /// What this process has saved.
+    saved: Mutex<HashSet<FlowVersion>>,
 }
 
 impl std::fmt::Debug for dyn Kind {
@@ -116,7 +118,14 @@ impl Library {
     /// An empty one; large files are in `kept`. All flows have `hooks` besides their own.
     pub fn new(kept: Kept, hooks: Hooks) -> Self {
         let kinds = kinds::all().into_iter().map(|kind| (kind.name(), kind)).collect();
-        Self { checker: Checker::new(kinds::known()), kinds, kept, hooks, known: Mutex::default() }
+        Self {
+            checker: Checker::new(kinds::known()),
+            kinds,
+            kept,
+            hooks,
+            known: Mutex::default(),
+            saved: Mutex::default(),
+        }
     }
 
     /// The hooks of the project.
@@ -134,7 +143,8 @@ impl Library {
         })
     }
 
-    /// Keeps a flow that was checked, with its files as they are now, and gives the version. Where tasks have rates, the pools of these get them: what was kept last holds.
+    /// Keeps a flow that was checked, with its files as they are now, and gives the version. Where tasks have rates, the pools of
+    /// these get them: what was kept last holds. What this process has saved is not saved again.
     ///
     /// Errors: those of the files and of the store.
     pub async fn keep(
@@ -155,10 +165,27 @@ impl Library {
         let content = serde_json::to_vec(&bundle)
             .map_err(|error| Error::internal("a flow cannot be written as JSON").caused_by(error))?;
         let id = FlowVersion::of(&content);
-        let version = self.read(&id, &content).await?;
-        keep_rates(&version.compiled.flow, store).await?;
-        store.save_version(&FlowName::from(&flow.name), &id, &content.into(), now).await?;
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner).get(&id).cloned();
+        let version = match known {
+            Some(known) => known,
+            None => self.read(&id, &content).await?,
+        };
+        if !self.saved().contains(&id) {
+            keep_rates(&version.compiled.flow, store).await?;
+            store.save_version(&FlowName::from(&flow.name), &id, &content.into(), now).await?;
+            self.saved().insert(id);
+        }
         Ok(version)
+    }
+
+    /// Saves everything that is kept from now on, whatever was saved before: versions that were saved long ago and that no run has are
+    /// forgotten with old runs.
+    pub fn save_again(&self) {
+        self.saved().clear();
+    }
+
+    fn saved(&self) -> MutexGuard<'_, HashSet<FlowVersion>> {
+        self.saved.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn content(&self, bytes: Vec<u8>) -> Result<Content> {

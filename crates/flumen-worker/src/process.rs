@@ -2,7 +2,7 @@
 //! it is cancelled, and (see `watchdog.rs`) when the worker is killed.
 
 use std::collections::BTreeMap;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
@@ -66,8 +66,9 @@ impl Run<'_> {
     ///
     /// Errors: `NotFound` if there is no such program; those of starting it. How it ended is no error.
     pub async fn program(&self, program: &Program) -> Result<Ended> {
-        let mut command = tokio::process::Command::new(&program.program);
+        let mut command = tokio::process::Command::new(program.found());
         command
+            .arg0(&program.program)
             .args(&program.arguments)
             .current_dir(&program.folder)
             .env_clear()
@@ -156,6 +157,20 @@ impl Run<'_> {
             lines.push(&buffer[..read], |line| self.log.line(stream, line));
         }
         lines.finish(|line| self.log.line(stream, line));
+    }
+}
+
+impl Program {
+    /// The program's path, where the `PATH` leads to one. With a bare name and another `PATH` than ours the standard library has to fork,
+    /// which copies the tables of all our memory; with a path it need not.
+    fn found(&self) -> OsString {
+        let path =
+            self.environment.get(OsStr::new("PATH")).filter(|_| !self.program.as_encoded_bytes().contains(&b'/'));
+        let places = path.into_iter().flat_map(std::env::split_paths).map(|folder| folder.join(&self.program));
+        let is_program = |path: &PathBuf| {
+            path.is_absolute() && path.is_file() && rustix::fs::access(path, rustix::fs::Access::EXEC_OK).is_ok()
+        };
+        places.into_iter().find(is_program).map_or_else(|| self.program.clone(), PathBuf::into_os_string)
     }
 }
 

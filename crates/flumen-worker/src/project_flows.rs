@@ -10,6 +10,8 @@ use flumen_flow::definition::{
 };
 use flumen_project::{PROJECT_FILE, Project};
 
+use crate::circles;
+
 /// The folder of a project with its flows.
 pub const FLOWS_FOLDER: &str = "flows";
 /// The folder of a project with its deployments.
@@ -48,6 +50,7 @@ impl ProjectFlows {
                 Err(mistakes) => drop(found.mistakes.insert(file.clone(), mistakes)),
             }
         }
+        circles::warn(&mut found.flows);
         for (file, text) in &found.texts(project, DEPLOYMENTS_FOLDER)? {
             match checker.deployment(file, text, &around, &meanings) {
                 Ok(deployment) => drop(found.deployments.insert(deployment.name.clone(), deployment)),

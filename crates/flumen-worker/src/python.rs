@@ -19,6 +19,7 @@ use rustix::net::{
 };
 use rustix::process::Pid;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use tokio::io::unix::AsyncFd;
 use tokio::net::unix::pipe;
 use tokio::sync::mpsc;
@@ -43,7 +44,9 @@ pub struct Call {
     pub way: Way,
     /// Folders, besides that of the file, in which it finds modules.
     pub paths: Vec<PathBuf>,
-    /// The file with the arguments of the function: JSON, with `args` and `kwargs`.
+    /// The arguments of the function: `args` and `kwargs`; none where they are in a file.
+    pub given: Option<Value>,
+    /// That file, with the same as JSON.
     pub input: PathBuf,
     /// The file into which what the function returns is written, as JSON.
     pub result: PathBuf,
@@ -302,6 +305,7 @@ mod tests {
                     None => Way::File { arguments: vec!["one".to_owned()] },
                 },
                 paths: Vec::new(),
+                given: None,
                 input: path("input.json"),
                 result: path("result.json"),
                 problem: path("problem.json"),

@@ -25,6 +25,8 @@ const FIRST_WAIT: Duration = Duration::from_millis(100);
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
 /// How long a worker sleeps at the most without looking for work: for wakes that get lost.
 const LONGEST_SLEEP: Duration = Duration::from_secs(60);
+/// How long a worker that is gone is remembered.
+const REMEMBERED: TimeDelta = TimeDelta::days(1);
 /// The shortest time from one look for the pools of rates to the next.
 const RATES: Duration = Duration::from_secs(1);
 
@@ -123,6 +125,7 @@ impl Worker {
         let mut drain: Option<tokio::time::Instant> = None;
         let mut rates = Rates::default();
         let mut again = tokio::time::Instant::now();
+        self.forget_others().await;
         loop {
             if look && drain.is_none() && running.len() < self.settings.slots {
                 match self.claim(self.settings.slots - running.len(), &mut rates).await {
@@ -209,7 +212,7 @@ impl Worker {
             now,
             expires: self.expiry(now),
         };
-        let claimed = self.host.store.claim(&claim).await?;
+        let claimed = self.timely(self.host.store.claim(&claim)).await?;
         let again = claimed.again.map(|at| (at - now).to_std().unwrap_or_default().max(Duration::from_millis(1)));
         Ok((claimed.work, again.unwrap_or(LONGEST_SLEEP).min(next)))
     }
@@ -223,7 +226,7 @@ impl Worker {
         let age = rates.read.map_or(RATES, |read| read.elapsed());
         let mut next = RATES.saturating_sub(age);
         if next.is_zero() {
-            let known = self.host.store.pools().await?;
+            let known = self.timely(self.host.store.pools()).await?;
             let names = known.into_iter().map(|known| known.pool.name);
             rates.pools = names.filter(|name| name.starts_with(RATE_POOL)).collect();
             rates.read = Some(tokio::time::Instant::now());
@@ -236,16 +239,23 @@ impl Worker {
         now + TimeDelta::from_std(self.settings.lease).unwrap_or(TimeDelta::days(1))
     }
 
+    /// A call of the store: whoever has leases must not wait for an answer until they have ended.
+    async fn timely<T>(&self, call: impl Future<Output = Result<T>>) -> Result<T> {
+        let answer = tokio::time::timeout(self.settings.lease / 3, call).await;
+        answer.unwrap_or_else(|_| Err(Error::unavailable("the store does not answer")))
+    }
+
     async fn renew(&self, running: &mut HashMap<Held, Running>) {
         if running.is_empty() {
             return;
         }
         let now = self.host.clock.now();
         let held: Vec<Held> = running.keys().cloned().collect();
-        let renewals = match self.host.store.renew(&self.settings.id, &held, self.expiry(now)).await {
+        let renewals = match self.timely(self.host.store.renew(&self.settings.id, &held, self.expiry(now))).await {
             Ok(renewals) => renewals,
             Err(error) => {
                 self.host.watcher.store_fails(&error);
+                let now = self.host.clock.now();
                 // Nobody can say whose they are: those whose time is over are given up.
                 running.values().filter(|one| one.expires <= now).for_each(|one| one.stop(End::Gone));
                 return;
@@ -258,6 +268,15 @@ impl Worker {
                 Renewal::Stop { .. } => one.stop(End::Told),
                 Renewal::Gone => one.stop(End::Gone),
             }
+        }
+    }
+
+    /// Workers that were not seen for long are shown to nobody any more.
+    async fn forget_others(&self) {
+        if self.settings.announced
+            && let Err(error) = self.host.store.forget_workers(self.host.clock.now() - REMEMBERED).await
+        {
+            self.host.watcher.store_fails(&error);
         }
     }
 
@@ -277,7 +296,7 @@ impl Worker {
             seen: self.host.clock.now(),
             draining,
         };
-        if let Err(error) = self.host.store.beat(&record).await {
+        if let Err(error) = self.timely(self.host.store.beat(&record)).await {
             self.host.watcher.store_fails(&error);
         }
     }

@@ -2,8 +2,10 @@
 //!
 //! - `runtime.rs`: scheduler and worker in this process; `server.rs`: whether another process has them.
 //! - `start.rs`: how a run begins; `follow.rs`: how it is shown; `names.rs`: how runs and tasks are named.
+//! - `situation.rs`: what holds runs back; `history.rs`: runs that are forgotten.
 
 pub mod follow;
+pub mod history;
 pub mod names;
 pub mod roster;
 pub mod runtime;

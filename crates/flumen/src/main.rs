@@ -9,6 +9,7 @@ mod destination;
 mod door_files;
 mod doors;
 mod flows;
+mod memory;
 mod metadata;
 mod origin;
 mod output;

@@ -63,6 +63,15 @@ impl Output {
         self.line(text)
     }
 
+    /// Tells what was done: a sentence in passing or, where JSON is asked for, `value`.
+    pub fn done(&self, value: &serde_json::Value, text: impl fmt::Display) -> Result<()> {
+        if self.json {
+            return self.json(value);
+        }
+        self.note(text);
+        Ok(())
+    }
+
     /// Prints a table of result.
     pub fn table(&self, table: &Table) -> Result<()> {
         self.bytes(table.render(self.stdout_colors).as_bytes())

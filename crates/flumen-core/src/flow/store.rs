@@ -215,6 +215,9 @@ pub trait MetaStore: Send + Sync {
 
     // History.
 
+    /// The runs that ended before `before`, the one that ended first before the others.
+    async fn ended_before(&self, before: DateTime<Utc>) -> Result<Vec<RunId>>;
+
     /// Forgets up to `limit` runs that ended before `before`, with all that belongs to them; in one transaction, so that a
     /// long history is pruned in many. Answers with their number. Versions of flows that are older and that no run keeps go
     /// too.

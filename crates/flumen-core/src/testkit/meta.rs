@@ -608,7 +608,9 @@ async fn history_is_pruned(store: &dyn MetaStore) {
     change.record.ended = Some(at(-100));
     change.timers = vec![(Timer::Late, Some(at(0)))];
     store.commit(&change).await.unwrap();
+    assert_eq!(store.ended_before(at(-100)).await.unwrap(), []);
     assert_eq!(store.prune(at(-100), 10).await.unwrap(), 0);
+    assert_eq!(store.ended_before(at(-99)).await.unwrap(), [ended]);
     assert_eq!(store.prune(at(-99), 10).await.unwrap(), 1);
     assert_eq!(store.run(ended).await.unwrap_err().kind(), ErrorKind::NotFound);
     store.run(open).await.unwrap();

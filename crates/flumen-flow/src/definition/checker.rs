@@ -122,7 +122,7 @@ impl Checker {
         let hooks = tasks::hooks(self, lists, "the flow", &top, reading);
         let of_flow = Scope { context: "the flow", has_item: false, more: OF_HOOKS, outputs: Outputs::All };
         self.check_hooks(&hooks, &of_flow, &names, reading);
-        let uses: Vec<Uses> = drafts
+        let known: Vec<OfKind> = drafts
             .iter()
             .enumerate()
             .map(|(number, draft)| {
@@ -137,9 +137,9 @@ impl Checker {
             tasks::check_rates(&drafts, outer, reading);
         }
         let needs: Vec<Vec<String>> = needs_by_name(&drafts, &order);
-        let tasks = drafts.into_iter().zip(needs).zip(uses).map(|((draft, needs), uses)| {
+        let tasks = drafts.into_iter().zip(needs).zip(known).map(|((draft, needs), known)| {
             let outer = outer_defaults(draft.group.as_deref(), &groups, &group_defaults, &defaults);
-            task(draft, needs, uses, &outer)
+            task(draft, needs, known, &outer)
         });
         Flow {
             name,
@@ -333,14 +333,14 @@ impl Checker {
     }
 
     /// What a task uses; what is not there is noted.
-    fn check_uses(&self, number: usize, draft: &Draft, names: &Names<'_>, reading: &mut Reading<'_>) -> Uses {
-        let Some(kind) = self.kinds.get(&draft.kind) else { return Uses::default() };
+    fn check_uses(&self, number: usize, draft: &Draft, names: &Names<'_>, reading: &mut Reading<'_>) -> OfKind {
+        let Some(kind) = self.kinds.get(&draft.kind) else { return OfKind::default() };
         let uses = kind.uses(&draft.config);
         let context = format!("task '{}'", draft.id);
         let outputs = Outputs::Before(number);
         let scope = Scope { context: &context, has_item: draft.for_each.is_some(), more: &[], outputs };
         check_named(&uses, &draft.path.key(&draft.kind), &scope, names, reading);
-        uses
+        OfKind { uses, given: kind.given(&draft.config) }
     }
 
     /// The JSON Schema of flow files, for editors.
@@ -554,7 +554,14 @@ fn check_defaults_env(flow: &Shared, groups: &BTreeMap<String, Shared>, names: &
     }
 }
 
-fn task(draft: Draft, needs: Vec<String>, uses: Uses, outer: &[&Shared]) -> Task {
+/// What the kind of a task says of its configuration.
+#[derive(Default)]
+struct OfKind {
+    uses: Uses,
+    given: Option<Value>,
+}
+
+fn task(draft: Draft, needs: Vec<String>, known: OfKind, outer: &[&Shared]) -> Task {
     let branch =
         draft.branch.map(|choices| choices.into_iter().map(|(name, _)| format!("{}{name}", draft.prefix)).collect());
     let shared = tasks::merged(draft.shared, outer);
@@ -585,7 +592,8 @@ fn task(draft: Draft, needs: Vec<String>, uses: Uses, outer: &[&Shared]) -> Task
         env: shared.env.unwrap_or_default(),
         memory: shared.memory,
         hooks: draft.hooks,
-        uses,
+        uses: known.uses,
+        given: known.given,
         path: draft.path,
     }
 }

@@ -117,6 +117,9 @@ pub struct Task {
     /// What it uses outside itself, perhaps as templates. Paths are those in `config`.
     #[serde(skip)]
     pub uses: Uses,
+    /// Its output, where its kind knows that before, and there is nothing to do for it.
+    #[serde(skip)]
+    pub given: Option<Value>,
     /// Where it stands in the file.
     #[serde(skip)]
     pub path: Path,
@@ -325,6 +328,7 @@ impl Task {
             memory: None,
             hooks: Hooks::default(),
             uses: Uses::default(),
+            given: None,
             path: Path::top(),
         }
     }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use chrono::{DateTime, TimeDelta, Utc};
 use flumen_core::flow::{FlowName, RunRecord, TaskId, TaskKey, TriggerRule};
 use flumen_core::{Error, Result};
+use serde_json::Value;
 
 use super::retry::Retry;
 
@@ -49,6 +50,8 @@ pub struct Node {
     pub group: Option<String>,
     /// Who wants to be told what.
     pub hooks: Hooks,
+    /// Its output, where that is known before: it is done as soon as it may begin, and needs no worker.
+    pub given: Option<Value>,
 }
 
 impl Node {
@@ -72,6 +75,7 @@ impl Node {
             tears_down: Vec::new(),
             group: None,
             hooks: Hooks::default(),
+            given: None,
         }
     }
 }

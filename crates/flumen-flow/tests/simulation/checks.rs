@@ -140,6 +140,14 @@ impl Model {
                     let claim = self.claims.get(&(event.run, key.clone()));
                     hold(claim == Some(number), || format!("the claim is {claim:?}, not {number}"))?;
                 }
+                let is_begun = !matches!(from, TaskState::None | TaskState::Scheduled | TaskState::Queued);
+                let node = graph.node(graph.number(key.task.as_str()).unwrap());
+                let is_given = node.given.is_some();
+                let makes_list = node.map.is_some() && key.index.is_none();
+                hold(*to != TaskState::Success || is_begun || is_given || event.by == PERSON, || {
+                    "nobody did it".to_owned()
+                })?;
+                hold(*to != TaskState::Queued || !is_given || makes_list, || "there is nothing to do".to_owned())?;
                 if *from == TaskState::None {
                     self.check_begin(graph, event, key, *to)?;
                 }
@@ -153,7 +161,7 @@ impl Model {
     fn check_begin(&self, graph: &Graph, event: &Event, key: &TaskKey, to: TaskState) -> Result<(), String> {
         if key.index.is_some() {
             let whole = self.state(event.run, &TaskKey::new(key.task.clone()));
-            let begins = matches!(to, TaskState::Scheduled | TaskState::Queued);
+            let begins = matches!(to, TaskState::Scheduled | TaskState::Queued | TaskState::Success);
             return hold(!begins || whole == TaskState::Running, || format!("the task as a whole is {whole}"));
         }
         if event.by == PERSON && event.cause.starts_with("ann marked") || to == TaskState::Cancelled {
@@ -165,11 +173,11 @@ impl Model {
         }
         let number = graph.number(key.task.as_str()).unwrap();
         let asks_first = graph.node(number).depends_on_past || graph.node(number).when;
-        hold(!(asks_first && to == TaskState::Queued), || "it asked nobody".to_owned())?;
+        hold(!(asks_first && matches!(to, TaskState::Queued | TaskState::Success)), || "it asked nobody".to_owned())?;
         let states: Vec<TaskState> =
             graph.nodes().iter().map(|node| self.state(event.run, &TaskKey::new(node.id.clone()))).collect();
         let said = match to {
-            TaskState::Scheduled | TaskState::Queued => "run",
+            TaskState::Scheduled | TaskState::Queued | TaskState::Success => "run",
             TaskState::Skipped => "skipped",
             TaskState::UpstreamFailed => "upstream_failed",
             _ => return Err("nothing leads there".to_owned()),

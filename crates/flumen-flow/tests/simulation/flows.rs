@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use flumen_core::flow::TriggerRule;
 use flumen_flow::machine::{Graph, Hooks, Map, Match, Node, Retry};
+use serde_json::Value;
 
 use crate::random::Random;
 
@@ -58,6 +59,7 @@ fn task(random: &mut Random, number: usize) -> Node {
             limit: random.percent(20).then_some(3),
         });
     }
+    node.given = random.percent(15).then_some(Value::Null);
     node.hooks = Hooks { failure: random.percent(30), success: random.percent(20), retry: random.percent(20) };
     node
 }

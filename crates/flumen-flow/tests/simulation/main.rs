@@ -67,7 +67,7 @@ fn nothing_goes_wrong_whatever_happens() {
 
 #[test]
 fn a_seed_is_a_history() {
-    for seed in [1, 17, 400] {
+    for seed in [2, 17, 400] {
         let (first, _) = play(seed);
         let (second, _) = play(seed);
         assert!(first.len() > 50, "{first:?}");
@@ -78,7 +78,7 @@ fn a_seed_is_a_history() {
 #[test]
 fn histories_see_all_that_can_happen() {
     let mut all = String::new();
-    for seed in 0..60 {
+    for seed in 0..100 {
         all += &play(seed).0.join("\n");
     }
     for what in [
@@ -104,6 +104,7 @@ fn histories_see_all_that_can_happen() {
         "run: running → failed",
         "run: running → cancelled",
         "its rule is teardown",
+        "there is nothing to do",
         "the run took longer than",
     ] {
         assert!(all.contains(what), "nowhere: {what}");

@@ -19,15 +19,19 @@ pub(super) struct Place {
 
 /// `error`, which `sql` led to, for the person who wrote it.
 pub(super) fn explain(error: DataFusionError, sql: &str) -> Error {
+    match placed(error, sql) {
+        (made, Some(place)) => at(made, place, sql),
+        (made, None) => made,
+    }
+}
+
+/// `error`, which the statement `sql` led to, and its place there.
+pub(super) fn placed(error: DataFusionError, sql: &str) -> (Error, Option<Place>) {
     if let Some(ours) = ours(&error) {
-        return ours;
+        return (ours, None);
     }
     let place = place_of(&error, sql);
-    let made = plain(error);
-    match place {
-        Some(place) => at(made, place, sql),
-        None => made,
-    }
+    (plain(error), place)
 }
 
 /// `error`, which a query made from the statement `sql` led to: its places are not those of `sql`, its names are.

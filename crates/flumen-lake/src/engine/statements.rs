@@ -1,5 +1,7 @@
 //! The text of statements: cut at semicolons, and parsed.
 
+use std::cell::Cell;
+
 use datafusion::common::DataFusionError;
 use datafusion::sql::parser::{DFParserBuilder, Statement};
 use datafusion::sql::sqlparser::ast::Statement as Sql;
@@ -90,6 +92,18 @@ impl Offsets<'_> {
 /// Errors: `Invalid`, with the place, where it is none, or more than one.
 pub(super) fn parse(sql: &str) -> Result<Statement> {
     parse_one(sql, |error| errors::explain(error, sql))
+}
+
+/// Why `sql` is not one statement, and where.
+pub(super) fn mistake(sql: &str) -> Option<(Error, Option<errors::Place>)> {
+    let place = Cell::new(None);
+    let explained = |error| {
+        let (error, at) = errors::placed(error, sql);
+        place.set(at);
+        error
+    };
+    let error = parse_one(sql, explained).err()?;
+    Some((error, place.take()))
 }
 
 /// The one statement in a text that was made from another.

@@ -127,6 +127,7 @@ gated! {
     remove_pool(name: &str) -> ();
     pools() -> Vec<PoolUse>;
     beat(worker: &WorkerRecord) -> ();
+    ended_before(before: DateTime<Utc>) -> Vec<RunId>;
     workers() -> Vec<WorkerRecord>;
     forget_workers(before: DateTime<Utc>) -> usize;
     prune(before: DateTime<Utc>, limit: usize) -> usize;

@@ -527,6 +527,7 @@ fn task(id: &str) -> Task {
         env: BTreeMap::new(),
         memory: None,
         hooks: Hooks::default(),
+        given: None,
         uses: Uses::default(),
         path: Path::top(),
     }

@@ -278,6 +278,10 @@ impl MetaStore for MemoryStore {
         Ok(count - kept.workers.len())
     }
 
+    async fn ended_before(&self, before: DateTime<Utc>) -> Result<Vec<RunId>> {
+        Ok(self.kept_runs().ended_before(before))
+    }
+
     async fn prune(&self, before: DateTime<Utc>, limit: usize) -> Result<usize> {
         Ok(self.kept_runs().prune(before, limit))
     }

@@ -378,12 +378,17 @@ impl Runs {
         leases
     }
 
+    pub(super) fn ended_before(&self, before: DateTime<Utc>) -> Vec<RunId> {
+        let ended = self.runs.iter().filter(|(_, kept)| kept.record.state.is_terminal());
+        let mut ended: Vec<_> = ended.filter_map(|(run, kept)| Some((kept.record.ended?, kept.age, *run))).collect();
+        ended.retain(|(at, ..)| *at < before);
+        ended.sort_unstable();
+        ended.into_iter().map(|(.., run)| run).collect()
+    }
+
     pub(super) fn prune(&mut self, before: DateTime<Utc>, limit: usize) -> usize {
-        let is_old = |run: &&RunId| {
-            let record = self.runs.get(run).map(|kept| &kept.record);
-            record.is_some_and(|record| record.state.is_terminal() && record.ended.is_some_and(|ended| ended < before))
-        };
-        let old: Vec<RunId> = self.order.values().filter(is_old).take(limit).copied().collect();
+        let mut old = self.ended_before(before);
+        old.truncate(limit);
         for run in &old {
             self.forget(*run);
         }

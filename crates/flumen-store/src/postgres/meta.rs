@@ -188,6 +188,10 @@ impl MetaStore for PostgresStore {
         self.drop_workers(before).await
     }
 
+    async fn ended_before(&self, before: DateTime<Utc>) -> Result<Vec<RunId>> {
+        self.read_ended(before).await
+    }
+
     async fn prune(&self, before: DateTime<Utc>, limit: usize) -> Result<usize> {
         self.forget(before, limit).await
     }

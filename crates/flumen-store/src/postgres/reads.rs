@@ -1,5 +1,6 @@
 //! Looking. Each call is one statement, so that all of its answer is of one moment.
 
+use chrono::{DateTime, Utc};
 use flumen_core::flow::store::{Letter, Loaded, PendingWait, RunFilter, no_run};
 use flumen_core::flow::{
     Event, FlowName, FlowVersion, Lease, RunId, RunRecord, RunState, TaskId, TaskRun, TaskState, Touched, WorkerId,
@@ -265,6 +266,17 @@ impl PostgresStore {
     pub(super) async fn read_paused(&self) -> Result<Vec<FlowName>> {
         let rows = self.sessions.read(|| sqlx::query("select flow from paused order by flow")).await?;
         rows.iter().map(|row| Ok(FlowName::from(self.get::<String>(row, 0)?))).collect()
+    }
+
+    pub(super) async fn read_ended(&self, before: DateTime<Utc>) -> Result<Vec<RunId>> {
+        let ask = || {
+            sqlx::query(
+                "select id from runs where ended_us < $1 and state in ('success', 'failed', 'cancelled') order by ended_us, seq",
+            )
+            .bind(us(before))
+        };
+        let rows = self.sessions.read(ask).await?;
+        rows.iter().map(|row| Ok(RunId::new(self.get::<Uuid>(row, 0)?))).collect()
     }
 
     /// The bodies of a whole table, in the order that `sql` says.

@@ -1,77 +1,70 @@
-//! What is kept besides runs: schedules' cursors, backfills, versions of flows, pools, workers.
+//! What is kept besides runs: schedules' cursors, backfills, versions of flows, pools, workers, notices.
 
 use std::time::Duration;
 
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
-use flumen_core::flow::store::{Advance, Backfill, Created, Pool, PoolUse, Rate, Wake, WorkerRecord};
+use flumen_core::flow::store::{Advance, Backfill, Created, PendingNotice, Pool, PoolUse, Rate, Wake, WorkerRecord};
 use flumen_core::flow::{FlowName, FlowVersion};
 use flumen_core::{Error, ErrorKind, Result};
-use sqlx::Row as _;
+use rusqlite::{Row, params};
 
-use super::runs::{create, execute};
+use super::runs::create;
 use super::writer::Tx;
-use crate::columns::{json, us};
+use crate::columns::{body, json, most, positive, us};
 
-pub(super) async fn advance(tx: &mut Tx, advance: &Advance, now: DateTime<Utc>) -> Result<Vec<Created>> {
-    let is = sqlx::query_scalar::<_, String>("select value from cursors where name = ?").bind(&advance.schedule);
-    let is = is.fetch_optional(&mut tx.connection).await.map_err(|error| tx.failed(error))?;
+pub(super) fn advance(tx: &mut Tx, advance: &Advance, now: DateTime<Utc>) -> Result<Vec<Created>> {
+    let is = tx.value::<String>("select value from cursors where name = ?", params![advance.schedule])?;
     if is != advance.from {
         let message = format!("schedule '{}' was moved on meanwhile", advance.schedule);
         return Err(Error::new(ErrorKind::Conflict, message));
     }
-    let moved = sqlx::query("insert or replace into cursors (name, value) values (?, ?)");
-    execute(tx, moved.bind(&advance.schedule).bind(&advance.to)).await?;
-    let mut created = Vec::with_capacity(advance.runs.len());
-    for new in &advance.runs {
-        created.push(create(tx, new, now).await?);
-    }
-    Ok(created)
+    let moved = "insert or replace into cursors (name, value) values (?, ?)";
+    tx.execute(moved, params![advance.schedule, advance.to])?;
+    advance.runs.iter().map(|new| create(tx, new, now)).collect()
 }
 
-pub(super) async fn save_backfill(tx: &mut Tx, backfill: &Backfill) -> Result<()> {
-    let saved = sqlx::query("insert or replace into backfills (id, created_us, body) values (?, ?, ?)");
-    execute(tx, saved.bind(&backfill.id).bind(us(backfill.created)).bind(json(backfill)?)).await?;
+pub(super) fn save_backfill(tx: &mut Tx, backfill: &Backfill) -> Result<()> {
+    let saved = "insert or replace into backfills (id, created_us, body) values (?, ?, ?)";
+    tx.execute(saved, params![backfill.id, us(backfill.created), json(backfill)?])?;
     tx.wake(Wake::Run);
     Ok(())
 }
 
-pub(super) async fn save_version(
-    tx: &mut Tx,
+pub(super) fn save_version(
+    tx: &Tx,
     flow: &FlowName,
     version: &FlowVersion,
     content: &Bytes,
     now: DateTime<Utc>,
 ) -> Result<()> {
-    let saved = sqlx::query("insert or replace into versions (hash, flow, saved_us, content) values (?, ?, ?, ?)");
-    let saved = saved.bind(version.as_str()).bind(flow.as_str()).bind(us(now)).bind(content.to_vec());
-    execute(tx, saved).await.map(drop)
+    let saved = "insert or replace into versions (hash, flow, saved_us, content) values (?, ?, ?, ?)";
+    tx.execute(saved, params![version.as_str(), flow.as_str(), us(now), &content[..]]).map(drop)
 }
 
-pub(super) async fn set_paused(tx: &mut Tx, flow: &FlowName, paused: bool) -> Result<()> {
+pub(super) fn set_paused(tx: &mut Tx, flow: &FlowName, paused: bool) -> Result<()> {
     let sql = match paused {
         true => "insert or ignore into paused (flow) values (?)",
         false => "delete from paused where flow = ?",
     };
-    execute(tx, sqlx::query(sql).bind(flow.as_str())).await?;
+    tx.execute(sql, params![flow.as_str()])?;
     tx.wake(Wake::Run);
     Ok(())
 }
 
-pub(super) async fn save_pool(tx: &mut Tx, pool: &Pool) -> Result<()> {
-    let saved = sqlx::query(
+pub(super) fn save_pool(tx: &mut Tx, pool: &Pool) -> Result<()> {
+    let per = |rate: Rate| i64::try_from(rate.per.as_micros()).unwrap_or(i64::MAX);
+    tx.execute(
         "insert into pools (name, slots, rate_count, rate_us) values (?1, ?2, ?3, ?4)
          on conflict (name) do update set slots = ?2, rate_count = ?3, rate_us = ?4",
-    );
-    let per = |rate: Rate| i64::try_from(rate.per.as_micros()).unwrap_or(i64::MAX);
-    let saved = saved.bind(&pool.name).bind(pool.slots).bind(pool.rate.map(|rate| rate.count)).bind(pool.rate.map(per));
-    execute(tx, saved).await?;
+        params![pool.name, pool.slots, pool.rate.map(|rate| rate.count), pool.rate.map(per)],
+    )?;
     tx.wake(Wake::Queue);
     Ok(())
 }
 
-pub(super) async fn remove_pool(tx: &mut Tx, name: &str) -> Result<()> {
-    if execute(tx, sqlx::query("delete from pools where name = ?").bind(name)).await? == 0 {
+pub(super) fn remove_pool(tx: &mut Tx, name: &str) -> Result<()> {
+    if tx.execute("delete from pools where name = ?", params![name])? == 0 {
         return Err(Error::not_found(format!("there is no pool '{name}'")).hint("'flumen pool list' shows them"));
     }
     tx.wake(Wake::Queue);
@@ -79,25 +72,35 @@ pub(super) async fn remove_pool(tx: &mut Tx, name: &str) -> Result<()> {
 }
 
 /// A pool and its use, from a row with `name`, `slots`, `rate_count`, `rate_us`, `used` and `queued`.
-pub(super) fn pool_use(row: &sqlx::sqlite::SqliteRow) -> sqlx::Result<PoolUse> {
-    let count: Option<u32> = row.try_get("rate_count")?;
-    let per: Option<i64> = row.try_get("rate_us")?;
-    let rate = count
-        .zip(per)
-        .map(|(count, per)| Rate { count, per: Duration::from_micros(u64::try_from(per).unwrap_or_default()) });
+pub(super) fn pool_use(row: &Row<'_>) -> rusqlite::Result<PoolUse> {
+    let count: Option<u32> = row.get("rate_count")?;
+    let per: Option<i64> = row.get("rate_us")?;
+    let rate = count.zip(per).map(|(count, per)| Rate { count, per: Duration::from_micros(positive(per)) });
     Ok(PoolUse {
-        pool: Pool { name: row.try_get("name")?, slots: row.try_get("slots")?, rate },
-        used: row.try_get("used")?,
-        queued: u64::try_from(row.try_get::<i64, _>("queued")?).unwrap_or_default(),
+        pool: Pool { name: row.get("name")?, slots: row.get("slots")?, rate },
+        used: row.get("used")?,
+        queued: positive(row.get("queued")?),
     })
 }
 
-pub(super) async fn beat(tx: &mut Tx, worker: &WorkerRecord) -> Result<()> {
-    let seen = sqlx::query("insert or replace into workers (id, seen_us, body) values (?, ?, ?)");
-    execute(tx, seen.bind(worker.id.as_str()).bind(us(worker.seen)).bind(json(worker)?)).await.map(drop)
+pub(super) fn beat(tx: &Tx, worker: &WorkerRecord) -> Result<()> {
+    let seen = "insert or replace into workers (id, seen_us, body) values (?, ?, ?)";
+    tx.execute(seen, params![worker.id.as_str(), us(worker.seen), json(worker)?]).map(drop)
 }
 
-pub(super) async fn forget_workers(tx: &mut Tx, before: DateTime<Utc>) -> Result<usize> {
-    let gone = execute(tx, sqlx::query("delete from workers where seen_us < ?").bind(us(before))).await?;
-    Ok(usize::try_from(gone).unwrap_or(usize::MAX))
+pub(super) fn take_notices(
+    tx: &Tx,
+    now: DateTime<Utc>,
+    until: DateTime<Utc>,
+    limit: usize,
+) -> Result<Vec<PendingNotice>> {
+    let mut taken = tx.rows(
+        "update notices set held_us = ?1 where id in (
+            select id from notices where held_us is null or held_us <= ?2 order by id limit ?3
+         ) returning id, body",
+        params![us(until), us(now), most(limit)],
+        |row| Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?)),
+    )?;
+    taken.sort_unstable();
+    taken.iter().map(|(id, text)| Ok(PendingNotice { id: positive(*id), notice: body(text)? })).collect()
 }

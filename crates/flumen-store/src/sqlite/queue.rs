@@ -4,78 +4,60 @@
 //! with one row is not behind the thousand rows of another.
 
 use std::collections::btree_map::Entry;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use flumen_core::flow::store::{Claim, Claimed, Wake, Work, run_changed};
 use flumen_core::flow::{Lease, Queued, RunId, RunRecord, Signal, TaskKey};
 use flumen_core::{Error, Result};
-use sqlx::Row as _;
+use rusqlite::{Row, params};
 
-use super::runs::{execute, key_of, listed, post};
+use super::db::Db;
+use super::runs::{listed, post};
 use super::writer::Tx;
-use crate::columns::{body, json, moment, us};
+use crate::columns::{body, json, moment, most, positive, us};
 
 /// Takes rows out, unclaimed.
 ///
 /// Errors: `Conflict` if one is not there.
-pub(super) async fn remove(tx: &mut Tx, run: i64, id: RunId, keys: &[TaskKey]) -> Result<()> {
-    if keys.is_empty() {
-        return Ok(());
+pub(super) fn remove(tx: &Tx, run: i64, id: RunId, keys: &[TaskKey]) -> Result<()> {
+    for key in keys {
+        if tx.execute("delete from queue where run = ?1 and key = ?2", params![run, key.to_string()])? == 0 {
+            return Err(run_changed(id));
+        }
     }
-    let gone = "delete from queue where run = ?1 and key in (select value from json_each(?2))";
-    let gone = execute(tx, sqlx::query(gone).bind(run).bind(listed(keys)?)).await?;
-    if gone == keys.len() as u64 { Ok(()) } else { Err(run_changed(id)) }
+    Ok(())
 }
 
 /// Puts rows in, in order.
 ///
 /// Errors: `Internal` if one is there already, or leased.
-pub(super) async fn put(tx: &mut Tx, run: i64, id: RunId, rows: &[Queued]) -> Result<()> {
-    if rows.is_empty() {
-        return Ok(());
-    }
-    let keys: Vec<&TaskKey> = rows.iter().map(|queued| &queued.key).collect();
-    let twice = sqlx::query_scalar::<_, String>(
-        "select key from queue where run = ?1 and key in (select value from json_each(?2))
-         union all select key from leases where run = ?1 and key in (select value from json_each(?2)) limit 1",
-    );
-    let twice = twice.bind(run).bind(listed(&keys)?).fetch_optional(&mut tx.connection).await;
-    if let Some(key) = twice.map_err(|error| tx.failed(error))? {
-        return Err(Error::internal(format!("run {id}: task '{key}' was to be queued a second time")));
-    }
+pub(super) fn put(tx: &mut Tx, run: i64, id: RunId, rows: &[Queued]) -> Result<()> {
     // The next turn of this run, by pool and priority.
     let mut turns: BTreeMap<(&str, i32), i64> = BTreeMap::new();
-    let mut list = Vec::with_capacity(rows.len());
     for queued in rows {
-        let line = (queued.pool.as_str(), queued.priority);
-        let turn = match turns.entry(line) {
+        let turn = match turns.entry((queued.pool.as_str(), queued.priority)) {
             Entry::Occupied(known) => known.into_mut(),
-            Entry::Vacant(place) => {
-                let turn = sqlx::query_scalar::<_, i64>(
-                    "select max(
-                        coalesce((select min(turn) from queue where pool = ?1 and priority = ?2), 0),
-                        coalesce((select max(turn) + 1 from queue where run = ?3 and pool = ?1 and priority = ?2), 0))",
-                );
-                let turn = turn.bind(&queued.pool).bind(queued.priority).bind(run).fetch_one(&mut tx.connection);
-                let turn = turn.await.map_err(|error| tx.failed(error))?;
-                place.insert(turn)
-            }
+            Entry::Vacant(place) => place.insert(tx.one::<i64>(
+                "select max(
+                    coalesce((select min(turn) from queue where pool = ?1 and priority = ?2), 0),
+                    coalesce((select max(turn) + 1 from queue where run = ?3 and pool = ?1 and priority = ?2), 0))",
+                params![queued.pool, queued.priority, run],
+            )?),
         };
-        list.push((queued.key.to_string(), &queued.pool, queued.priority, *turn, json(queued)?));
+        let put = tx.execute(
+            "insert or ignore into queue (run, key, pool, priority, turn, body) select ?1, ?2, ?3, ?4, ?5, ?6
+             where not exists (select 1 from leases where run = ?1 and key = ?2)",
+            params![run, queued.key.to_string(), queued.pool, queued.priority, *turn, json(queued)?],
+        )?;
+        if put == 0 {
+            return Err(Error::internal(format!("run {id}: task '{}' was to be queued a second time", queued.key)));
+        }
         *turn += 1;
     }
-    execute(
-        tx,
-        sqlx::query(
-            "insert into queue (run, key, pool, priority, turn, body)
-             select ?1, value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4 from json_each(?2) order by json_each.key",
-        )
-        .bind(run)
-        .bind(listed(&list)?),
-    )
-    .await?;
-    tx.wake(Wake::Queue);
+    if !rows.is_empty() {
+        tx.wake(Wake::Queue);
+    }
     Ok(())
 }
 
@@ -89,21 +71,24 @@ struct Room {
 }
 
 impl Room {
-    async fn of(tx: &mut Tx, pool: &str) -> Result<Self> {
-        let used = sqlx::query_scalar::<_, i64>("select coalesce(sum(slots), 0) from leases where pool = ?").bind(pool);
-        let used = used.fetch_one(&mut tx.connection).await.map_err(|error| tx.failed(error))?;
-        let limits = sqlx::query("select slots, rate_count, rate_us, even_us from pools where name = ?").bind(pool);
-        let limits = limits.fetch_optional(&mut tx.connection).await.map_err(|error| tx.failed(error))?;
-        let mut room = Self { slots: None, used: u32::try_from(used).unwrap_or(u32::MAX), rate: None, even: None };
-        let Some(row) = limits else { return Ok(room) };
-        let number = |name| row.try_get::<Option<i64>, _>(name).map_err(|error| tx.failed(error));
-        room.slots = number("slots")?.and_then(|slots| u32::try_from(slots).ok());
-        room.even = number("even_us")?.map(moment);
-        if let (Some(count), Some(span)) = (number("rate_count")?, number("rate_us")?) {
-            let span = TimeDelta::microseconds(span);
-            room.rate = Some((span, span / i32::try_from(count.max(1)).unwrap_or(i32::MAX)));
-        }
-        Ok(room)
+    fn of(db: &Db, pool: &str) -> Result<Self> {
+        let room = db.row(
+            "select (select coalesce(sum(slots), 0) from leases where pool = ?1) as used, slots, rate_count, rate_us, even_us
+             from (select 1) left join pools on pools.name = ?1",
+            params![pool],
+            |row| {
+                let number = |name| row.get::<_, Option<i64>>(name);
+                let mut room = Self { slots: None, used: 0, rate: None, even: number("even_us")?.map(moment) };
+                room.used = u32::try_from(number("used")?.unwrap_or_default()).unwrap_or(u32::MAX);
+                room.slots = number("slots")?.and_then(|slots| u32::try_from(slots).ok());
+                if let (Some(count), Some(span)) = (number("rate_count")?, number("rate_us")?) {
+                    let span = TimeDelta::microseconds(span);
+                    room.rate = Some((span, span / i32::try_from(count.max(1)).unwrap_or(i32::MAX)));
+                }
+                Ok(room)
+            },
+        )?;
+        room.ok_or_else(|| Error::internal(format!("nothing can be said of pool '{pool}'")))
     }
 
     /// The slots that a row takes which wants `wanted`, if there are so many now.
@@ -130,53 +115,46 @@ impl Room {
 
 /// A row of the queue.
 struct Waiting {
-    id: i64,
     run: i64,
     place: (std::cmp::Reverse<i64>, i64, i64),
     queued: Queued,
 }
 
 /// The first rows of a pool; of the runs in `only`, a JSON list of ids as text, where there is one.
-async fn first_rows(tx: &mut Tx, pool: &str, limit: usize, only: Option<&str>) -> Result<Vec<Waiting>> {
+fn first_rows(db: &Db, pool: &str, limit: usize, only: Option<&str>) -> Result<VecDeque<Waiting>> {
+    let read = |row: &Row<'_>| {
+        let place = (std::cmp::Reverse(row.get("priority")?), row.get("turn")?, row.get("id")?);
+        Ok((row.get::<_, i64>("run")?, place, row.get::<_, String>("body")?))
+    };
     let rows = match only {
-        None => sqlx::query(
+        None => db.rows(
             "select id, run, priority, turn, body from queue where pool = ?1 order by priority desc, turn, id limit ?2",
+            params![pool, most(limit)],
+            read,
         ),
-        Some(_) => sqlx::query(
+        Some(only) => db.rows(
             "select id, run, priority, turn, body from queue where pool = ?1 and run in (
                 select seq from runs where id in (select unhex(value) from json_each(?3)))
              order by priority desc, turn, id limit ?2",
+            params![pool, most(limit), only],
+            read,
         ),
     };
-    let rows = rows.bind(pool).bind(i64::try_from(limit).unwrap_or(i64::MAX)).bind(only);
-    let rows = rows.fetch_all(&mut tx.connection).await;
-    let rows = rows.map_err(|error| tx.failed(error))?;
-    let mut waiting = Vec::with_capacity(rows.len());
-    for row in rows {
-        let number = |name| row.try_get::<i64, _>(name).map_err(|error| tx.failed(error));
-        let text: String = row.try_get("body").map_err(|error| tx.failed(error))?;
-        let id = number("id")?;
-        let place = (std::cmp::Reverse(number("priority")?), number("turn")?, id);
-        waiting.push(Waiting { id, run: number("run")?, place, queued: body(&text)? });
-    }
-    Ok(waiting)
-}
-
-/// The pools in which something waits.
-async fn used_pools(tx: &mut Tx) -> Result<Vec<String>> {
-    let names = sqlx::query_scalar("select distinct pool from queue");
-    names.fetch_all(&mut tx.connection).await.map_err(|error| tx.failed(error))
+    rows?.into_iter().map(|(run, place, text)| Ok(Waiting { run, place, queued: body(&text)? })).collect()
 }
 
 /// Takes rows for a worker.
-pub(super) async fn claim(tx: &mut Tx, claim: &Claim) -> Result<Claimed> {
+pub(super) fn claim(tx: &mut Tx, claim: &Claim) -> Result<Claimed> {
     let only = if claim.only.is_empty() { None } else { Some(listed(&claim.only)?) };
-    let names = if claim.pools.is_empty() { used_pools(tx).await? } else { claim.pools.clone() };
+    let names = match claim.pools.is_empty() {
+        true => tx.column("select distinct pool from queue", ())?,
+        false => claim.pools.clone(),
+    };
     let mut pools = Vec::with_capacity(names.len());
     for pool in &names {
-        let rows = first_rows(tx, pool, claim.limit, only.as_deref()).await?;
+        let rows = first_rows(tx, pool, claim.limit, only.as_deref())?;
         if !rows.is_empty() {
-            pools.push((pool, Room::of(tx, pool).await?, std::collections::VecDeque::from(rows)));
+            pools.push((pool, Room::of(tx, pool)?, rows));
         }
     }
     let mut taken: Vec<(Waiting, u32)> = Vec::new();
@@ -206,66 +184,46 @@ pub(super) async fn claim(tx: &mut Tx, claim: &Claim) -> Result<Claimed> {
     }
     for (pool, room, _) in &pools {
         if room.rate.is_some() {
-            let even = sqlx::query("update pools set even_us = ? where name = ?").bind(room.even.map(us)).bind(*pool);
-            execute(tx, even).await?;
+            tx.execute("update pools set even_us = ? where name = ?", params![room.even.map(us), pool])?;
         }
     }
-    let work = lease(tx, claim, taken).await?;
-    Ok(Claimed { work, again })
+    Ok(Claimed { work: lease(tx, claim, taken)?, again })
 }
 
-/// Gives leases on what was taken, and tells its runs.
-async fn lease(tx: &mut Tx, claim: &Claim, taken: Vec<(Waiting, u32)>) -> Result<Vec<Work>> {
+/// Gives leases on rows, and tells their runs.
+fn lease(tx: &mut Tx, claim: &Claim, taken: Vec<(Waiting, u32)>) -> Result<Vec<Work>> {
     if taken.is_empty() {
         return Ok(Vec::new());
     }
-    let ids: Vec<i64> = taken.iter().map(|(row, _)| row.id).collect();
-    execute(tx, sqlx::query("delete from queue where id in (select value from json_each(?))").bind(listed(&ids)?))
-        .await?;
     // Time is the floor, so that a store that was lost and made anew still gives greater numbers.
-    let last = sqlx::query_scalar::<_, i64>("update numbers set last = max(?1, last + 1) + ?2 - 1 returning last");
-    let count = i64::try_from(taken.len()).unwrap_or(i64::MAX);
-    let last = last.bind(us(claim.now)).bind(count).fetch_one(&mut tx.connection).await;
-    let mut number = last.map_err(|error| tx.failed(error))? - count;
+    let count = most(taken.len());
+    let last = tx.one::<i64>(
+        "update numbers set last = max(?1, last + 1) + ?2 - 1 returning last",
+        params![us(claim.now), count],
+    )?;
+    let mut number = last - count;
     let mut records: HashMap<i64, RunRecord> = HashMap::new();
     let mut work = Vec::with_capacity(taken.len());
     for (row, slots) in taken {
         number += 1;
-        let record = match records.get(&row.run) {
-            Some(record) => record.clone(),
-            None => {
-                let text = sqlx::query_scalar::<_, String>("select body from runs where seq = ?").bind(row.run);
-                let text = text.fetch_one(&mut tx.connection).await.map_err(|error| tx.failed(error))?;
-                let record: RunRecord = body(&text)?;
-                records.insert(row.run, record.clone());
-                record
+        let record = match records.entry(row.run) {
+            std::collections::hash_map::Entry::Occupied(known) => known.into_mut(),
+            std::collections::hash_map::Entry::Vacant(place) => {
+                place.insert(body(&tx.one::<String>("select body from runs where seq = ?", params![row.run])?)?)
             }
         };
-        let key = row.queued.key.clone();
-        let leased =
-            "insert into leases (run, key, number, worker, expires_us, pool, slots) values (?, ?, ?, ?, ?, ?, ?)";
-        let leased = sqlx::query(leased)
-            .bind(row.run)
-            .bind(key.to_string())
-            .bind(number)
-            .bind(claim.worker.as_str())
-            .bind(us(claim.expires))
-            .bind(&row.queued.pool)
-            .bind(i64::from(slots));
-        execute(tx, leased).await?;
-        let positive = u64::try_from(number).unwrap_or_default();
-        let signal =
-            Signal::Claimed { key: key.clone(), number: positive, worker: claim.worker.clone(), at: claim.now };
-        post(tx, row.run, &[signal]).await?;
-        let lease =
-            Lease { run: record.id, key, number: positive, worker: claim.worker.clone(), expires: claim.expires };
-        work.push(Work { lease, queued: row.queued, run: record });
+        let (key, worker) = (row.queued.key.clone(), claim.worker.clone());
+        let (.., id) = row.place;
+        tx.execute("delete from queue where id = ?", params![id])?;
+        tx.execute(
+            "insert into leases (run, key, number, worker, expires_us, pool, slots) values (?, ?, ?, ?, ?, ?, ?)",
+            params![row.run, key.to_string(), number, worker.as_str(), us(claim.expires), row.queued.pool, slots],
+        )?;
+        let positive = positive(number);
+        let signal = Signal::Claimed { key: key.clone(), number: positive, worker: worker.clone(), at: claim.now };
+        post(tx, row.run, &[signal])?;
+        let lease = Lease { run: record.id, key, number: positive, worker, expires: claim.expires };
+        work.push(Work { lease, queued: row.queued, run: record.clone() });
     }
     Ok(work)
-}
-
-/// Whether a run is in the store under this number; for those who hold only its id.
-pub(super) async fn seq_of(tx: &mut Tx, run: RunId) -> Result<Option<i64>> {
-    let found = sqlx::query_scalar("select seq from runs where id = ?").bind(key_of(run));
-    found.fetch_optional(&mut tx.connection).await.map_err(|error| tx.failed(error))
 }

@@ -1,84 +1,68 @@
 //! Users.
 
 use async_trait::async_trait;
-use chrono::DateTime;
 use flumen_core::Result;
 use flumen_core::user::{User, UserStore, Verifiers, name_taken, no_user};
-use sqlx::Row as _;
-use sqlx::sqlite::SqliteRow;
+use rusqlite::{Params, Row, params};
 
 use super::SqliteStore;
+use crate::columns::{moment, us};
 
-fn user(row: &SqliteRow) -> sqlx::Result<User> {
-    Ok(User {
-        name: row.try_get("name")?,
-        read_only: row.try_get("read_only")?,
-        created: DateTime::from_timestamp_micros(row.try_get("created_us")?).unwrap_or_default(),
-    })
+fn user(row: &Row<'_>) -> rusqlite::Result<User> {
+    Ok(User { name: row.get("name")?, read_only: row.get("read_only")?, created: moment(row.get("created_us")?) })
+}
+
+impl SqliteStore {
+    /// Changes a user.
+    ///
+    /// Errors: `NotFound`.
+    async fn change_user(&self, name: &str, sql: &'static str, params: impl Params + Send + 'static) -> Result<()> {
+        let name = name.to_owned();
+        let change = move |tx: &mut super::writer::Tx| match tx.execute(sql, params)? {
+            0 => Err(no_user(&name)),
+            _ => Ok(()),
+        };
+        self.writer.write(change).await
+    }
 }
 
 #[async_trait]
 impl UserStore for SqliteStore {
     async fn add(&self, user: &User, verifiers: &Verifiers) -> Result<()> {
-        let added = sqlx::query("insert into users (name, read_only, created_us, scram, web) values (?, ?, ?, ?, ?)")
-            .bind(&user.name)
-            .bind(user.read_only)
-            .bind(user.created.timestamp_micros())
-            .bind(&verifiers.scram)
-            .bind(&verifiers.web)
-            .execute(&self.pool)
-            .await;
-        match added {
-            Ok(_) => Ok(()),
-            Err(sqlx::Error::Database(error)) if error.is_unique_violation() => Err(name_taken(&user.name)),
-            Err(error) => Err(self.failed(error)),
-        }
+        let (user, verifiers) = (user.clone(), verifiers.clone());
+        let add = move |tx: &mut super::writer::Tx| {
+            let added = tx.execute(
+                "insert or ignore into users (name, read_only, created_us, scram, web) values (?, ?, ?, ?, ?)",
+                params![user.name, user.read_only, us(user.created), verifiers.scram, verifiers.web],
+            )?;
+            if added == 0 { Err(name_taken(&user.name)) } else { Ok(()) }
+        };
+        self.writer.write(add).await
     }
 
     async fn set_verifiers(&self, name: &str, verifiers: &Verifiers) -> Result<()> {
-        let changed = sqlx::query("update users set scram = ?, web = ? where name = ?")
-            .bind(&verifiers.scram)
-            .bind(&verifiers.web)
-            .bind(name)
-            .execute(&self.pool)
-            .await
-            .map_err(|error| self.failed(error))?;
-        if changed.rows_affected() == 0 { Err(no_user(name)) } else { Ok(()) }
+        let Verifiers { scram, web } = verifiers.clone();
+        let sql = "update users set scram = ?, web = ? where name = ?";
+        self.change_user(name, sql, (scram, web, name.to_owned())).await
     }
 
     async fn set_read_only(&self, name: &str, read_only: bool) -> Result<()> {
-        let changed = sqlx::query("update users set read_only = ? where name = ?")
-            .bind(read_only)
-            .bind(name)
-            .execute(&self.pool)
-            .await
-            .map_err(|error| self.failed(error))?;
-        if changed.rows_affected() == 0 { Err(no_user(name)) } else { Ok(()) }
+        self.change_user(name, "update users set read_only = ? where name = ?", (read_only, name.to_owned())).await
     }
 
     async fn list(&self) -> Result<Vec<User>> {
-        let rows = sqlx::query("select name, read_only, created_us from users order by name").fetch_all(&self.pool);
-        let rows = rows.await.map_err(|error| self.failed(error))?;
-        rows.iter().map(user).collect::<sqlx::Result<_>>().map_err(|error| self.failed(error))
+        let sql = "select name, read_only, created_us from users order by name";
+        self.readers.read(move |db| db.rows(sql, (), user)).await
     }
 
     async fn find(&self, name: &str) -> Result<Option<(User, Verifiers)>> {
-        let row = sqlx::query("select name, read_only, created_us, scram, web from users where name = ?")
-            .bind(name)
-            .fetch_optional(&self.pool)
-            .await
-            .map_err(|error| self.failed(error))?;
-        let parts =
-            |row: &SqliteRow| Ok((user(row)?, Verifiers { scram: row.try_get("scram")?, web: row.try_get("web")? }));
-        row.as_ref().map(parts).transpose().map_err(|error: sqlx::Error| self.failed(error))
+        let name = name.to_owned();
+        let sql = "select name, read_only, created_us, scram, web from users where name = ?";
+        let parts = |row: &Row<'_>| Ok((user(row)?, Verifiers { scram: row.get("scram")?, web: row.get("web")? }));
+        self.readers.read(move |db| db.row(sql, params![name], parts)).await
     }
 
     async fn remove(&self, name: &str) -> Result<()> {
-        let removed = sqlx::query("delete from users where name = ?")
-            .bind(name)
-            .execute(&self.pool)
-            .await
-            .map_err(|error| self.failed(error))?;
-        if removed.rows_affected() == 0 { Err(no_user(name)) } else { Ok(()) }
+        self.change_user(name, "delete from users where name = ?", (name.to_owned(),)).await
     }
 }

@@ -1,19 +1,18 @@
-//! The one connection that writes.
+//! The one connection that writes, in a thread of its own.
 //!
 //! Changes that come while a transaction is being written wait, and then share the next one: the disk is waited for once for all
 //! of them (group commit). A change that fails takes nothing of the others with it. Who asked is answered when the transaction is
 //! on the disk, and those who listen are woken then.
 
 use std::collections::BTreeSet;
+use std::ops::Deref;
 use std::sync::Arc;
 
 use flumen_core::flow::store::Wake;
 use flumen_core::{Error, ErrorKind, Result};
-use futures::future::BoxFuture;
-use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
-use sqlx::{ConnectOptions as _, Connection as _};
 use tokio::sync::{mpsc, oneshot};
 
+use super::db::Db;
 use crate::bell::Bell;
 
 /// Changes that share a transaction at most.
@@ -23,9 +22,16 @@ const WAITING: usize = 4_096;
 
 /// What a change works with.
 pub(super) struct Tx {
-    pub connection: SqliteConnection,
-    place: Arc<str>,
+    db: Db,
     wakes: BTreeSet<Wake>,
+}
+
+impl Deref for Tx {
+    type Target = Db;
+
+    fn deref(&self) -> &Db {
+        &self.db
+    }
 }
 
 impl Tx {
@@ -33,15 +39,11 @@ impl Tx {
     pub fn wake(&mut self, wake: Wake) {
         self.wakes.insert(wake);
     }
-
-    pub fn failed(&self, error: sqlx::Error) -> Error {
-        super::failed(&self.place, error)
-    }
 }
 
 type Reply = Box<dyn FnOnce(Option<Error>) + Send>;
 /// Makes the change, if there is a transaction for it; says whether it is good, and how to answer who asked.
-type Change = Box<dyn for<'t> FnOnce(Option<&'t mut Tx>) -> BoxFuture<'t, (bool, Reply)> + Send>;
+type Change = Box<dyn FnOnce(Option<&mut Tx>) -> (bool, Reply) + Send>;
 
 /// Hands changes to the connection.
 #[derive(Debug, Clone)]
@@ -50,13 +52,14 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    /// Opens the connection.
+    /// Begins to write by this connection. The thread ends when nobody has the writer any more, and what was asked for is done.
     ///
-    /// Errors: those of the file.
-    pub async fn start(options: &SqliteConnectOptions, place: Arc<str>, bell: Arc<Bell>) -> Result<Self> {
-        let connection = options.connect().await.map_err(|error| super::failed(&place, error))?;
+    /// Errors: where there can be no thread.
+    pub fn start(db: Db, bell: Arc<Bell>) -> Result<Self> {
         let (changes, receiver) = mpsc::channel(WAITING);
-        tokio::spawn(write_all(Tx { connection, place, wakes: BTreeSet::new() }, receiver, bell));
+        let tx = Tx { db, wakes: BTreeSet::new() };
+        let thread = std::thread::Builder::new().name("store".to_owned()).spawn(move || write_all(tx, receiver, &bell));
+        thread.map_err(|error| Error::io("a thread for the store", error))?;
         Ok(Self { changes })
     }
 
@@ -65,26 +68,21 @@ impl Writer {
     /// Errors: its own; `Unavailable` if the transaction cannot be written: then nothing was changed.
     pub async fn write<T: Send + 'static>(
         &self,
-        change: impl for<'t> FnOnce(&'t mut Tx) -> BoxFuture<'t, Result<T>> + Send + 'static,
+        change: impl FnOnce(&mut Tx) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let (sender, answer) = oneshot::channel();
         let change: Change = Box::new(move |tx| {
-            Box::pin(async move {
-                let result = match tx {
-                    Some(tx) => Some(change(tx).await),
-                    None => None,
-                };
-                let good = matches!(result, Some(Ok(_)));
-                let reply: Reply = Box::new(move |failure| {
-                    // Whoever asked may have given up.
-                    let _ = sender.send(match (result, failure) {
-                        (Some(result), None) => result,
-                        (_, Some(failure)) => Err(failure),
-                        (None, None) => Err(closed()),
-                    });
+            let result = tx.map(change);
+            let good = matches!(result, Some(Ok(_)));
+            let reply: Reply = Box::new(move |failure| {
+                // Whoever asked may have given up.
+                let _ = sender.send(match (result, failure) {
+                    (Some(result), None) => result,
+                    (_, Some(failure)) => Err(failure),
+                    (None, None) => Err(closed()),
                 });
-                (good, reply)
-            })
+            });
+            (good, reply)
         });
         self.changes.send(change).await.map_err(|_| closed())?;
         answer.await.map_err(|_| closed())?
@@ -95,54 +93,80 @@ fn closed() -> Error {
     Error::new(ErrorKind::Unavailable, "the store is closed")
 }
 
-async fn write_all(mut tx: Tx, mut changes: mpsc::Receiver<Change>, bell: Arc<Bell>) {
+fn write_all(mut tx: Tx, mut changes: mpsc::Receiver<Change>, bell: &Bell) {
     let mut batch = Vec::new();
-    while changes.recv_many(&mut batch, TOGETHER).await > 0 {
-        let (replies, failure) = write_some(&mut tx, std::mem::take(&mut batch)).await;
+    while changes.blocking_recv_many(&mut batch, TOGETHER) > 0 {
+        let (replies, failure) = write_some(&mut tx, std::mem::take(&mut batch));
         let wakes = std::mem::take(&mut tx.wakes);
         if failure.is_none() {
             bell.ring(&wakes);
         }
         for reply in replies {
-            reply(failure.as_ref().map(|(kind, message)| Error::new(*kind, message.clone())));
+            reply(failure.as_ref().map(copied));
         }
     }
-    // Nothing is lost if this fails: what was acknowledged is on the disk.
-    let _ = tx.connection.close().await;
 }
 
-/// Makes several changes in one transaction: those who asked, and what went wrong for all of them.
-async fn write_some(tx: &mut Tx, changes: Vec<Change>) -> (Vec<Reply>, Option<(ErrorKind, String)>) {
+/// What went wrong for several of those who asked.
+fn copied(error: &Error) -> Error {
+    let copy = Error::new(error.kind(), error.message());
+    match error.remedy() {
+        Some(remedy) => copy.hint(remedy),
+        None => copy,
+    }
+}
+
+/// Makes changes in one transaction: those who asked, and what went wrong for all of them.
+fn write_some(tx: &mut Tx, mut changes: Vec<Change>) -> (Vec<Reply>, Option<Error>) {
     let mut replies = Vec::with_capacity(changes.len());
-    let mut failure = execute(tx, "begin immediate").await.err();
+    let begun = tx.execute("begin immediate", ());
+    let written = match (begun, changes.pop()) {
+        (Ok(_), Some(change)) if changes.is_empty() => write_one(tx, change, &mut replies),
+        (begun, last) => {
+            changes.extend(last);
+            write_many(tx, begun.map(drop), changes, &mut replies)
+        }
+    };
+    if written.is_err() {
+        // SQLite may have rolled back by itself, as when the disk is full.
+        let _ = tx.execute("rollback", ());
+    }
+    (replies, written.err())
+}
+
+/// Makes the only change of a transaction, and ends it.
+fn write_one(tx: &mut Tx, change: Change, replies: &mut Vec<Reply>) -> Result<()> {
+    let (good, reply) = change(Some(&mut *tx));
+    replies.push(reply);
+    if good {
+        return tx.execute("commit", ()).map(drop);
+    }
+    tx.wakes.clear();
+    // What fails here was rolled back by SQLite before.
+    let _ = tx.execute("rollback", ());
+    Ok(())
+}
+
+/// Makes several changes in a transaction that has begun, each of which fails alone, and ends it.
+fn write_many(tx: &mut Tx, begun: Result<()>, changes: Vec<Change>, replies: &mut Vec<Reply>) -> Result<()> {
+    let mut failure = begun.err();
     for change in changes {
         let before = tx.wakes.clone();
         if failure.is_none() {
-            failure = execute(tx, "savepoint change").await.err();
+            failure = tx.execute("savepoint change", ()).err();
         }
-        let (good, reply) = change(if failure.is_none() { Some(&mut *tx) } else { None }).await;
+        let (good, reply) = change(if failure.is_none() { Some(&mut *tx) } else { None });
         replies.push(reply);
         if !good && failure.is_none() {
             tx.wakes = before;
-            failure = execute(tx, "rollback to change").await.err();
+            failure = tx.execute("rollback to change", ()).err();
         }
         if failure.is_none() {
-            failure = execute(tx, "release change").await.err();
+            failure = tx.execute("release change", ()).err();
         }
     }
-    if failure.is_none() {
-        failure = execute(tx, "commit").await.err();
-    }
-    if failure.is_some() {
-        // SQLite may have rolled back by itself, as when the disk is full.
-        let _ = execute(tx, "rollback").await;
-    }
-    (replies, failure.map(|error| (error.kind(), error.message().to_owned())))
-}
-
-async fn execute(tx: &mut Tx, sql: &'static str) -> Result<()> {
-    match sqlx::query(sql).execute(&mut tx.connection).await {
-        Ok(_) => Ok(()),
-        Err(error) => Err(tx.failed(error)),
+    match failure {
+        None => tx.execute("commit", ()).map(drop),
+        Some(failure) => Err(failure),
     }
 }

@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use flumen_core::Result;
 use flumen_core::flow::Outcome;
-use flumen_core::task_kind::{TaskKind, schema_of};
+use flumen_core::task_kind::{TaskKind, is_template, schema_of};
 use schemars::JsonSchema;
 use serde_json::Value;
 
@@ -37,6 +37,21 @@ impl TaskKind for Empty {
 
     fn bare_field(&self) -> Option<&'static str> {
         Some("output")
+    }
+
+    fn given(&self, config: &Value) -> Option<Value> {
+        let output = &config["output"];
+        (!has_template(output)).then(|| output.clone())
+    }
+}
+
+/// Whether a worker has to render something.
+fn has_template(value: &Value) -> bool {
+    match value {
+        Value::String(text) => is_template(text),
+        Value::Array(items) => items.iter().any(has_template),
+        Value::Object(fields) => fields.iter().any(|(name, value)| is_template(name) || has_template(value)),
+        _ => false,
     }
 }
 

@@ -26,6 +26,9 @@ const MEMORY_ERROR: &str = "MemoryError";
 #[derive(Debug)]
 pub struct Python;
 
+/// Arguments up to so many bytes of JSON are told with the task; larger ones are in a file.
+const GIVEN_BYTES: usize = 16 << 10;
+
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Fields {
@@ -127,13 +130,18 @@ impl Kind for Python {
         let [input, result, problem] =
             [".input.json", ".returned.json", ".problem.json"].map(|name| attempt.scratch.join(name));
         let given = json!({ "args": fields.args.unwrap_or_default(), "kwargs": fields.kwargs.unwrap_or_default() });
-        std::fs::write(&input, given.to_string()).map_err(|error| Error::io("the arguments of a task", error))?;
+        let text = given.to_string();
+        let given = (text.len() <= GIVEN_BYTES).then_some(given);
+        if given.is_none() {
+            std::fs::write(&input, text).map_err(|error| Error::io("the arguments of a task", error))?;
+        }
         let is_program = matches!(way, Way::File { .. });
         let (environment, paths) = surroundings(attempt, &interpreter, beside);
         let call = Call {
             file,
             way,
             paths,
+            given,
             input,
             result: result.clone(),
             problem: problem.clone(),

@@ -2,10 +2,13 @@
 
 The socket is its standard input. A message asks for a task: a line of JSON, with the write ends of two pipes for what the task
 prints. Messages back: {"id", "pid"} when it has begun, {"id", "exit"} or {"id", "signal"} when it has ended. What the call of a
-function returns is written to the file `result`, what it raises to `problem`. The interpreter itself imports nothing of the
+function returns is written to the file `result`, what it raises to `problem`. The interpreter itself runs nothing of the
 user's: a task that breaks breaks itself.
+
+A task's process shares the memory of the interpreter until it writes to it, and every page that it writes to is copied. So what can be done
+before is done before, and what need not be touched is not.
 """
-import array, ast, json, os, selectors, signal, socket, sys
+import array, ast, atexit, gc, json, os, selectors, signal, socket, sys, threading
 
 # What most tasks import anyway: it is there already when they begin.
 import collections, contextlib, csv, datetime, decimal, functools, importlib.util, inspect, io, itertools, logging, math  # noqa: F401
@@ -13,6 +16,8 @@ import pathlib, random, re, resource, runpy, shutil, subprocess, tempfile, textw
 import urllib.request  # noqa: F401
 
 MESSAGE_BYTES = 64 << 10
+# Files whose compiled form is remembered.
+COMPILED = 256
 # The exit code of a task that had nothing to do.
 NOTHING_TO_DO = 99
 
@@ -58,12 +63,14 @@ def call(task):
         sys.argv = [path, *task["arguments"]]
         runpy.run_path(path, run_name="__main__")
         return
-    with open(task["input"]) as file:
-        given = json.load(file)
+    given = task["given"]
+    if given is None:
+        with open(task["input"]) as file:
+            given = json.load(file)
     if task["way"] == "body":
         function = body(path, given.get("kwargs", {}))
     else:
-        function = named(path, task["function"])
+        function = named(path, task["function"], task["code"])
     returned = function(*given.get("args", []), **given.get("kwargs", {}))
     if inspect.iscoroutine(returned):
         import asyncio
@@ -72,13 +79,33 @@ def call(task):
     write(task["result"], json.dumps(returned, default=plain, allow_nan=False))
 
 
-def named(path, wanted):
+def compiled(known, path):
+    """A file, compiled; None where that does not work: then the task's own process says why."""
+    try:
+        path = os.path.abspath(path)
+        there = os.stat(path)
+        version = there.st_mtime_ns, there.st_size, there.st_ino
+        if known.get(path, (None,))[0] != version:
+            with open(path, "rb") as file:
+                code = compile(file.read(), path, "exec", dont_inherit=True)
+            if len(known) >= COMPILED:
+                known.clear()
+            known[path] = version, code
+        return known[path][1]
+    except Exception:
+        return None
+
+
+def named(path, wanted, code):
     """The function called `wanted` in a file."""
     name = os.path.splitext(os.path.basename(path))[0]
     spec = importlib.util.spec_from_file_location(name, path)
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
-    spec.loader.exec_module(module)
+    if code is None:
+        spec.loader.exec_module(module)
+    else:
+        exec(code, module.__dict__)
     function = getattr(module, wanted, None)
     if not callable(function):
         known = [n for n, value in vars(module).items() if inspect.isfunction(value) and not n.startswith("_")]
@@ -87,10 +114,21 @@ def named(path, wanted):
 
 
 def write(path, text):
-    """Writes a file that is there whole or not at all."""
-    with open(path + ".part", "w") as file:
-        file.write(text)
-    os.rename(path + ".part", path)
+    """Writes a file. It is read only if this process ends as it should."""
+    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
+    left = text.encode()
+    while left:
+        left = left[os.write(file, left):]
+    os.close(file)
+
+
+def surround(environment):
+    """Makes the environment variables those of the task."""
+    for name in [name for name in os.environ if name not in environment]:
+        del os.environ[name]
+    for name, value in environment.items():
+        if os.environ.get(name) != value:
+            os.environ[name] = value
 
 
 def skips(kind):
@@ -112,16 +150,12 @@ def child(task, pipes, inherited):
         os.dup2(nothing, 0)
         for fd in {*pipes, *inherited, nothing} - {0, 1, 2}:
             os.close(fd)
-        sys.stdin = open(0, closefd=False)
-        sys.stdout = open(1, "w", buffering=1, closefd=False)
-        sys.stderr = open(2, "w", buffering=1, closefd=False)
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        os.environ.clear()
-        os.environ.update(task["environment"])
+        surround(task["environment"])
         os.chdir(task["folder"])
         if task.get("memory_bytes"):
             resource.setrlimit(resource.RLIMIT_AS, (task["memory_bytes"], task["memory_bytes"]))
-        random.seed()
+        gc.enable()
         call(task)
         code = 0
     except SystemExit as end:
@@ -146,13 +180,9 @@ def child(task, pipes, inherited):
         traceback.print_exception(kind, error, own or trace)
     finally:
         try:
-            import threading
-
             for thread in threading.enumerate():
                 if thread is not threading.current_thread() and not thread.daemon:
                     thread.join()
-            import atexit
-
             atexit._run_exitfuncs()
             sys.stdout.flush()
             sys.stderr.flush()
@@ -169,7 +199,15 @@ def main():
     waiting = selectors.DefaultSelector()
     waiting.register(door, selectors.EVENT_READ)
     waiting.register(wake, selectors.EVENT_READ)
-    tasks = {}
+    tasks, known = {}, {}
+    # Those of the tasks, which put their own pipes below them.
+    sys.stdin = open(0, closefd=False)
+    sys.stdout = open(1, "w", buffering=1, closefd=False)
+    sys.stderr = open(2, "w", buffering=1, closefd=False)
+    # What is there by now stays: nobody looks through it for garbage.
+    gc.disable()
+    gc.collect()
+    gc.freeze()
     say = lambda message: door.sendall(json.dumps(message).encode())
     while True:
         for key, _ in waiting.select():
@@ -178,6 +216,7 @@ def main():
                 if not text:
                     os._exit(0)
                 task = json.loads(text)
+                task["code"] = compiled(known, task["file"]) if task["way"] == "function" else None
                 pid = os.fork()
                 if pid == 0:
                     child(task, pipes, [door.fileno(), wake, woken, waiting.fileno()])

@@ -132,7 +132,10 @@ impl BackfillCommand {
         context.output.note(format_args!("backfill {}: {} runs", short(&made), count(made.total)));
         if server::current(&flowing.project)?.is_some() || self.detach {
             if self.detach {
-                return context.output.line(&made.id);
+                return match context.output.json {
+                    true => context.output.json(&made),
+                    false => context.output.line(&made.id),
+                };
             }
             return follow(&flowing, made, &Only::default(), context).await;
         }

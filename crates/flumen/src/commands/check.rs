@@ -1,4 +1,6 @@
-//! `flumen check`: everything that is wrong with the flows of a project.
+//! `flumen check`: everything that is wrong with the flows of a project, and with the SQL and Python in them.
+
+mod languages;
 
 use flumen_core::{Error, Result};
 use serde_json::json;
@@ -41,14 +43,15 @@ impl CheckCommand {
         }
         let bad: Vec<_> = found.mistakes.iter().filter(|(file, _)| wanted("", file)).collect();
         let good: Vec<_> = found.flows.values().filter(|flow| wanted(&flow.name, &flow.file)).collect();
-        let mistakes: Vec<_> = bad.iter().flat_map(|(_, mistakes)| mistakes.iter()).collect();
+        let (inner, left_out) = languages::mistakes(&good, &flowing.project).await;
+        let mistakes: Vec<_> = bad.iter().flat_map(|(_, mistakes)| mistakes.iter()).chain(&inner).collect();
         let warnings: Vec<_> = good.iter().flat_map(|flow| &flow.warnings).collect();
         let unread: Vec<String> = found.unread.iter().map(ToString::to_string).collect();
         let output = &context.output;
         if output.json {
             output.json(&json!({
                 "flows": good.iter().map(|flow| &flow.name).collect::<Vec<_>>(),
-                "mistakes": mistakes, "warnings": warnings, "unread": unread,
+                "mistakes": mistakes, "warnings": warnings, "unread": unread, "left_out": left_out,
             }))?;
         } else {
             for line in unread.iter().map(ToString::to_string).chain(mistakes.iter().map(ToString::to_string)) {
@@ -57,6 +60,9 @@ impl CheckCommand {
             for warning in &warnings {
                 output.warning(warning);
             }
+        }
+        if let Some(why) = left_out {
+            output.warning(&why);
         }
         let count = mistakes.len() + unread.len() + if self.strict { warnings.len() } else { 0 };
         match count {

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use flumen_core::{Error, Result};
 use flumen_worker::project_flows::DEPLOYMENTS_FOLDER;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::context::Context;
 use crate::flows::runtime::Flowing;
@@ -71,8 +71,8 @@ impl DeployCommand {
                 let flows = flowing.flows().await?;
                 let path = flowing.project.dir().join(&flows.deployment(name)?.file);
                 std::fs::remove_file(&path).map_err(|error| Error::io(path.display(), error))?;
-                context.output.note(format_args!("deployment '{name}' is gone"));
-                return Ok(());
+                let value = json!({ "name": name, "removed": true });
+                return context.output.done(&value, format_args!("deployment '{name}' is gone"));
             }
             None => {}
         }

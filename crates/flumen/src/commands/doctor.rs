@@ -10,6 +10,7 @@ use object_store::ObjectStoreExt as _;
 use serde_json::json;
 
 use crate::context::Context;
+use crate::flows::situation;
 use crate::output::{self, Color, paint};
 
 /// Look whether everything is in place: project, lake, disk, connections
@@ -155,7 +156,7 @@ fn folder_findings(name: &str, folder: &Path, context: &Context) -> Vec<Finding>
         Err(error) => Outcome::Failed(Error::io(there.display(), error)),
     };
     let mut findings = vec![Finding { name: name.to_owned(), outcome }];
-    if let Some(free) = free_bytes(&there) {
+    if let Some(free) = situation::free_bytes(&there) {
         let said = format!("{} free on the disk of {}", output::bytes(free), folder.display());
         let outcome = if free < LITTLE_DISK {
             Outcome::Warning(said, "free some space before large loads")
@@ -169,17 +170,6 @@ fn folder_findings(name: &str, folder: &Path, context: &Context) -> Vec<Finding>
 
 fn nearest_folder(folder: &Path) -> PathBuf {
     folder.ancestors().find(|folder| folder.is_dir()).unwrap_or(folder).to_owned()
-}
-
-#[cfg(unix)]
-fn free_bytes(folder: &Path) -> Option<u64> {
-    let disk = rustix::fs::statvfs(folder).ok()?;
-    Some(disk.f_bavail.saturating_mul(disk.f_frsize))
-}
-
-#[cfg(not(unix))]
-fn free_bytes(_: &Path) -> Option<u64> {
-    None
 }
 
 /// Writes an object below the place, and removes it again.

@@ -220,9 +220,9 @@ fn plain(name: &str) -> String {
 async fn set_paused(flowing: &Flowing, name: &str, paused: bool, context: &Context) -> Result<()> {
     let flow = flowing.flows().await?.flow(name)?.name.clone();
     flowing.store.set_paused(&FlowName::from(&flow), paused).await?;
-    context.output.note(match paused {
+    let text = match paused {
         true => format!("{flow} is paused: no scheduled run begins"),
         false => format!("{flow} goes on by its schedule"),
-    });
-    Ok(())
+    };
+    context.output.done(&json!({ "flow": flow, "paused": paused }), text)
 }

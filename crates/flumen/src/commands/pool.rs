@@ -60,13 +60,14 @@ impl PoolCommand {
                 }
                 let pool = Pool { name, slots, rate };
                 flowing.store.save_pool(&pool).await?;
-                context.output.note(format_args!("pool '{}' has {}", pool.name, limits(&pool)));
-                Ok(())
+                let text = format!("pool '{}' has {}", pool.name, limits(&pool));
+                let value = json!({ "name": pool.name, "slots": pool.slots, "rate": pool.rate.map(rate_text) });
+                context.output.done(&value, text)
             }
             Action::Remove { name } => {
                 flowing.store.remove_pool(&name).await?;
-                context.output.note(format_args!("pool '{name}' has no limits any more"));
-                Ok(())
+                let text = format!("pool '{name}' has no limits any more");
+                context.output.done(&json!({ "name": name, "removed": true }), text)
             }
         }
     }
@@ -75,7 +76,7 @@ impl PoolCommand {
 fn list(pools: Vec<PoolUse>, context: &Context) -> Result<()> {
     if context.output.json {
         let one = |one: &PoolUse| {
-            let rate = one.pool.rate.map(|rate| format!("{}/{}", rate.count, Period(rate.per)));
+            let rate = one.pool.rate.map(rate_text);
             json!({ "name": one.pool.name, "slots": one.pool.slots, "rate": rate, "used": one.used, "queued": one.queued })
         };
         return context.output.json(&pools.iter().map(one).collect::<Vec<_>>());
@@ -91,8 +92,17 @@ fn list(pools: Vec<PoolUse>, context: &Context) -> Result<()> {
     context.output.table(&table)
 }
 
+/// A rate as one writes it.
+fn rate_text(rate: Rate) -> String {
+    format!("{}/{}", rate.count, Period(rate.per))
+}
+
 fn limits(pool: &Pool) -> String {
-    let slots = pool.slots.map_or_else(|| "any number of slots".to_owned(), |slots| format!("{slots} slots"));
+    let slots = match pool.slots {
+        None => "any number of slots".to_owned(),
+        Some(1) => "1 slot".to_owned(),
+        Some(slots) => format!("{slots} slots"),
+    };
     match pool.rate {
         Some(rate) => format!("{slots}, {} per {}", rate.count, Period(rate.per)),
         None => slots,

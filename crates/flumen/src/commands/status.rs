@@ -37,6 +37,7 @@ impl StatusCommand {
                 "active": active.iter().map(run).collect::<Vec<_>>(),
                 "queued": queued.len(),
                 "failed": failed.iter().map(run).collect::<Vec<_>>(),
+                "disk_full": situation::disk_is_full(&flowing.project),
                 "waiting_tasks": pools.iter().map(|pool| pool.queued).sum::<u64>(),
             }));
         }
@@ -50,6 +51,9 @@ impl StatusCommand {
             None => output.line("server: none ('flumen up' starts one)")?,
         }
         output.line(format_args!("workers: {}", workers.len()))?;
+        if situation::disk_is_full(&flowing.project) {
+            output.line(situation::FULL)?;
+        }
         output.line(format_args!(
             "runs: {} active, {} queued",
             count(active.len() as u64),
@@ -64,6 +68,9 @@ impl StatusCommand {
                 run.flow,
                 show::interval(&run.interval)
             ))?;
+        }
+        if !active.is_empty() && situation::is_forsaken(&flowing, now).await? {
+            output.line("  nobody works on them: 'flumen up' goes on, or 'flumen run resume RUN'")?;
         }
         for pool in pools.iter().filter(|pool| pool.queued > 0) {
             output.line(format_args!(

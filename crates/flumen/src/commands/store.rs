@@ -1,6 +1,7 @@
 //! `flumen store`: looking after the metadata database.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use chrono::TimeDelta;
 use flumen_core::task_kind::units::Period;
@@ -8,13 +9,11 @@ use flumen_core::{Error, Result};
 use serde_json::json;
 
 use crate::context::Context;
+use crate::flows::roster::ProjectRoster;
 use crate::flows::runtime::Flowing;
-use crate::flows::server;
+use crate::flows::{history, server};
 use crate::metadata;
 use crate::output::count;
-
-/// Runs that are forgotten in one transaction.
-const TOGETHER: usize = 500;
 
 /// The metadata database: flows, runs, users
 #[derive(Debug, clap::Args)]
@@ -54,8 +53,8 @@ impl StoreCommand {
         match self.action {
             Action::Backup { file } => {
                 metadata::backup(context.project()?.as_ref(), &file).await?;
-                context.output.note(format_args!("the database is copied to {}", file.display()));
-                Ok(())
+                let text = format!("the database is copied to {}", file.display());
+                context.output.done(&json!({ "file": file.display().to_string() }), text)
             }
             Action::Restore { file, force } => {
                 let project = context.project()?;
@@ -63,17 +62,17 @@ impl StoreCommand {
                     return Err(Error::conflict("a server works on this project").hint("stop it first"));
                 }
                 let kept = metadata::restore(&project, &file, force).await?;
-                context.output.note(format_args!("the database is that of {}", file.display()));
-                if let Some(kept) = kept {
-                    context.output.note(format_args!("what was there before is {}", kept.display()));
+                let mut text = format!("the database is that of {}", file.display());
+                if let Some(kept) = &kept {
+                    text.push_str(&format!("\nwhat was there before is {}", kept.display()));
                 }
-                Ok(())
+                let kept = kept.map(|kept| kept.display().to_string());
+                context.output.done(&json!({ "file": file.display().to_string(), "before": kept }), text)
             }
             Action::Prune { older_than } => prune(older_than, context).await,
             Action::Migrate => {
                 Flowing::open(context).await?;
-                context.output.note("the database has the form of this version");
-                Ok(())
+                context.output.done(&json!({ "migrated": true }), "the database has the form of this version")
             }
         }
     }
@@ -82,14 +81,12 @@ impl StoreCommand {
 async fn prune(older_than: Period, context: &Context) -> Result<()> {
     let flowing = Flowing::open(context).await?;
     let age = TimeDelta::from_std(older_than.0).map_err(|_| Error::invalid(format!("{older_than} is too long")))?;
-    let forgotten = flowing.prune(context.clock.now() - age, TOGETHER, &context.cancel).await?;
-    if context.output.json {
-        return context.output.json(&json!({ "runs": forgotten }));
-    }
-    context.output.note(match forgotten {
+    let roster = ProjectRoster::new(Arc::clone(&flowing), context);
+    let forgotten = history::forget(&flowing, &roster, context.clock.now() - age, &context.cancel).await?;
+    let text = match forgotten {
         0 => "no run is that old".to_owned(),
         1 => "1 run is forgotten".to_owned(),
         many => format!("{} runs are forgotten", count(many)),
-    });
-    Ok(())
+    };
+    context.output.done(&json!({ "runs": forgotten }), text)
 }

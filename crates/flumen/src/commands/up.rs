@@ -14,9 +14,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::context::Context;
 use crate::doors::{Addresses, DoorOptions, Doors, announce};
+use crate::flows::history;
 use crate::flows::roster::{ProjectRoster, Reading};
 use crate::flows::runtime::{DRAIN, Flowing, Told, WorkerOptions, services, worker};
 use crate::flows::server::{ServerLock, ServerRecord};
+use crate::memory;
 use crate::output::{Output, Table};
 
 /// Run flows on their schedules: scheduler, worker and doors in one process
@@ -181,6 +183,11 @@ async fn serve(parts: Parts, ready_file: Option<PathBuf>, context: &Context) -> 
     if let Some(stale) = ready_file.as_deref().filter(|path| path.is_file()) {
         std::fs::remove_file(stale).map_err(|error| Error::io(stale.display(), error))?;
     }
+    // Queries are faster with much memory at hand.
+    let is_sparing = parts.doors.is_none();
+    if is_sparing {
+        memory::in_small_pages();
+    }
     let flowing = Flowing::open(context).await?;
     flowing.apply_pools().await?;
     let stop = context.cancel.clone();
@@ -199,6 +206,10 @@ async fn serve(parts: Parts, ready_file: Option<PathBuf>, context: &Context) -> 
             async move { services.run(&stop).await }
         });
         let stop = stop.clone();
+        if let Some(age) = flowing.project.settings().keep_runs {
+            let (flowing, roster, clock) = (Arc::clone(&flowing), Arc::clone(&roster), Arc::clone(&context.clock));
+            tasks.spawn(history::forget_by_and_by(flowing, roster, age, clock, output, stop.clone()));
+        }
         tasks.spawn(async move {
             let watched = roster.watch(&stop, |reading| tell_reading(output, false, reading)).await;
             if let Err(error) = watched {
@@ -221,6 +232,9 @@ async fn serve(parts: Parts, ready_file: Option<PathBuf>, context: &Context) -> 
     }
     if let Some(path) = &ready_file {
         announce(path, &format!("{}ready\n", addresses.lines()))?;
+    }
+    if is_sparing {
+        memory::give_back();
     }
     tell_ready(parts.scheduler, slots, &addresses, is_open_to_all, context)?;
     drained(&mut tasks, &stop, context).await;

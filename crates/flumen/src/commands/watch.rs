@@ -12,6 +12,8 @@ pub struct WatchCommand {
 impl WatchCommand {
     /// Reads which process groups run from standard input, and ends them with it.
     pub fn run(self) -> Result<()> {
+        crate::memory::in_small_pages();
+        crate::memory::give_back();
         flumen_worker::watchdog::watch(std::io::stdin().lock(), &self.mark);
         Ok(())
     }

@@ -2,7 +2,7 @@
 //! within a second, and a file with mistakes leaves its flow as it was.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -12,6 +12,7 @@ use flumen_core::{Error, Result};
 use flumen_flow::compiled::Compiled;
 use flumen_flow::definition::params::Resolved;
 use flumen_flow::definition::{Deployment, Flow};
+use flumen_project::PROJECT_FILE;
 use flumen_scheduler::{Entry, Roster};
 use flumen_worker::library::Variant;
 use flumen_worker::project_flows::{DEPLOYMENTS_FOLDER, FLOWS_FOLDER, ProjectFlows};
@@ -28,6 +29,9 @@ use crate::context::Context;
 
 /// How long files must be quiet before they are read.
 const QUIET: Duration = Duration::from_millis(100);
+
+/// Flows that are saved at once.
+const TOGETHER: usize = 64;
 
 /// What there is to run, by the flow and its deployment.
 type Entries = BTreeMap<(FlowName, Option<String>), Arc<Entry>>;
@@ -47,8 +51,42 @@ pub struct Reading {
     pub changed: Vec<String>,
     /// What is wrong, a sentence each.
     pub problems: Vec<String>,
-    /// The folders whose files matter.
-    folders: BTreeSet<PathBuf>,
+    /// Files that flows name.
+    files: BTreeSet<PathBuf>,
+}
+
+/// The files on which flows depend.
+struct Sources {
+    /// The folders all of whose files do.
+    folders: [PathBuf; 2],
+    /// Other files.
+    files: BTreeSet<PathBuf>,
+}
+
+impl Sources {
+    fn of(project: &Path) -> Self {
+        Self {
+            folders: [FLOWS_FOLDER, DEPLOYMENTS_FOLDER].map(|folder| project.join(folder)),
+            files: BTreeSet::from([project.join(PROJECT_FILE)]),
+        }
+    }
+
+    /// Whether an event may have changed one of them.
+    fn are_in(&self, event: &notify::Event) -> bool {
+        let is_one = |path: &PathBuf| {
+            self.folders.iter().any(|folder| path.starts_with(folder))
+                || self.files.contains(path)
+                // A folder that was moved.
+                || self.files.iter().any(|file| file.starts_with(path))
+        };
+        !event.kind.is_access() && (event.need_rescan() || event.paths.iter().any(is_one))
+    }
+
+    /// The folders that are to be watched, besides the project's.
+    fn places(&self) -> BTreeSet<PathBuf> {
+        let parents = self.files.iter().filter_map(|file| Some(file.parent()?.to_owned()));
+        self.folders.iter().cloned().chain(parents).collect()
+    }
 }
 
 impl ProjectRoster {
@@ -65,17 +103,20 @@ impl ProjectRoster {
         let found = self.flowing.flows().await?;
         let mut reading = Reading::default();
         let dir = self.flowing.project.dir();
-        reading.folders.insert(dir.join(FLOWS_FOLDER));
-        reading.folders.insert(dir.join(DEPLOYMENTS_FOLDER));
         for mistakes in found.mistakes.values() {
             reading.problems.extend(mistakes.iter().map(ToString::to_string));
         }
         reading.problems.extend(found.unread.iter().map(ToString::to_string));
         let mut entries = BTreeMap::new();
-        for flow in found.flows.values() {
-            let files = flow.files();
-            reading.folders.extend(files.iter().filter_map(|file| Some(dir.join(file).parent()?.to_owned())));
-            match self.entry(flow, None).await {
+        // What is new of them is saved together: the disk is waited for once for many.
+        let made = futures::stream::iter(found.flows.values().cloned())
+            .map(|flow| async move { (Arc::clone(&flow), self.entry(&flow, None).await) })
+            .buffered(TOGETHER)
+            .collect::<Vec<_>>()
+            .await;
+        for (flow, entry) in made {
+            reading.files.extend(flow.files().iter().map(|file| dir.join(file)));
+            match entry {
                 Ok(entry) => drop(entries.insert((entry.name(), None), entry)),
                 Err(error) => reading.problems.push(error.within(&flow.file).to_string()),
             }
@@ -127,24 +168,32 @@ impl ProjectRoster {
     /// Errors: those of watching.
     pub async fn watch(&self, stop: &CancellationToken, told: impl Fn(Result<Reading>)) -> Result<()> {
         let (sender, mut events) = mpsc::channel(64);
+        let dir = self.flowing.project.dir();
+        let sources = Arc::new(RwLock::new(Sources::of(dir)));
+        let known = Arc::clone(&sources);
         let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
             // A full channel holds a change already.
-            if event.is_ok_and(|event| !event.kind.is_access()) {
+            let known = known.read().unwrap_or_else(PoisonError::into_inner);
+            if event.is_ok_and(|event| known.are_in(&event)) {
                 let _ = sender.try_send(());
             }
         })
         .map_err(watch_error)?;
         let mut watched = BTreeSet::new();
-        let dir = self.flowing.project.dir();
         watcher.watch(dir, RecursiveMode::NonRecursive).map_err(watch_error)?;
         let mut reading = self.read().await;
         loop {
             if let Ok(reading) = &reading {
-                for folder in reading.folders.iter().filter(|folder| folder.is_dir()) {
+                let places = {
+                    let mut sources = sources.write().unwrap_or_else(PoisonError::into_inner);
+                    sources.files.extend(reading.files.iter().cloned());
+                    sources.places()
+                };
+                for folder in places.into_iter().filter(|folder| folder.is_dir()) {
                     if folder != dir && watched.insert(folder.clone()) {
-                        let is_flows = folder == &dir.join(FLOWS_FOLDER);
+                        let is_flows = folder == dir.join(FLOWS_FOLDER);
                         let mode = if is_flows { RecursiveMode::Recursive } else { RecursiveMode::NonRecursive };
-                        watcher.watch(folder, mode).map_err(watch_error)?;
+                        watcher.watch(&folder, mode).map_err(watch_error)?;
                     }
                 }
             }

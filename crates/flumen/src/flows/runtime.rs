@@ -7,8 +7,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use flumen_core::clock::Clock;
-use flumen_core::flow::store::{MetaStore, PendingWait, Pool, Rate, RunFilter, Work};
-use flumen_core::flow::{Answer, Ask, Notice, Outcome, RunId, RunRecord, RunState, TaskKey, WorkerId};
+use flumen_core::flow::store::{MetaStore, PendingWait, Pool, Rate, Work};
+use flumen_core::flow::{Answer, Ask, Notice, Outcome, RunId, RunRecord, TaskKey, WorkerId};
 use flumen_core::{Error, Result};
 use flumen_flow::definition::params::ParamType;
 use flumen_flow::definition::{Checker, Deployment};
@@ -28,6 +28,7 @@ use flumen_worker::{answers, kinds};
 use tokio_util::sync::CancellationToken;
 
 use super::roster::FixedRoster;
+use super::server::CommandLock;
 use crate::context::Context;
 use crate::metadata;
 use crate::output::Output;
@@ -110,34 +111,6 @@ impl Flowing {
             }
         }
         Ok(())
-    }
-
-    /// Forgets runs that ended before `before`, with what is kept of them; how many.
-    ///
-    /// Errors: those of the store and of the lake's root.
-    pub async fn prune(&self, before: DateTime<Utc>, together: usize, cancel: &CancellationToken) -> Result<u64> {
-        let mut forgotten = 0;
-        while !cancel.is_cancelled() {
-            let ended = RunFilter {
-                states: vec![RunState::Success, RunState::Failed, RunState::Cancelled],
-                oldest_first: true,
-                limit: Some(together),
-                ..RunFilter::default()
-            };
-            let old = self.store.runs(&ended).await?;
-            let old: Vec<RunId> =
-                old.into_iter().filter(|run| run.ended.is_some_and(|end| end < before)).map(|run| run.id).collect();
-            // Their logs go first: a run that is there without them is tried again, logs without a run never are.
-            for run in &old {
-                self.kept.forget(*run).await?;
-            }
-            let gone = self.store.prune(before, together).await?;
-            forgotten += gone as u64;
-            if gone < together {
-                break;
-            }
-        }
-        Ok(forgotten)
     }
 
     /// The parameters of a run that are never shown.
@@ -370,6 +343,7 @@ pub async fn with_local<T>(
     context: &Context,
     work: impl Future<Output = Result<T>>,
 ) -> Result<T> {
+    let _lock = CommandLock::take(&flowing.project)?;
     let roster = Arc::new(FixedRoster::new(flowing.flows().await?, flowing, context));
     let services = services(host, roster, context.output);
     let options = WorkerOptions { pools: Vec::new(), only, announced: false, slots, lease: None, drain: DRAIN };

@@ -1,18 +1,25 @@
 //! What holds runs and tasks back that their own events do not tell: who works, what is full, what is paused.
 
+use std::path::Path;
+
 use chrono::{DateTime, TimeDelta, Utc};
 use flumen_core::Result;
 use flumen_core::flow::store::WorkerRecord;
 use flumen_core::flow::{RunRecord, RunState, TaskRun, TaskState};
+use flumen_project::Project;
 
 use super::runtime::Flowing;
-use super::server;
+use super::{server, show};
 use crate::output::duration;
 
 /// A worker that was not seen for so long is not there any more.
 const ABSENT: TimeDelta = TimeDelta::seconds(60);
 /// A worker tells that it is there more often than this.
-const QUIET: TimeDelta = TimeDelta::seconds(45);
+const QUIET: TimeDelta = TimeDelta::seconds(20);
+/// Bytes without which a disk is full.
+const LEAST_ROOM: u64 = 1 << 20;
+/// What is said of a full disk.
+pub const FULL: &str = "The disk is full: work waits, and goes on by itself when there is room.";
 
 /// The workers that are there and take work.
 ///
@@ -22,27 +29,55 @@ pub async fn workers(flowing: &Flowing, now: DateTime<Utc>) -> Result<Vec<Worker
     Ok(workers.into_iter().filter(|worker| !worker.draining && now - worker.seen < ABSENT).collect())
 }
 
-/// What holds back a run that has not begun, a sentence each.
+/// What holds back a run, a sentence each.
 ///
 /// Errors: those of the store.
 pub async fn of_run(run: &RunRecord, flowing: &Flowing, now: DateTime<Utc>) -> Result<Vec<String>> {
     let mut said = Vec::new();
+    if run.state == RunState::Running && is_forsaken(flowing, now).await? {
+        said.push(format!(
+            "Nobody works on it now: 'flumen run resume {}' or 'flumen up' goes on.",
+            show::short(run.id)
+        ));
+    }
+    if !run.state.is_terminal() && disk_is_full(&flowing.project) {
+        said.push(FULL.to_owned());
+    }
     if run.state != RunState::Queued {
         return Ok(said);
     }
     let flow = &run.flow;
-    if flowing.store.paused().await?.contains(flow) {
-        said.push(format!("Flow '{flow}' is paused: 'flumen flow resume {flow}' lets its runs begin."));
-    }
     let active = flowing.store.active_runs(flow).await?;
     let most = flowing.library.version(&run.version, &*flowing.store).await?.compiled.flow.max_active_runs;
     if active >= u64::from(most) {
         said.push(format!("{active} of at most {most} runs of flow '{flow}' are active (max_active_runs)."));
     }
-    if server::current(&flowing.project)?.is_none() && workers(flowing, now).await?.is_empty() {
+    if is_forsaken(flowing, now).await? {
         said.push("Nobody works on this project now: 'flumen up' begins what waits.".to_owned());
     }
     Ok(said)
+}
+
+/// Whether the disk with the project's folder is full: then nothing is begun and nothing ends until there is room.
+pub fn disk_is_full(project: &Project) -> bool {
+    // Where it cannot be said, whoever writes will say it.
+    free_bytes(project.dir()).is_some_and(|free| free < LEAST_ROOM)
+}
+
+/// The free bytes on the disk of a folder, if the system says so.
+pub fn free_bytes(folder: &Path) -> Option<u64> {
+    let disk = rustix::fs::statvfs(folder).ok()?;
+    Some(disk.f_bavail.saturating_mul(disk.f_frsize))
+}
+
+/// Whether no server, worker or command works on the project, as far as can be seen from here.
+///
+/// Errors: those of the store and of locks.
+pub async fn is_forsaken(flowing: &Flowing, now: DateTime<Utc>) -> Result<bool> {
+    let project = &flowing.project;
+    Ok(server::current(project)?.is_none()
+        && !server::is_command_at_work(project)?
+        && workers(flowing, now).await?.is_empty())
 }
 
 /// What holds back a task run of a run, a sentence each. `pool` and `slots` are what it asks for.
@@ -67,13 +102,15 @@ async fn in_queue(pool: &str, slots: u32, flowing: &Flowing, now: DateTime<Utc>)
     let pools = flowing.store.pools().await?;
     if let Some(of) = pools.iter().find(|of| of.pool.name == pool) {
         match of.pool.slots {
-            Some(all) if slots > all => said.push(format!(
-                "It asks for {slots} slots and pool '{pool}' has {all}: it never begins so; 'flumen pool set {pool} --slots {slots}' makes room."
+            Some(0) => said.push(format!(
+                "Pool '{pool}' has no slots: nothing of it begins. 'flumen pool set {pool} --slots {slots}' gives it some."
             )),
-            Some(all) => said.push(format!(
-                "Of the {all} slots of pool '{pool}' {} are taken, and {} tasks wait for them.",
-                of.used, of.queued
-            )),
+            Some(all) => {
+                if slots > all {
+                    said.push(format!("It asks for {slots} slots, more than there are: it begins when all are free."));
+                }
+                said.push(format!("Pool '{pool}': slots taken {} of {all}, tasks waiting {}.", of.used, of.queued));
+            }
             None => {}
         }
     }
@@ -83,8 +120,8 @@ async fn in_queue(pool: &str, slots: u32, flowing: &Flowing, now: DateTime<Utc>)
     said.push(match (there.len(), count) {
         (0, _) => "No worker is there: 'flumen up' or 'flumen worker' starts one.".to_owned(),
         (_, 0) => format!("No worker takes tasks of pool '{pool}': 'flumen worker --pool {pool}' starts one."),
-        (_, 1) => format!("One worker, with {room} slots, takes tasks of this pool."),
-        (_, many) => format!("{many} workers, with {room} slots together, take tasks of this pool."),
+        (_, 1) => format!("One worker takes tasks of this pool, {room} at a time."),
+        (_, many) => format!("{many} workers take tasks of this pool, {room} at a time."),
     });
     Ok(said)
 }

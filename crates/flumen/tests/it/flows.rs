@@ -1,8 +1,11 @@
 //! Flows, run by the binary: here, by servers, and under faults.
 
+mod disk;
 mod faults;
 mod here;
+mod languages;
 mod servers;
+mod told;
 
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -51,11 +54,16 @@ struct Server(Child);
 impl Server {
     /// Starts `flumen ARGUMENTS`, and waits until it is ready.
     fn start(sandbox: &Sandbox, arguments: &[&str]) -> Self {
+        Self::start_with(sandbox, arguments, &[])
+    }
+
+    /// The same, with environment variables.
+    fn start_with(sandbox: &Sandbox, arguments: &[&str], environment: &[(&str, &str)]) -> Self {
         let name = format!("ready-{}", arguments.join("-").replace(['/', ' ', ':'], "_"));
         let ready = sandbox.path().join(&name);
         let _ = std::fs::remove_file(&ready);
         let mut command = sandbox.command(env!("CARGO_BIN_EXE_flumen"));
-        command.args(arguments).args(["--ready-file", &name]);
+        command.args(arguments).args(["--ready-file", &name]).envs(environment.iter().copied());
         let log =
             std::fs::OpenOptions::new().create(true).append(true).open(sandbox.path().join("server.log")).unwrap();
         let mut child = command.stdout(Stdio::null()).stderr(log).spawn().unwrap();

@@ -77,7 +77,7 @@ impl Step<'_> {
         }
     }
 
-    fn succeed(&mut self, at: At, output: Value, (reads, writes): (Vec<String>, Vec<String>), cause: &str) {
+    pub(super) fn succeed(&mut self, at: At, output: Value, (reads, writes): (Vec<String>, Vec<String>), cause: &str) {
         let node = self.node(at);
         let task = node.id.clone();
         if at.kid.is_none() && node.map.is_some() {

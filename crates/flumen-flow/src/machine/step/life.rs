@@ -5,6 +5,8 @@ use flumen_core::flow::{
     Answer, Ask, Change, Event, Failure, Notice, Occasion, Queued, RunState, Signal, TaskState, Timer, WorkerId,
 };
 
+use serde_json::Value;
+
 use super::{Action, Step};
 use crate::machine::run::At;
 
@@ -277,18 +279,30 @@ impl Step<'_> {
     /// Puts a task run into the queue, unless the run is paused.
     pub(super) fn make_ready(&mut self, at: At, cause: String) {
         if self.run.record.state == RunState::Paused {
-            self.change(at, TaskState::Scheduled, "the run is paused".to_owned());
-        } else {
-            self.enqueue(at, cause);
+            return self.change(at, TaskState::Scheduled, "the run is paused".to_owned());
         }
-    }
-
-    fn enqueue(&mut self, at: At, cause: String) {
         let task = self.run.at_mut(at);
         if !std::mem::take(&mut task.resume) {
             task.attempt += 1;
             task.began = None;
         }
+        let node = self.graph.node(at.node);
+        let makes_list = at.kid.is_none() && node.map.is_some();
+        match &node.given {
+            Some(output) if !makes_list => self.give(at, output.clone()),
+            _ => self.enqueue(at, cause),
+        }
+    }
+
+    /// A task that needs no worker is done.
+    fn give(&mut self, at: At, output: Value) {
+        let now = self.at;
+        self.run.at_mut(at).began = Some(now);
+        self.succeed(at, output, Default::default(), "there is nothing to do");
+    }
+
+    fn enqueue(&mut self, at: At, cause: String) {
+        let task = self.run.at(at);
         let (key, attempt) = (task.key.clone(), task.attempt);
         self.change(at, TaskState::Queued, cause);
         let node = self.graph.node(at.node);

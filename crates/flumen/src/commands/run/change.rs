@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use flumen_core::flow::store::Wake;
-use flumen_core::flow::{RunId, Signal, TaskKey, TaskState};
+use flumen_core::flow::{RunId, RunRecord, RunState, Signal, TaskKey, TaskState};
 use flumen_core::{Error, Result};
 use flumen_worker::worker::Only;
 use futures::StreamExt as _;
@@ -79,7 +79,7 @@ impl CancelCommand {
         let flowing = Flowing::open(context).await?;
         let run = names::run(&*flowing.store, &self.run).await?;
         if run.state.is_terminal() {
-            return Err(Error::conflict(format!("run {} is {} already", show::short(run.id), run.state)));
+            return Err(refused(&run, "there is nothing to cancel"));
         }
         tell(run.id, Signal::Cancel { by: person() }, false, &flowing, context).await
     }
@@ -89,6 +89,11 @@ impl RetryCommand {
     pub async fn run(self, context: &Context) -> Result<()> {
         let flowing = Flowing::open(context).await?;
         let run = names::run(&*flowing.store, &self.run).await?;
+        let is_bad = |state| matches!(state, TaskState::Failed | TaskState::UpstreamFailed | TaskState::Cancelled);
+        if run.state.is_terminal() && !flowing.store.tasks(run.id).await?.iter().any(|task| is_bad(task.state)) {
+            return Err(refused(&run, "there is nothing to try again")
+                .hint(format!("'flumen run clear {}' does all of it once more", show::short(run.id))));
+        }
         tell(run.id, Signal::Retry { by: person() }, true, &flowing, context).await
     }
 }
@@ -131,6 +136,9 @@ impl PauseCommand {
     pub async fn run(self, context: &Context) -> Result<()> {
         let flowing = Flowing::open(context).await?;
         let run = names::run(&*flowing.store, &self.run).await?;
+        if run.state != RunState::Running {
+            return Err(refused(&run, "there is nothing to pause"));
+        }
         tell(run.id, Signal::Pause { by: person() }, false, &flowing, context).await
     }
 }
@@ -139,6 +147,10 @@ impl ResumeCommand {
     pub async fn run(self, context: &Context) -> Result<()> {
         let flowing = Flowing::open(context).await?;
         let run = names::run(&*flowing.store, &self.run).await?;
+        if run.state.is_terminal() {
+            let hint = format!("'flumen run retry {}' tries again what failed", show::short(run.id));
+            return Err(refused(&run, "there is nothing to go on with").hint(hint));
+        }
         tell(run.id, Signal::Resume { by: person() }, true, &flowing, context).await
     }
 }
@@ -150,6 +162,11 @@ impl ApproveCommand {
         let signal = Signal::Approve { key, yes: !self.no, by: person(), note: self.note };
         tell(run.id, signal, true, &flowing, context).await
     }
+}
+
+/// What is asked of a run does not fit its state.
+fn refused(run: &RunRecord, why: &str) -> Error {
+    Error::conflict(format!("run {} of '{}' is {}: {why}", show::short(run.id), run.flow, run.state))
 }
 
 /// Tells a run something. Where no server works on the project, it is told here: with `work`, what follows is done too.
@@ -179,7 +196,7 @@ async fn tell(run: RunId, signal: Signal, work: bool, flowing: &Arc<Flowing>, co
     let working = async {
         taken(run, before, flowing).await?;
         let state = flowing.store.run(run).await?.state;
-        if work && state == flumen_core::flow::RunState::Running {
+        if work && state == RunState::Running {
             let record = follow(run, FollowOptions { after, ..FollowOptions::default() }, flowing, context).await?;
             return super::ended(flowing, &record, context).await;
         }

@@ -1,5 +1,7 @@
 //! What happens to flows when processes are killed.
 
+use std::io::{Read as _, Write as _};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 
@@ -115,11 +117,17 @@ fn gated(body: &'static str) -> (String, Gates, Arc<AtomicUsize>) {
 }
 
 /// A worker is cut off in the middle of a load: it does not run, so nobody hears of it, and its lease ends. Its load goes on, and
-/// another worker does the task too. `late` says whether the first load comes to its end after the other one, or before.
-fn cut_off(late: bool) {
+/// another worker does the task too. `late` says whether the first load comes to its end after the other one, or before. The database is
+/// Postgres: a process that is stopped in the middle of a change to a SQLite file holds all others up.
+async fn cut_off(late: bool) {
+    let database = flumen_testkit::postgres::server().database().await;
+    let settings = format!(
+        "name: cut\nconnections:\n  meta: {{ kind: postgres, url: \"{}\" }}\nstore: {{ connection: meta }}\n",
+        database.url
+    );
     let (url, gates, asked) = gated("n\n1\n2\n");
     let flow = format!("flow: load\ntasks:\n  a: {{ ingest: {{ from: \"{url}\", to: lake.raw.t }} }}\n");
-    let sandbox = project(&[("flows/load.yml", &flow)]);
+    let sandbox = project(&[("flumen.yml", &settings), ("flows/load.yml", &flow)]);
     let _scheduler = Server::start(&sandbox, &["scheduler"]);
     let mut first = Server::start(&sandbox, &["worker", "--lease", "1s", "--slots", "1"]);
     let id = succeed(&sandbox, "flumen run load --detach").stdout;
@@ -147,14 +155,14 @@ fn cut_off(late: bool) {
     assert_eq!(json(&sandbox, &format!("run show {id}"))["tasks"][0]["state"], "success");
 }
 
-#[test]
-fn a_worker_that_was_cut_off_comes_back_after_its_successor() {
-    cut_off(true);
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_was_cut_off_comes_back_after_its_successor() {
+    cut_off(true).await;
 }
 
-#[test]
-fn a_worker_that_was_cut_off_comes_back_before_its_successor() {
-    cut_off(false);
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_was_cut_off_comes_back_before_its_successor() {
+    cut_off(false).await;
 }
 
 /// Two schedulers and three workers over Postgres: some are killed, and Postgres itself goes away and comes back.
@@ -201,4 +209,113 @@ tasks:
         assert!(run["tasks"].as_array().unwrap().iter().all(|task| task["state"] == "success"), "{run}");
     }
     assert!(succeed(&sandbox, "flumen status").stdout.contains("runs: 0 active"));
+}
+
+/// A way to a server that can be shut: then no byte passes, and nobody is told.
+struct Line {
+    port: u16,
+    open: Arc<(Mutex<bool>, Condvar)>,
+}
+
+impl Line {
+    /// To this port of this machine.
+    fn to(port: u16) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let line =
+            Self { port: listener.local_addr().unwrap().port(), open: Arc::new((Mutex::new(true), Condvar::new())) };
+        let open = Arc::clone(&line.open);
+        std::thread::spawn(move || {
+            for client in listener.incoming() {
+                let (client, server) = (client.unwrap(), TcpStream::connect(("127.0.0.1", port)).unwrap());
+                for (from, to) in [(&client, &server), (&server, &client)] {
+                    let (from, to, open) = (from.try_clone().unwrap(), to.try_clone().unwrap(), Arc::clone(&open));
+                    std::thread::spawn(move || pass_on(from, to, &open));
+                }
+            }
+        });
+        line
+    }
+
+    fn set_open(&self, is_open: bool) {
+        *self.open.0.lock().unwrap() = is_open;
+        self.open.1.notify_all();
+    }
+}
+
+fn pass_on(mut from: TcpStream, mut to: TcpStream, open: &(Mutex<bool>, Condvar)) {
+    let mut buffer = [0; 16 << 10];
+    while let Ok(length @ 1..) = from.read(&mut buffer) {
+        drop(open.1.wait_while(open.0.lock().unwrap(), |is_open| !*is_open).unwrap());
+        if to.write_all(&buffer[..length]).is_err() {
+            break;
+        }
+    }
+    let _ = to.shutdown(Shutdown::Both);
+}
+
+/// A worker runs, and cannot reach the database: it gives its task up when its lease has ended, and another one does it. `late` says
+/// whether it is back after that one has ended, or before.
+async fn without_a_line(late: bool) {
+    let postgres = flumen_testkit::postgres::server();
+    let database = postgres.database().await;
+    let line = Line::to(postgres.port);
+    let (address, name) = database.url.rsplit_once('/').unwrap();
+    let address = address.strip_suffix(&format!(":{}", postgres.port)).unwrap();
+    let settings = format!(
+        "name: cut\nconnections:\n  meta: {{ kind: postgres, url: \"{address}:{{{{ env_var('META_PORT', '{}') }}}}/{name}\" }}\n\
+         store: {{ connection: meta }}\n",
+        postgres.port
+    );
+    let flow = "flow: slow\ntasks:\n  a:\n    shell: |\n      echo $$ >> $FLUMEN_PROJECT/pids\n      \
+        while [ ! -e $FLUMEN_PROJECT/go ]; do sleep 0.05; done\n      echo $$ >> $FLUMEN_PROJECT/done\n";
+    let sandbox = project(&[("flumen.yml", &settings), ("flows/slow.yml", flow)]);
+    let lines = |name: &str| {
+        let text = std::fs::read_to_string(sandbox.path().join(name)).unwrap_or_default();
+        text.lines().map(str::to_owned).collect::<Vec<_>>()
+    };
+    let _scheduler = Server::start(&sandbox, &["scheduler"]);
+    let cut_off = ["worker", "--lease", "3s", "--slots", "1"];
+    let mut first = Server::start_with(&sandbox, &cut_off, &[("META_PORT", &line.port.to_string())]);
+    let id = succeed(&sandbox, "flumen run slow --detach").stdout;
+    wait_until(|| lines("pids").len() == 1);
+    line.set_open(false);
+    let mut second = Server::start(&sandbox, &["worker", "--lease", "3s", "--slots", "2"]);
+    wait_until(|| lines("pids").len() == 2);
+    let pids = lines("pids");
+    wait_until(|| !super::is_alive(&pids[0]));
+    let is_done = || json(&sandbox, &format!("run show {}", id.trim()))["state"] == "success";
+    if late {
+        sandbox.write("go", "");
+        wait_until(is_done);
+        line.set_open(true);
+    } else {
+        let seen = || {
+            let workers = json(&sandbox, "worker list");
+            let first = workers.as_array().unwrap().iter().find(|worker| worker["slots"] == 1).cloned();
+            first.unwrap()["seen"].clone()
+        };
+        let before = seen();
+        line.set_open(true);
+        wait_until(|| seen() != before);
+        sandbox.write("go", "");
+        wait_until(is_done);
+    }
+    assert_eq!(lines("done"), [pids[1].clone()], "one of them did it");
+    let events = succeed(&sandbox, &format!("flumen run show {} --events", id.trim())).stdout;
+    assert!(events.contains("the lease of worker"), "{events}");
+    // The one that was cut off works as before.
+    second.kill();
+    assert_eq!(json(&sandbox, "run slow")["state"], "success");
+    assert_eq!(lines("done").len(), 2);
+    assert_eq!(first.stop(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_without_a_line_is_back_after_its_successor_has_ended() {
+    without_a_line(true).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_without_a_line_is_back_before_its_successor_has_ended() {
+    without_a_line(false).await;
 }

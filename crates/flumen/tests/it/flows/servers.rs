@@ -87,7 +87,7 @@ fn parts_run_alone_and_pools_are_kept_apart() {
     wait_until(|| state("c") == "success");
     assert_eq!((state("a"), state("b")), ("queued".to_owned(), "queued".to_owned()));
     let why = succeed(&sandbox, &format!("flumen why {id}/a")).stdout;
-    assert!(why.contains("Of the 1 slots of pool 'heavy' 0 are taken, and 2 tasks wait for them."), "{why}");
+    assert!(why.contains("Pool 'heavy': slots taken 0 of 1, tasks waiting 2."), "{why}");
     assert!(why.contains("No worker takes tasks of pool 'heavy': 'flumen worker --pool heavy' starts one."), "{why}");
     let pools = json(&sandbox, "pool list");
     assert_eq!(pools[0], json!({ "name": "heavy", "slots": 1, "rate": null, "used": 0, "queued": 2 }));
@@ -120,4 +120,28 @@ fn a_backfill_fills_what_is_missing() {
     succeed(&sandbox, "flumen backfill monthly --reprocess all --reverse --max-active 1");
     let list = json(&sandbox, "backfill list");
     assert_eq!((list[0]["state"].as_str(), list[0]["total"].as_u64()), (Some("done"), Some(6)));
+}
+
+#[test]
+fn a_server_forgets_runs_that_are_older_than_the_project_keeps_them() {
+    let sandbox = project(&[("flows/a.yml", "flow: a\ntasks:\n  say: { shell: \"echo said\" }\n")]);
+    sandbox.write("flumen.yml", "name: test\nstore: { keep: 30d }\n");
+    succeed(&sandbox, "flumen run a");
+    let old = json(&sandbox, "run list")[0]["id"].as_str().unwrap().to_owned();
+    let kept = |id: &str| sandbox.sh(&format!("find . -name '{id}*'")).stdout;
+    assert!(!kept(&old).is_empty(), "there are logs");
+    let age = "import sqlite3
+store = sqlite3.connect('.flumen/flumen.db')
+store.execute('update runs set ended_us = ended_us - 60 * 86400 * 1000000')
+store.commit()";
+    succeed(&sandbox, &format!("python3 -c \"{age}\""));
+    succeed(&sandbox, "flumen run a");
+    let mut server = Server::start(&sandbox, &["up"]);
+    wait_until(|| json(&sandbox, "run list").as_array().unwrap().len() == 1);
+    assert_eq!(kept(&old), "", "its logs went first");
+    assert_eq!(json(&sandbox, "run a")["state"], "success", "the flow can be run as before");
+    assert_eq!(server.stop(), 0);
+    sandbox.write("flumen.yml", "name: test\nstore: { keep: 5m }\n");
+    let wrong = sandbox.sh("flumen status");
+    assert!(wrong.code == 2 && wrong.stderr.contains("'5m' is no time of a day or more"), "{}", wrong.stderr);
 }
