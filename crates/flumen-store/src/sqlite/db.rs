@@ -93,12 +93,18 @@ impl Db {
 
 /// What an error of SQLite means.
 fn failed(place: &str, error: rusqlite::Error) -> Error {
-    if error.sqlite_error_code() == Some(ErrorCode::DiskFull) {
-        return Error::unavailable(format!("{place}: the disk is full"))
-            .hint("make room there: nothing that was acknowledged is lost, and work goes on by itself")
-            .caused_by(error);
-    }
-    Error::unavailable(format!("{place}: {error}")).caused_by(error)
+    let (what, hint) = match error.sqlite_error_code() {
+        Some(ErrorCode::DiskFull) => (
+            "the disk is full".to_owned(),
+            "make room there: nothing that was acknowledged is lost, and work goes on by itself",
+        ),
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => (
+            format!("another process has kept it for {} s", PATIENCE.as_secs()),
+            "one that was stopped in the middle of a change (Ctrl-Z) does that: let it go on, or end it",
+        ),
+        _ => return Error::unavailable(format!("{place}: {error}")).caused_by(error),
+    };
+    Error::unavailable(format!("{place}: {what}")).hint(hint).caused_by(error)
 }
 
 /// Connections that read, side by side with the one that writes.

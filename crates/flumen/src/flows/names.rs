@@ -57,5 +57,18 @@ pub async fn run_and_task(store: &dyn MetaStore, text: &str) -> Result<(RunRecor
 /// Who asks: the user of this computer.
 pub fn person() -> String {
     let named = |name| std::env::var(name).ok().filter(|name| !name.is_empty());
-    named("FLUMEN_USER").or_else(|| named("USER")).or_else(|| named("LOGNAME")).unwrap_or_else(|| "somebody".to_owned())
+    let named = named("FLUMEN_USER").or_else(|| named("USER")).or_else(|| named("LOGNAME"));
+    named.or_else(account).unwrap_or_else(|| "somebody".to_owned())
+}
+
+/// The name of the account under which this process runs, as this machine has it.
+fn account() -> Option<String> {
+    let accounts = std::fs::read_to_string("/etc/passwd").ok()?;
+    let own = rustix::process::getuid().as_raw().to_string();
+    accounts.lines().find_map(|line| {
+        // Name, password, number.
+        let mut parts = line.split(':');
+        let name = parts.next()?;
+        (parts.nth(1)? == own).then(|| name.to_owned())
+    })
 }

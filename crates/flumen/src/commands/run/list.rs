@@ -55,7 +55,7 @@ impl ListCommand {
             context.output.note("there are no such runs");
             return Ok(());
         }
-        let mut table = Table::new(["run", "flow", "interval", "state", "took", "began", "by"]);
+        let mut table = Table::new(["run", "flow", "interval (UTC)", "state", "took", "began (UTC)", "by"]);
         for run in runs {
             let end = run.ended.unwrap_or_else(|| context.clock.now());
             let took = run.started.map(|began| duration((end - began).to_std().unwrap_or_default()));

@@ -50,7 +50,7 @@ impl ShowCommand {
         if params.as_object().is_some_and(|params| !params.is_empty()) {
             output.line(format_args!("with {params}"))?;
         }
-        let mut table = Table::new(["task", "state", "attempt", "since", "took", "cause"]);
+        let mut table = Table::new(["task", "state", "attempt", "since (UTC)", "took", "cause"]);
         for task in &tasks {
             table.row([
                 task.key.to_string(),
@@ -81,7 +81,7 @@ async fn events(flowing: &Flowing, run: flumen_core::flow::RunId, context: &Cont
             .output
             .json(&events.iter().map(|(id, event)| json!({ "id": id, "event": event })).collect::<Vec<_>>());
     }
-    let mut table = Table::new(["at", "what", "from", "to", "cause", "by"]);
+    let mut table = Table::new(["at (UTC)", "what", "from", "to", "cause", "by"]);
     for (_, event) in events {
         let (what, from, to) = match &event.change {
             Change::Run { from, to } => ("the run".to_owned(), from.to_string(), to.to_string()),
