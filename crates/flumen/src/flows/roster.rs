@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -42,6 +42,8 @@ pub struct ProjectRoster {
     clock: Arc<dyn flumen_core::clock::Clock>,
     entries: RwLock<Entries>,
     changed: watch::Sender<u64>,
+    /// What was wrong when the files were read last.
+    told: Mutex<Vec<String>>,
 }
 
 /// What became of reading the files.
@@ -53,33 +55,41 @@ pub struct Reading {
     pub problems: Vec<String>,
     /// Files that flows name.
     files: BTreeSet<PathBuf>,
+    /// Whether anything is wrong, told or not.
+    is_broken: bool,
 }
 
 /// The files on which flows depend.
 struct Sources {
+    /// The project's folder.
+    project: PathBuf,
     /// The folders all of whose files do.
     folders: [PathBuf; 2],
     /// Other files.
     files: BTreeSet<PathBuf>,
+    /// Whether a flow has mistakes: which files it names is not known then, and any may mend it.
+    is_broken: bool,
 }
 
 impl Sources {
     fn of(project: &Path) -> Self {
         Self {
+            project: project.to_owned(),
+            is_broken: true,
             folders: [FLOWS_FOLDER, DEPLOYMENTS_FOLDER].map(|folder| project.join(folder)),
             files: BTreeSet::from([project.join(PROJECT_FILE)]),
         }
     }
 
-    /// Whether an event may have changed one of them.
+    /// Whether an event may have changed one of them. The project's folder may have others in it, such as a log that grows.
     fn are_in(&self, event: &notify::Event) -> bool {
-        let is_one = |path: &PathBuf| {
-            self.folders.iter().any(|folder| path.starts_with(folder))
-                || self.files.contains(path)
-                // A folder that was moved.
-                || self.files.iter().any(|file| file.starts_with(path))
+        let is_other = |path: &PathBuf| {
+            // A folder of theirs may have been moved.
+            let mut ours = self.files.iter().chain(&self.folders);
+            path.parent() == Some(&self.project) && !ours.any(|one| one.starts_with(path))
         };
-        !event.kind.is_access() && (event.need_rescan() || event.paths.iter().any(is_one))
+        let matters = self.is_broken || event.need_rescan() || !event.paths.iter().all(is_other);
+        !event.kind.is_access() && matters
     }
 
     /// The folders that are to be watched, besides the project's.
@@ -93,7 +103,7 @@ impl ProjectRoster {
     /// An empty one.
     pub fn new(flowing: Arc<Flowing>, context: &Context) -> Self {
         let changed = watch::Sender::new(0);
-        Self { flowing, clock: Arc::clone(&context.clock), entries: RwLock::default(), changed }
+        Self { flowing, clock: Arc::clone(&context.clock), entries: RwLock::default(), changed, told: Mutex::default() }
     }
 
     /// Reads all files.
@@ -105,6 +115,7 @@ impl ProjectRoster {
         let dir = self.flowing.project.dir();
         for mistakes in found.mistakes.values() {
             reading.problems.extend(mistakes.iter().map(ToString::to_string));
+            reading.is_broken = true;
         }
         reading.problems.extend(found.unread.iter().map(ToString::to_string));
         let mut entries = BTreeMap::new();
@@ -142,6 +153,14 @@ impl ProjectRoster {
         let has_changed = !reading.changed.is_empty() || kept.len() != entries.len();
         *kept = entries;
         drop(kept);
+        // Each is told once in a row: who reads what is told in a file of the project would make us read again.
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        if *told == reading.problems {
+            reading.problems.clear();
+        } else {
+            told.clone_from(&reading.problems);
+        }
+        drop(told);
         if has_changed {
             self.changed.send_modify(|count| *count += 1);
         }
@@ -187,6 +206,7 @@ impl ProjectRoster {
                 let places = {
                     let mut sources = sources.write().unwrap_or_else(PoisonError::into_inner);
                     sources.files.extend(reading.files.iter().cloned());
+                    sources.is_broken = reading.is_broken;
                     sources.places()
                 };
                 for folder in places.into_iter().filter(|folder| folder.is_dir()) {

@@ -145,3 +145,28 @@ store.commit()";
     let wrong = sandbox.sh("flumen status");
     assert!(wrong.code == 2 && wrong.stderr.contains("'5m' is no time of a day or more"), "{}", wrong.stderr);
 }
+
+#[test]
+fn a_file_that_was_missing_mends_its_flow() {
+    let flow = |name: &str, task: &str| {
+        format!(
+            "flow: {name}\nschedule: {{ every: 1s, start: 2021-01-01, catchup: none }}\ntasks:\n  only: {{ {task} }}\n"
+        )
+    };
+    let sandbox = project(&[
+        ("flows/good.yml", "flow: good\ntasks:\n  only: { sql: { file: sql/good.sql } }\n"),
+        ("flows/beside.yml", &flow("beside", "sql: { file: sql/beside.sql }")),
+        ("flows/above.yml", &flow("above", "python: { file: work.py }")),
+        ("sql/good.sql", "select 1"),
+    ]);
+    let _server = Server::start(&sandbox, &["up"]);
+    sandbox.write("sql/beside.sql", "select 1");
+    wait_until(|| !runs(&sandbox, "--flow beside --state success").is_empty());
+    let said = std::fs::read_to_string(sandbox.path().join("server.log")).unwrap();
+    assert_eq!(said.matches("sql/beside.sql").count(), 1, "it is told once: {said}");
+    sandbox.write("work.py", "print(1)");
+    wait_until(|| !runs(&sandbox, "--flow above --state success").is_empty());
+    // With nothing broken a file that a flow names is still heard of, wherever it is.
+    sandbox.write("work.py", "import sys; sys.exit(1)");
+    wait_until(|| !runs(&sandbox, "--flow above --state failed").is_empty());
+}
