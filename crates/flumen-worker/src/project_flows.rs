@@ -1,5 +1,6 @@
 //! The flows of a project as its files are now, all checked.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -32,6 +33,8 @@ pub struct ProjectFlows {
     pub unread: Vec<Error>,
     /// What is done for all flows when something happened: the hooks in `flumen.yml`.
     pub hooks: Hooks,
+    /// Files that flows name, with mistakes or not, whether they are there or not: paths in the project.
+    pub named: BTreeSet<String>,
 }
 
 impl ProjectFlows {
@@ -41,7 +44,11 @@ impl ProjectFlows {
     pub fn read(project: &Project, pools: &BTreeSet<String>, checker: &Checker) -> Result<Self> {
         let mut found = Self::default();
         let texts = found.texts(project, FLOWS_FOLDER)?;
-        let lookup = |name: &str| file_of(project.dir(), name);
+        let named = RefCell::new(BTreeSet::new());
+        let lookup = |name: &str| {
+            named.borrow_mut().insert(name.to_owned());
+            file_of(project.dir(), name)
+        };
         let meanings = Meanings::new(&lookup);
         let around = surroundings(project, pools, &texts, checker, &meanings);
         for (file, text) in &texts {
@@ -62,6 +69,7 @@ impl ProjectFlows {
             Ok(hooks) => found.hooks = hooks,
             Err(mistakes) => drop(found.mistakes.insert(PROJECT_FILE.to_owned(), mistakes)),
         }
+        found.named = named.into_inner();
         Ok(found)
     }
 

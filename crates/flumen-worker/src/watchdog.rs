@@ -23,6 +23,8 @@ pub const ARGUMENT: &str = "__watch";
 const MARK: &str = "FLUMEN_WORKER_MARK";
 /// How often the processes of a worker are looked for, and the wait between: one may just be about to begin.
 const LOOKS: usize = 5;
+/// How often the processes of a dead worker are looked for until they have ended. One that waits for a disk ends late.
+const LOOKS_FOR_AN_END: usize = 100;
 /// The wait between two looks.
 const BETWEEN_LOOKS: Duration = Duration::from_millis(20);
 
@@ -129,24 +131,40 @@ pub fn watch(input: impl BufRead, mark: &str) {
         if look > 0 {
             std::thread::sleep(BETWEEN_LOOKS);
         }
-        for process in marked(mark) {
-            let _ = rustix::process::kill_process(process, Signal::KILL);
-        }
+        kill_marked(|of| of == mark);
     }
 }
 
-/// The processes with this mark in their environment.
-fn marked(mark: &str) -> Vec<Pid> {
-    let wanted = format!("{MARK}={mark}");
+/// Ends what is left of workers whose processes are gone, and waits until it has ended: their watching processes may not have come to it
+/// yet. `workers` are the ids of their processes.
+pub fn clear(workers: &BTreeSet<u32>) {
+    let is_theirs = |mark: &str| {
+        let process = mark.split('-').next().and_then(|process| process.parse().ok());
+        process.is_some_and(|process| workers.contains(&process))
+    };
+    for _ in 0..LOOKS_FOR_AN_END {
+        if kill_marked(is_theirs) == 0 {
+            break;
+        }
+        std::thread::sleep(BETWEEN_LOOKS);
+    }
+}
+
+/// Kills the processes that have a mark in their environment that `is_theirs`; how many there were.
+fn kill_marked(is_theirs: impl Fn(&str) -> bool) -> usize {
     let has_it = |id: &str| {
         let environment = std::fs::read(format!("/proc/{id}/environ")).unwrap_or_default();
-        environment.split(|byte| *byte == 0).any(|variable| variable == wanted.as_bytes())
+        let mut marks = environment
+            .split(|byte| *byte == 0)
+            .filter_map(|variable| std::str::from_utf8(variable).ok()?.strip_prefix(MARK)?.strip_prefix('='));
+        marks.any(&is_theirs)
     };
     let all = std::fs::read_dir("/proc").into_iter().flatten().flatten();
     let ids = all.filter_map(|entry| entry.file_name().into_string().ok());
     ids.filter(|id| id.bytes().all(|byte| byte.is_ascii_digit()) && has_it(id))
         .filter_map(|id| id.parse().ok().and_then(Pid::from_raw))
-        .collect()
+        .filter(|process| rustix::process::kill_process(*process, Signal::KILL).is_ok())
+        .count()
 }
 
 #[cfg(test)]
@@ -154,7 +172,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_left_on_the_list_is_killed() {
+    fn what_is_left_of_a_worker_is_killed() {
         let spawn = || Command::new("sleep").arg("1000").process_group(0).spawn().unwrap();
         let (mut left, mut finished) = (spawn(), spawn());
         let mut unlisted = Command::new("sleep").arg("1000").env(MARK, "the-mark").process_group(0).spawn().unwrap();
@@ -162,6 +180,13 @@ mod tests {
         watch(list.as_bytes(), "the-mark");
         assert!(!left.wait().unwrap().success());
         assert!(!unlisted.wait().unwrap().success());
+        assert!(finished.try_wait().unwrap().is_none());
+        let mut of_the_dead =
+            Command::new("sleep").arg("1000").env(MARK, "4194305-1").process_group(0).spawn().unwrap();
+        // A program that has just begun has no environment yet.
+        while of_the_dead.try_wait().unwrap().is_none() {
+            clear(&BTreeSet::from([4_194_305]));
+        }
         assert!(finished.try_wait().unwrap().is_none());
         finished.kill().unwrap();
         finished.wait().unwrap();

@@ -13,3 +13,4 @@ pub mod server;
 pub mod show;
 pub mod situation;
 pub mod start;
+mod watching;

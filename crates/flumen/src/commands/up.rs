@@ -8,6 +8,7 @@ use std::time::Duration;
 use flumen_core::flow::store::WorkerRecord;
 use flumen_core::task_kind::units::Period;
 use flumen_core::{Error, Result};
+use flumen_worker::watchdog;
 use flumen_worker::worker::Only;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
@@ -15,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use crate::context::Context;
 use crate::doors::{Addresses, DoorOptions, Doors, announce};
 use crate::flows::history;
-use crate::flows::roster::{ProjectRoster, Reading};
+use crate::flows::roster::{ProjectRoster, Reading, Watched};
 use crate::flows::runtime::{DRAIN, Flowing, Told, WorkerOptions, services, worker};
 use crate::flows::server::{ServerLock, ServerRecord};
 use crate::memory;
@@ -211,8 +212,11 @@ async fn serve(parts: Parts, ready_file: Option<PathBuf>, context: &Context) -> 
             tasks.spawn(history::forget_by_and_by(flowing, roster, age, clock, output, stop.clone()));
         }
         tasks.spawn(async move {
-            let watched = roster.watch(&stop, |reading| tell_reading(output, false, reading)).await;
-            if let Err(error) = watched {
+            let told = |told| match told {
+                Watched::Read(reading) => tell_reading(output, false, reading),
+                Watched::ByLooking(error) => output.warning(error),
+            };
+            if let Err(error) = roster.watch(&stop, told).await {
                 output.warning(error);
                 stop.cancelled().await;
             }
@@ -249,12 +253,16 @@ async fn serve(parts: Parts, ready_file: Option<PathBuf>, context: &Context) -> 
 /// Takes back the leases of workers on this machine whose processes are gone: nobody has to wait for their end.
 async fn lose_dead_workers(flowing: &Flowing, context: &Context) -> Result<()> {
     let machine = crate::flows::runtime::machine();
-    for worker in flowing.store.workers().await? {
-        let is_gone = worker.host == machine && !std::path::Path::new(&format!("/proc/{}", worker.process)).exists();
-        if is_gone {
-            let cause = format!("worker {} ended without a word", worker.id);
-            flowing.store.lose_worker(&worker.id, &cause, context.clock.now()).await?;
-        }
+    let is_gone = |worker: &WorkerRecord| {
+        worker.host == machine && !std::path::Path::new(&format!("/proc/{}", worker.process)).exists()
+    };
+    let mut gone = flowing.store.workers().await?;
+    gone.retain(is_gone);
+    // Their tasks must have ended before others begin them again.
+    watchdog::clear(&gone.iter().map(|worker| worker.process).collect());
+    for worker in gone {
+        let cause = format!("worker {} ended without a word", worker.id);
+        flowing.store.lose_worker(&worker.id, &cause, context.clock.now()).await?;
     }
     Ok(())
 }

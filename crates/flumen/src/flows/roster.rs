@@ -19,12 +19,12 @@ use flumen_worker::project_flows::{DEPLOYMENTS_FOLDER, FLOWS_FOLDER, ProjectFlow
 use flumen_worker::templates::render_defaults;
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
-use notify::{RecursiveMode, Watcher as _};
 use serde_json::{Map, Value};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::runtime::Flowing;
+use super::watching::{BETWEEN_LOOKS, Places, Watching};
 use crate::context::Context;
 
 /// How long files must be quiet before they are read.
@@ -44,6 +44,17 @@ pub struct ProjectRoster {
     changed: watch::Sender<u64>,
     /// What was wrong when the files were read last.
     told: Mutex<Vec<String>>,
+    /// What the flows depended on when the files were read last.
+    sources: Arc<RwLock<Arc<Sources>>>,
+}
+
+/// What comes of watching files.
+#[derive(Debug)]
+pub enum Watched {
+    /// They were read.
+    Read(Result<Reading>),
+    /// The system tells of no changes, which is why: files are looked at again and again.
+    ByLooking(Error),
 }
 
 /// What became of reading the files.
@@ -53,31 +64,27 @@ pub struct Reading {
     pub changed: Vec<String>,
     /// What is wrong, a sentence each.
     pub problems: Vec<String>,
-    /// Files that flows name.
-    files: BTreeSet<PathBuf>,
-    /// Whether anything is wrong, told or not.
-    is_broken: bool,
 }
 
 /// The files on which flows depend.
+#[derive(Debug, PartialEq, Eq)]
 struct Sources {
     /// The project's folder.
     project: PathBuf,
     /// The folders all of whose files do.
     folders: [PathBuf; 2],
-    /// Other files.
+    /// Other files, also those that are not there.
     files: BTreeSet<PathBuf>,
-    /// Whether a flow has mistakes: which files it names is not known then, and any may mend it.
-    is_broken: bool,
 }
 
 impl Sources {
-    fn of(project: &Path) -> Self {
+    /// With the files that flows name, as paths in the project.
+    fn of(project: &Path, named: &BTreeSet<String>) -> Self {
+        let settings = project.join(PROJECT_FILE);
         Self {
             project: project.to_owned(),
-            is_broken: true,
             folders: [FLOWS_FOLDER, DEPLOYMENTS_FOLDER].map(|folder| project.join(folder)),
-            files: BTreeSet::from([project.join(PROJECT_FILE)]),
+            files: named.iter().map(|name| project.join(name)).chain([settings]).collect(),
         }
     }
 
@@ -88,22 +95,40 @@ impl Sources {
             let mut ours = self.files.iter().chain(&self.folders);
             path.parent() == Some(&self.project) && !ours.any(|one| one.starts_with(path))
         };
-        let matters = self.is_broken || event.need_rescan() || !event.paths.iter().all(is_other);
+        let matters = event.need_rescan() || !event.paths.iter().all(is_other);
         !event.kind.is_access() && matters
     }
 
-    /// The folders that are to be watched, besides the project's.
-    fn places(&self) -> BTreeSet<PathBuf> {
-        let parents = self.files.iter().filter_map(|file| Some(file.parent()?.to_owned()));
-        self.folders.iter().cloned().chain(parents).collect()
+    /// The folders that are to be watched: those that are there, and for a file in one that is not the nearest above it.
+    fn places(&self) -> Places {
+        let nearest = |file: &PathBuf| {
+            let above = file.ancestors().skip(1).find(|folder| folder.is_dir());
+            above
+                .filter(|folder| folder.starts_with(&self.project) || Some(*folder) == file.parent())
+                .map(Path::to_owned)
+        };
+        let is_below = |folder: &PathBuf| self.folders.iter().any(|above| folder.starts_with(above));
+        let around = self.files.iter().filter_map(nearest).filter(|folder| !is_below(folder));
+        let mut places: Places = around.map(|folder| (folder, notify::RecursiveMode::NonRecursive)).collect();
+        let whole = self.folders.iter().filter(|folder| folder.is_dir()).cloned();
+        places.extend(whole.map(|folder| (folder, notify::RecursiveMode::Recursive)));
+        places.insert(self.project.clone(), notify::RecursiveMode::NonRecursive);
+        places
     }
 }
 
 impl ProjectRoster {
     /// An empty one.
     pub fn new(flowing: Arc<Flowing>, context: &Context) -> Self {
-        let changed = watch::Sender::new(0);
-        Self { flowing, clock: Arc::clone(&context.clock), entries: RwLock::default(), changed, told: Mutex::default() }
+        let sources = Sources::of(flowing.project.dir(), &BTreeSet::new());
+        Self {
+            flowing,
+            clock: Arc::clone(&context.clock),
+            entries: RwLock::default(),
+            changed: watch::Sender::new(0),
+            told: Mutex::default(),
+            sources: Arc::new(RwLock::new(Arc::new(sources))),
+        }
     }
 
     /// Reads all files.
@@ -112,10 +137,10 @@ impl ProjectRoster {
     pub async fn read(&self) -> Result<Reading> {
         let found = self.flowing.flows().await?;
         let mut reading = Reading::default();
-        let dir = self.flowing.project.dir();
+        let sources = Arc::new(Sources::of(self.flowing.project.dir(), &found.named));
+        *self.sources.write().unwrap_or_else(PoisonError::into_inner) = sources;
         for mistakes in found.mistakes.values() {
             reading.problems.extend(mistakes.iter().map(ToString::to_string));
-            reading.is_broken = true;
         }
         reading.problems.extend(found.unread.iter().map(ToString::to_string));
         let mut entries = BTreeMap::new();
@@ -126,7 +151,6 @@ impl ProjectRoster {
             .collect::<Vec<_>>()
             .await;
         for (flow, entry) in made {
-            reading.files.extend(flow.files().iter().map(|file| dir.join(file)));
             match entry {
                 Ok(entry) => drop(entries.insert((entry.name(), None), entry)),
                 Err(error) => reading.problems.push(error.within(&flow.file).to_string()),
@@ -185,55 +209,43 @@ impl ProjectRoster {
     /// Reads files again whenever they change, until `stop`. `told` is called with what came of it.
     ///
     /// Errors: those of watching.
-    pub async fn watch(&self, stop: &CancellationToken, told: impl Fn(Result<Reading>)) -> Result<()> {
+    pub async fn watch(&self, stop: &CancellationToken, told: impl Fn(Watched)) -> Result<()> {
         let (sender, mut events) = mpsc::channel(64);
-        let dir = self.flowing.project.dir();
-        let sources = Arc::new(RwLock::new(Sources::of(dir)));
-        let known = Arc::clone(&sources);
-        let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-            // A full channel holds a change already.
-            let known = known.read().unwrap_or_else(PoisonError::into_inner);
-            if event.is_ok_and(|event| known.are_in(&event)) {
+        let sources = Arc::clone(&self.sources);
+        let hear = move |event: notify::Result<notify::Event>| {
+            let sources = Arc::clone(&sources.read().unwrap_or_else(PoisonError::into_inner));
+            if event.is_ok_and(|event| sources.are_in(&event)) {
+                // A full channel holds a change already.
                 let _ = sender.try_send(());
             }
-        })
-        .map_err(watch_error)?;
-        let mut watched = BTreeSet::new();
-        watcher.watch(dir, RecursiveMode::NonRecursive).map_err(watch_error)?;
-        let mut reading = self.read().await;
+        };
+        let mut quiet = QUIET;
+        let mut watching = Watching::new(hear);
         loop {
-            if let Ok(reading) = &reading {
-                let places = {
-                    let mut sources = sources.write().unwrap_or_else(PoisonError::into_inner);
-                    sources.files.extend(reading.files.iter().cloned());
-                    sources.is_broken = reading.is_broken;
-                    sources.places()
-                };
-                for folder in places.into_iter().filter(|folder| folder.is_dir()) {
-                    if folder != dir && watched.insert(folder.clone()) {
-                        let is_flows = folder == dir.join(FLOWS_FOLDER);
-                        let mode = if is_flows { RecursiveMode::Recursive } else { RecursiveMode::NonRecursive };
-                        watcher.watch(&folder, mode).map_err(watch_error)?;
-                    }
-                }
+            let sources = self.sources();
+            let places = sources.places();
+            if let Some(error) = watching.watch(&places)? {
+                // It knows the seconds of changes, and no more: what changes twice in one is read when that is over.
+                quiet = BETWEEN_LOOKS + QUIET;
+                told(Watched::ByLooking(error));
             }
-            told(reading);
+            told(Watched::Read(self.read().await));
+            if *self.sources() != *sources {
+                // What changed before its place was watched has not been heard of.
+                continue;
+            }
             tokio::select! {
                 () = stop.cancelled() => return Ok(()),
                 event = events.recv() => if event.is_none() { return Ok(()) },
             }
             // Editors write a file in several steps.
-            while tokio::time::timeout(QUIET, events.recv()).await.is_ok_and(|event| event.is_some()) {}
-            watched.retain(|folder: &PathBuf| folder.is_dir());
-            reading = self.read().await;
+            while tokio::time::timeout(quiet, events.recv()).await.is_ok_and(|event| event.is_some()) {}
         }
     }
-}
 
-fn watch_error(error: notify::Error) -> Error {
-    Error::unavailable(format!("the project's files cannot be watched: {error}"))
-        .hint("raise fs.inotify.max_user_watches, or restart the server after a change")
-        .caused_by(error)
+    fn sources(&self) -> Arc<Sources> {
+        Arc::clone(&self.sources.read().unwrap_or_else(PoisonError::into_inner))
+    }
 }
 
 #[async_trait]

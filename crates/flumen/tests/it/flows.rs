@@ -9,6 +9,7 @@ mod told;
 
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -102,16 +103,22 @@ impl Drop for Server {
     }
 }
 
+/// How long something may take that nothing waits for but a test: a test that hangs would hold all others up.
+const PATIENCE: Duration = Duration::from_secs(600);
+
 /// Waits until there is a file.
+#[track_caller]
 fn wait_for(path: &Path) {
-    while !path.exists() {
-        std::thread::yield_now();
-    }
+    wait_until(|| path.exists());
 }
 
 /// Waits until `condition` holds.
+#[track_caller]
+#[expect(clippy::disallowed_methods, reason = "processes take real time")]
 fn wait_until(mut condition: impl FnMut() -> bool) {
+    let begun = Instant::now();
     while !condition() {
+        assert!(begun.elapsed() < PATIENCE, "what is waited for did not come");
         std::thread::yield_now();
     }
 }

@@ -39,7 +39,7 @@ fn work_waits_for_room_on_the_disk() {
     )]);
     sandbox.write("script.sh", SCRIPT);
     // Who is root needs no users of its own.
-    let ran = sandbox.sh("unshare -m true 2> /dev/null && way=-m || way=-rm; unshare $way sh script.sh");
+    let ran = sandbox.sh("unshare -m true 2> /dev/null && way=-m || way=-rm; timeout 600 unshare $way sh script.sh");
     assert_eq!(ran.code, 0, "{}\n{}", ran.stdout, ran.stderr);
     assert_eq!(ran.stdout.matches("The disk is full: work waits").count(), 2, "{}", ran.stdout);
     let (full, free) = ran.stdout.split_at(ran.stdout.rfind("server: process").unwrap());

@@ -5,6 +5,8 @@ use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 
+use serde_json::Value;
+
 use crate::web::{reply, serve};
 
 use super::{Server, json, project, succeed, wait_until};
@@ -82,7 +84,14 @@ tasks:
     wait_until(|| json(&sandbox, "backfill list")[0]["state"] == "done");
     let runs = json(&sandbox, "run list -n 0");
     let runs = runs.as_array().unwrap();
-    assert!(runs.len() == MONTHS && runs.iter().all(|run| run["state"] == "success"), "{runs:?}");
+    let failed: Vec<_> = runs.iter().filter(|run| run["state"] != "success").collect();
+    let said = |run: &Value| {
+        let id = run["id"].as_str().unwrap();
+        let all = sandbox.sh(&format!("flumen run show {id}; flumen why {id}; flumen run logs {id}"));
+        format!("{}{}", all.stdout, all.stderr)
+    };
+    assert!(failed.is_empty(), "{}", failed.into_iter().map(said).collect::<Vec<_>>().join("\n"));
+    assert_eq!(runs.len(), MONTHS, "{runs:?}");
     for (table, rows) in [("lake.raw.months", 500), ("pg.public.months", 500), ("lake.marts.sums", 1)] {
         let counted = json(&sandbox, &format!("sql 'select month, count(*) as n from {table} group by month'"));
         let counted = counted.as_array().unwrap();
@@ -191,8 +200,7 @@ tasks:
     succeed(&sandbox, "flumen backfill many --detach");
     let ended = |at_least: usize| {
         let ran = sandbox.sh("flumen --json run list -n 0 --state success");
-        serde_json::from_str::<serde_json::Value>(&ran.stdout)
-            .is_ok_and(|runs| runs.as_array().unwrap().len() >= at_least)
+        serde_json::from_str::<Value>(&ran.stdout).is_ok_and(|runs| runs.as_array().unwrap().len() >= at_least)
     };
     wait_until(|| ended(2));
     workers[0].kill();

@@ -146,6 +146,33 @@ store.commit()";
     assert!(wrong.code == 2 && wrong.stderr.contains("'5m' is no time of a day or more"), "{}", wrong.stderr);
 }
 
+/// A system that watches no files: in a namespace with users of its own one may say so.
+const UNWATCHED: &str = r#"
+set -eu
+echo 0 > /proc/sys/user/max_inotify_instances
+flumen up --ready-file ready > /dev/null 2> server.log &
+server=$!
+until [ -e ready ]; do :; done
+until grep -q 'looked at every second' server.log; do :; done
+mkdir sql
+echo 'select 1' > sql/one.sql
+until flumen --json run list --flow one | grep -q '"state": *"success"'; do :; done
+printf 'flow: two\nschedule: { every: 1s, start: 2021-01-01, catchup: none }\ntasks:\n  a: { empty: {} }\n' > flows/two.yml
+until flumen --json run list --flow two | grep -q '"state": *"success"'; do :; done
+kill $server
+wait $server
+"#;
+
+#[test]
+fn files_are_looked_at_where_the_system_tells_of_no_changes() {
+    let flow = "flow: one\nschedule: { every: 1s, start: 2021-01-01, catchup: none }\ntasks:\n  a: { sql: { file: sql/one.sql } }\n";
+    let sandbox = project(&[("flows/one.yml", flow), ("script.sh", UNWATCHED)]);
+    let ran = sandbox.sh("timeout 600 unshare -rU sh script.sh");
+    let said = std::fs::read_to_string(sandbox.path().join("server.log")).unwrap();
+    assert_eq!(ran.code, 0, "{}\n{}\n{said}", ran.stdout, ran.stderr);
+    assert_eq!(said.matches("looked at every second").count(), 1, "{said}");
+}
+
 #[test]
 fn a_file_that_was_missing_mends_its_flow() {
     let flow = |name: &str, task: &str| {
@@ -157,6 +184,7 @@ fn a_file_that_was_missing_mends_its_flow() {
         ("flows/good.yml", "flow: good\ntasks:\n  only: { sql: { file: sql/good.sql } }\n"),
         ("flows/beside.yml", &flow("beside", "sql: { file: sql/beside.sql }")),
         ("flows/above.yml", &flow("above", "python: { file: work.py }")),
+        ("flows/below.yml", &flow("below", "sql: { file: made/later/below.sql }")),
         ("sql/good.sql", "select 1"),
     ]);
     let _server = Server::start(&sandbox, &["up"]);
@@ -166,6 +194,9 @@ fn a_file_that_was_missing_mends_its_flow() {
     assert_eq!(said.matches("sql/beside.sql").count(), 1, "it is told once: {said}");
     sandbox.write("work.py", "print(1)");
     wait_until(|| !runs(&sandbox, "--flow above --state success").is_empty());
+    // Its folders are not there either.
+    sandbox.write("made/later/below.sql", "select 1");
+    wait_until(|| !runs(&sandbox, "--flow below --state success").is_empty());
     // With nothing broken a file that a flow names is still heard of, wherever it is.
     sandbox.write("work.py", "import sys; sys.exit(1)");
     wait_until(|| !runs(&sandbox, "--flow above --state failed").is_empty());
