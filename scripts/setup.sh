@@ -95,6 +95,7 @@ if [ "${1:-build}" = test ]; then
   command -v chromedriver > /dev/null || want+=(chromium-driver)
   command -v dockerd > /dev/null || want+=(docker.io)
   [ -e /bin/busybox ] || want+=(busybox-static)
+  command -v ip > /dev/null || want+=(iproute2)
   command -v python3 > /dev/null || want+=(python3)
   python3 -c 'import venv, ensurepip' 2> /dev/null || want+=(python3-venv)
 fi

@@ -7,8 +7,8 @@
 //!   else since this load looked, that the load was not done by another attempt, and that its claim is still ours. So a
 //!   file is never loaded twice, however many processes try.
 //! - The files of a load are in the folder `load-<id>` of the table. Those that an attempt left behind are swept by the
-//!   next attempt at the same load: before it writes, where it is certain that the other is dead (it holds the lock of the
-//!   load, on a local disk, or a newer claim), and after its commit, when the other cannot commit any more.
+//!   next attempt at the same load: before it writes, where it is certain that the other is dead (nobody else holds a
+//!   lock of the load, on a local disk) or cannot commit (it has a newer claim), and after its commit, when the other cannot commit any more.
 
 mod convert;
 mod files;
@@ -288,13 +288,17 @@ impl Sink for LakeSink {
         let lock = match table.folder() {
             Some(folder) => {
                 let folder = folder.join(load_folder(&request.load));
-                Some(LoadLock::take(&folder, request.load.as_str(), &table.address())?)
+                Some(LoadLock::take(&folder, request.load.as_str(), request.fence, &table.address())?)
             }
             None => None,
         };
         // Another attempt that could still commit would name files that are gone.
         let claimed = request.fence.0 > 0 && current.ledger.claim(&request.load) == Some(request.fence);
-        if lock.is_some() || claimed {
+        let is_alone = match &lock {
+            Some(lock) => lock.is_alone().map_err(|error| Error::io(table.address(), error))?,
+            None => false,
+        };
+        if is_alone || claimed {
             sweep(&table, &request.load, &HashSet::new()).await?;
         }
         let columns = with_validity(&conversion.schema, &request.mode);

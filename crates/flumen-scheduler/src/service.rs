@@ -29,6 +29,8 @@ const RINGS: usize = 1_000;
 const HOLD: TimeDelta = TimeDelta::seconds(2);
 /// How long after something came another look is taken, once: at what a scheduler that has died held meanwhile.
 const LOOK_AGAIN: Duration = Duration::from_millis(2_100);
+/// How old what is known of the leases may be where something happens: a worker may have been given a shorter one than those before.
+const LEASES_KNOWN: Duration = Duration::from_secs(1);
 /// How long a scheduler sleeps at the most. It is woken when there is something to do; this is for wakes that get lost.
 pub(crate) const LONGEST_SLEEP: Duration = Duration::from_secs(60);
 /// How long it waits after the first failure of the store; twice as long after the next, up to [`LONGEST_WAIT`].
@@ -107,6 +109,8 @@ pub struct Scheduler {
 struct Due {
     timers: Option<DateTime<Utc>>,
     leases: Option<DateTime<Utc>>,
+    /// When the leases were looked at last.
+    looked: Option<Instant>,
 }
 
 impl Scheduler {
@@ -174,14 +178,16 @@ impl Scheduler {
         if new.contains(&Wake::Timer) || due.timers.is_some_and(|at| at <= now) {
             due.timers = self.ring(|limit| self.store.ring_timers(now, limit)).await?;
         }
-        // A lease that is given ends later than those that there are, or as late: it is enough to look when the first one ends.
-        if due.leases.is_none_or(|at| at <= now) {
+        let is_old = due.looked.is_none_or(|looked| looked.elapsed() >= LEASES_KNOWN);
+        if is_old || due.leases.is_none_or(|at| at <= now) {
             due.leases = self.ring(|limit| self.store.expire_leases(now, limit)).await?;
+            due.looked = Some(Instant::now());
         }
         loop {
             let taken = self.store.take_runs(now, now + HOLD, RUNS).await?;
             let is_last = taken.len() < RUNS;
-            let stepped = futures::stream::iter(taken).map(|run| self.steps.step(run)).buffer_unordered(SIDE_BY_SIDE);
+            let stepped =
+                futures::stream::iter(taken).map(|taken| self.steps.step(taken)).buffer_unordered(SIDE_BY_SIDE);
             let results: Vec<Result<()>> = stepped.collect().await;
             results.into_iter().collect::<Result<()>>()?;
             // Letters that came meanwhile have woken us again.

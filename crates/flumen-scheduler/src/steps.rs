@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use flumen_core::clock::Clock;
-use flumen_core::flow::store::MetaStore;
+use flumen_core::flow::store::{Letter, MetaStore, Taken};
 use flumen_core::flow::{Answer, Ask, RunId, RunRecord, Signal, TaskKey, TaskState};
 use flumen_core::{ErrorKind, Result};
 use flumen_flow::machine::{Batch, Graph, Run};
@@ -52,9 +52,10 @@ impl Steps {
     }
 
     /// Steps a run until its inbox is empty. One bad run stops no other: only what is wrong with the store is an error.
-    pub(crate) async fn step(&self, id: RunId) -> Result<()> {
+    pub(crate) async fn step(&self, taken: Taken) -> Result<()> {
+        let Taken { run: id, mut inbox } = taken;
         for _ in 0..TRIES {
-            match self.try_step(id).await {
+            match self.try_step(id, inbox.take()).await {
                 Ok(()) => return Ok(()),
                 // Somebody else was faster: what is remembered is old.
                 Err(error) if error.kind() == ErrorKind::Conflict => drop(self.remembered().remove(&id)),
@@ -68,8 +69,12 @@ impl Steps {
         Ok(())
     }
 
-    async fn try_step(&self, id: RunId) -> Result<()> {
-        let (version, letters) = self.store.inbox(id).await?;
+    /// Steps a run. `inbox` are its version and its letters, where they were just read.
+    async fn try_step(&self, id: RunId, inbox: Option<(u64, Vec<Letter>)>) -> Result<()> {
+        let (version, letters) = match inbox {
+            Some(inbox) => inbox,
+            None => self.store.inbox(id).await?,
+        };
         let remembered = self.remembered().remove(&id).filter(|(known, _)| *known == version);
         let (graph, mut run, letters) = match remembered {
             Some((_, run)) => (self.flows.graph(run.record()).await?, run, letters),

@@ -9,7 +9,7 @@ use flumen_core::clock::Clock;
 use flumen_core::flow::store::{Claim, MetaStore, NewRun, Wake};
 use flumen_core::flow::{
     Answer, Ask, Failure, FlowVersion, Interval, Origin, Outcome, RunId, RunRecord, RunState, Signal, TaskKey,
-    TaskState,
+    TaskState, TriggerRule,
 };
 use flumen_core::{Error, Result};
 use flumen_flow::machine::{Graph, Map, Node, Retry, Run};
@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 /// The time of Tokio, which tests can let pass.
+#[derive(Clone, Copy)]
 struct TokioClock(tokio::time::Instant);
 
 impl Clock for TokioClock {
@@ -218,38 +219,71 @@ async fn a_run_that_cannot_be_stepped_stops_no_other() {
     assert_eq!(store.run(strange.id).await.unwrap().state, RunState::Queued);
 }
 
+/// Takes a task of a pool, as a worker that is never heard of again.
+async fn take_and_be_lost(store: Arc<dyn MetaStore>, clock: TokioClock, pool: &str, lease: TimeDelta) {
+    let mut wakes = store.wakes();
+    loop {
+        let now = clock.now();
+        let claim = Claim {
+            worker: "lost".into(),
+            pools: vec![pool.to_owned()],
+            only: Vec::new(),
+            limit: 1,
+            now,
+            expires: now + lease,
+        };
+        if !store.claim(&claim).await.unwrap().work.is_empty() {
+            return;
+        }
+        wakes.next().await;
+    }
+}
+
+/// A task of a pool of its own that is not tried again.
+fn lonely(pool: &str) -> Node {
+    let mut node = Node::new(pool, []);
+    node.pool = pool.to_owned();
+    node.retry = Retry { infra: Some(0), ..Retry::default() };
+    node
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lease_may_be_shorter_than_those_before() {
+    let store: Arc<dyn MetaStore> = Arc::new(MemoryStore::new());
+    let clock = TokioClock(tokio::time::Instant::now());
+    let run = new_run("flow", 1);
+    let lost = tokio::spawn({
+        let store = Arc::clone(&store);
+        async move {
+            take_and_be_lost(Arc::clone(&store), clock, "long", TimeDelta::hours(1)).await;
+            take_and_be_lost(store, clock, "short", TimeDelta::seconds(5)).await;
+        }
+    });
+    let mut after = lonely("after");
+    after.needs = vec![1];
+    after.pool = "default".to_owned();
+    after.rule = TriggerRule::AllDone;
+    let began = tokio::time::Instant::now();
+    let ends = |name: &str, attempt| {
+        assert_eq!(name, "after");
+        succeed(name, attempt)
+    };
+    let nodes = vec![lonely("long"), lonely("short"), after];
+    assert_eq!(play(Arc::clone(&store), nodes, std::slice::from_ref(&run), 1, ends).await, [RunState::Failed]);
+    lost.await.unwrap();
+    assert!(began.elapsed() >= std::time::Duration::from_secs(3600));
+    let tasks = store.tasks(run.id).await.unwrap();
+    let ended = |name: &str| tasks.iter().find(|task| task.key.to_string() == name).unwrap().since;
+    assert!(ended("after") - DateTime::UNIX_EPOCH < TimeDelta::seconds(10), "{tasks:?}");
+}
+
 #[tokio::test(start_paused = true)]
 async fn leases_that_end_are_seen_without_a_wake() {
     let store: Arc<dyn MetaStore> = Arc::new(MemoryStore::new());
     let clock = TokioClock(tokio::time::Instant::now());
     let run = new_run("flow", 1);
-    // A worker that takes the first attempt and is never heard of again.
-    let lost = tokio::spawn({
-        let store = Arc::clone(&store);
-        async move {
-            let mut wakes = store.wakes();
-            loop {
-                let now = clock.now();
-                let expires = now + TimeDelta::seconds(30);
-                let claim = Claim {
-                    worker: "lost".into(),
-                    pools: vec!["lonely".to_owned()],
-                    only: Vec::new(),
-                    limit: 1,
-                    now,
-                    expires,
-                };
-                if !store.claim(&claim).await.unwrap().work.is_empty() {
-                    return;
-                }
-                wakes.next().await;
-            }
-        }
-    });
-    let mut lonely = Node::new("lonely", []);
-    lonely.pool = "lonely".to_owned();
-    lonely.retry = Retry { infra: Some(0), ..Retry::default() };
-    let nodes = vec![lonely];
+    let lost = tokio::spawn(take_and_be_lost(Arc::clone(&store), clock, "lonely", TimeDelta::seconds(30)));
+    let nodes = vec![lonely("lonely")];
     assert_eq!(play(Arc::clone(&store), nodes, std::slice::from_ref(&run), 1, succeed).await, [RunState::Failed]);
     lost.await.unwrap();
     let task = store.tasks(run.id).await.unwrap().remove(0);

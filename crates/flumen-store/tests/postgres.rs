@@ -199,7 +199,7 @@ async fn a_letter_that_comes_in_the_middle_of_a_step_is_not_forgotten() {
     let store = open(&database).await;
     let run = new_run(1).id;
     store.create_runs(&[NewRun { start: true, ..new_run(1) }], at(0)).await.unwrap();
-    assert_eq!(store.take_runs(at(0), at(60), 1).await.unwrap(), [run]);
+    assert_eq!(take(&store).await, [run]);
     let commit = commit_of(&store, run).await;
     // Somebody has written a letter, and does not come to an end.
     let slow = "set search_path = flumen; begin; select post(array[seq], array['{\"signal\":\"start\"}']) from runs";
@@ -213,12 +213,13 @@ async fn a_letter_that_comes_in_the_middle_of_a_step_is_not_forgotten() {
     while !step.is_finished() && looks.query(waits, &[]).await.unwrap().is_empty() {}
     database.run("commit").await;
     step.await.unwrap().unwrap();
-    assert_eq!(
-        store.take_runs(at(0), at(60), 1).await.unwrap(),
-        [run],
-        "the step lets go of the run, which has a letter"
-    );
+    assert_eq!(take(&store).await, [run], "the step lets go of the run, which has a letter");
     assert_eq!(store.inbox(run).await.unwrap().1.len(), 1);
+}
+
+/// The runs that are to be stepped.
+async fn take(store: &PostgresStore) -> Vec<RunId> {
+    store.take_runs(at(0), at(60), 10).await.unwrap().into_iter().map(|taken| taken.run).collect()
 }
 
 /// Steps runs whenever there are letters, and puts rows of the queue in again. It never ends.
@@ -226,7 +227,7 @@ async fn schedule(store: &PostgresStore, heard: impl Fn(Vec<u64>)) {
     let mut wakes = store.wakes();
     let mut turn = 0;
     loop {
-        let taken = store.take_runs(at(0), at(60), 10).await.unwrap();
+        let taken = take(store).await;
         if taken.is_empty() {
             wakes.next().await.unwrap();
             continue;

@@ -26,5 +26,5 @@ pub fn run(name: &str, arguments: &[&str], folder: &Path) -> String {
 }
 
 fn scripts() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/interop")
+    Path::new(&std::env::var("CARGO_MANIFEST_DIR").unwrap()).join("../../tests/interop")
 }

@@ -25,7 +25,6 @@ mod store;
 mod task;
 mod up;
 mod user;
-mod watch;
 mod why;
 
 use flumen_core::Result;
@@ -66,9 +65,6 @@ pub enum Command {
     /// What a worker starts for a task
     #[command(name = "__task", hide = true)]
     OneTask(crate::tasks::TaskCommand),
-    /// What watches over a worker
-    #[command(name = "__watch", hide = true)]
-    Watch(watch::WatchCommand),
 }
 
 impl Command {
@@ -109,7 +105,6 @@ impl Command {
             Command::Worker(command) => command.run(context).await,
             Command::Why(command) => command.run(context).await,
             Command::OneTask(command) => command.run(context).await,
-            Command::Watch(command) => command.run(),
         }
     }
 }

@@ -22,6 +22,7 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 use flumen_core::Error;
+use flumen_worker::watchdog;
 
 use crate::cli::Cli;
 use crate::context::Context;
@@ -34,6 +35,11 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 const THREAD_STACK_BYTES: usize = 8 << 20;
 
 fn main() -> ExitCode {
+    let mut arguments = std::env::args_os().skip(1);
+    if arguments.next().is_some_and(|first| first == watchdog::ARGUMENT) {
+        watch_over(&arguments.next().unwrap_or_default().to_string_lossy());
+        return ExitCode::SUCCESS;
+    }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => return usage(&error),
@@ -44,6 +50,15 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => report(&error, &output),
     }
+}
+
+/// What a worker starts to end its processes should it be killed: it lives as long as the worker, in as little memory as may be, and so
+/// without the command line's parser and the runtime.
+fn watch_over(mark: &str) {
+    memory::in_small_pages();
+    memory::give_back();
+    memory::forget_the_start();
+    watchdog::watch(std::io::stdin().lock(), mark);
 }
 
 fn run(cli: Cli, output: Output) -> flumen_core::Result<()> {

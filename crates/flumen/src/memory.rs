@@ -5,11 +5,11 @@ use std::ops::Range;
 /// Asks the kernel to give this process memory in small pages, where the allocator has asked for large ones: a page of 2 MB of which little
 /// is used is a page of 2 MB. Queries are faster with large ones.
 pub fn in_small_pages() {
-    for range in large(&std::fs::read_to_string("/proc/self/smaps").unwrap_or_default()) {
+    for place in places(&smaps()).filter(|place| place.flags.contains(&"hg")) {
         // SAFETY: the range is mapped, and this says nothing but how it is to be filled: its content stays.
         #[allow(unsafe_code, reason = "the allocator has no way to say this to the kernel")]
         unsafe {
-            libc::madvise(range.start as *mut libc::c_void, range.len(), libc::MADV_NOHUGEPAGE);
+            libc::madvise(place.range.start as *mut libc::c_void, place.range.len(), libc::MADV_NOHUGEPAGE);
         }
     }
 }
@@ -34,36 +34,107 @@ pub fn give_back() {
     mi_collect(true);
 }
 
-/// The ranges of addresses for which large pages were asked for, in the text of `/proc/PID/smaps`.
-fn large(text: &str) -> Vec<Range<usize>> {
-    let mut found = Vec::new();
-    let mut range = 0..0;
-    for line in text.lines() {
-        if let Some(flags) = line.strip_prefix("VmFlags:") {
-            if flags.split_ascii_whitespace().any(|flag| flag == "hg") {
-                found.push(range.clone());
-            }
-        } else if let Some((first, last)) = line.split(' ').next().and_then(|word| word.split_once('-')) {
-            let address = |text: &str| usize::from_str_radix(text, 16);
-            if let (Ok(first), Ok(last)) = (address(first), address(last)) {
-                range = first..last;
-            }
+/// Lets go of the pages of the program itself that this process has read: most were needed to start it, such as the list of what is to
+/// be relocated. Those that are needed again come back from the file.
+pub fn forget_the_start() {
+    let Ok(program) = std::env::current_exe() else { return };
+    let is_as_in_the_file = |place: &Place<'_>| {
+        place.path == program.to_string_lossy() && place.access.starts_with("r-") && place.changed_kb == Some(0)
+    };
+    for place in places(&smaps()).filter(is_as_in_the_file) {
+        // SAFETY: nobody writes to the range, and nothing in it differs from the file: what is read of it next is the same.
+        #[allow(unsafe_code, reason = "there is no other way to say this to the kernel")]
+        unsafe {
+            libc::madvise(place.range.start as *mut libc::c_void, place.range.len(), libc::MADV_DONTNEED);
         }
     }
-    found
+}
+
+fn smaps() -> String {
+    std::fs::read_to_string("/proc/self/smaps").unwrap_or_default()
+}
+
+/// A range of addresses that is mapped.
+#[derive(Debug, Default, PartialEq)]
+struct Place<'a> {
+    range: Range<usize>,
+    /// As in `r-xp`.
+    access: &'a str,
+    /// The file, if it is one.
+    path: &'a str,
+    /// Kilobytes that this process has changed.
+    changed_kb: Option<usize>,
+    /// What holds for it, in two letters each.
+    flags: Vec<&'a str>,
+}
+
+/// What is in the text of `/proc/PID/smaps`; see proc_pid_smaps(5). The flags are the last that it says of each.
+fn places(text: &str) -> impl Iterator<Item = Place<'_>> {
+    let mut place = Place::default();
+    text.lines().filter_map(move |line| {
+        if let Some(flags) = line.strip_prefix("VmFlags:") {
+            place.flags = flags.split_ascii_whitespace().collect();
+            return Some(std::mem::take(&mut place));
+        }
+        if let Some(number) = line.strip_prefix("Private_Dirty:") {
+            place.changed_kb = number.trim().split(' ').next().and_then(|number| number.parse().ok());
+        } else if let Some((range, rest)) = line.split_once(' ')
+            && let Some((first, last)) = range.split_once('-')
+        {
+            let address = |text: &str| usize::from_str_radix(text, 16).unwrap_or_default();
+            place.range = address(first)..address(last);
+            place.access = rest.split(' ').next().unwrap_or_default();
+            place.path = rest.find('/').map_or("", |start| &rest[start..]);
+        }
+        None
+    })
 }
 
 #[cfg(test)]
 mod tests {
+    use super::Place;
+
     #[test]
-    fn ranges_with_large_pages_are_found() {
-        let text = "5b0000-5c0000 rw-p 00000000 00:00 0 \nSize: 64 kB\nVmFlags: rd wr mr mw me ac sd \n\
-                    7f00000-7f40000 rw-p 00000000 00:00 0  [anon]\nRss: 4 kB\nVmFlags: rd wr mr mw me ac hg \n";
-        assert_eq!(super::large(text), vec![0x7f0_0000..0x7f4_0000; 1]);
+    fn what_is_mapped_is_read() {
+        let text = "5b0000-5c0000 r-xp 00001000 fe:00 12   /opt/my tools/flumen\nSize: 64 kB\nPrivate_Dirty:  0 kB\n\
+                    VmFlags: rd ex mr mw me \n\
+                    7f00000-7f40000 rw-p 00000000 00:00 0  [anon]\nPrivate_Dirty:    24 kB\nVmFlags: rd wr mr mw me ac hg \n";
+        let found: Vec<Place<'_>> = super::places(text).collect();
+        let program = Place {
+            range: 0x5b_0000..0x5c_0000,
+            access: "r-xp",
+            path: "/opt/my tools/flumen",
+            changed_kb: Some(0),
+            flags: vec!["rd", "ex", "mr", "mw", "me"],
+        };
+        assert_eq!(found[0], program);
+        assert_eq!((found[1].path, found[1].changed_kb, found[1].flags.last()), ("", Some(24), Some(&"hg")));
         // The kernel takes what is found for this process.
         super::in_small_pages();
         assert!(super::mi_option_get(super::PURGE_DELAY) > 0, "there is a delay by default: it is this option");
         super::give_back();
         assert_eq!(super::mi_option_get(super::PURGE_DELAY), 0);
+    }
+
+    #[test]
+    fn pages_of_the_program_come_back() {
+        let program = std::env::current_exe().unwrap().to_string_lossy().into_owned();
+        let read_kb = || {
+            let text = super::smaps();
+            let own = text.split("VmFlags:").find(|part| part.contains(&program) && part.contains(" r-xp ")).unwrap();
+            let line = own.lines().find_map(|line| line.strip_prefix("Rss:")).unwrap();
+            line.trim().trim_end_matches(" kB").parse::<usize>().unwrap()
+        };
+        let text = super::smaps();
+        let code = super::places(&text).find(|place| place.path == program && place.access == "r-xp").unwrap();
+        for page in code.range.clone().step_by(4096) {
+            // SAFETY: it is mapped, for reading too.
+            #[allow(unsafe_code, reason = "the program's own code, read as bytes")]
+            let _ = unsafe { std::ptr::read_volatile(page as *const u8) };
+        }
+        let all = read_kb();
+        super::forget_the_start();
+        let some = read_kb();
+        assert!(some < all / 2, "{some} of {all} kB");
     }
 }

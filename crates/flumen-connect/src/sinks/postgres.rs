@@ -16,7 +16,7 @@ use std::time::Duration;
 use arrow::datatypes::DataType;
 use async_trait::async_trait;
 use flumen_core::dataset::TableName;
-use flumen_core::load::{Committed, LOAD_COLUMN, LoadId, LoadRecord, LoadRequest};
+use flumen_core::load::{Committed, Fence, LOAD_COLUMN, LoadId, LoadRecord, LoadRequest};
 use flumen_core::write::{LedgerEntry, LoadSession, Sink, TableState};
 use flumen_core::{Error, Result, limits};
 use tokio_postgres::Client;
@@ -174,7 +174,7 @@ impl Sink for PostgresSink {
     async fn undo(&self, load: &LoadId, record: &LoadRecord) -> Result<Committed> {
         let target = &self.target;
         let mut client = target.connect_once().await?;
-        lock::take(&client, target, load).await?;
+        lock::take(&client, target, load, Fence(0)).await?;
         let table = read_table(&client, &target.table)
             .await?
             .ok_or_else(|| Error::not_found(format!("{} is not there any more", target.name())))?;

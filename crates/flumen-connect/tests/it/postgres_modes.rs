@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, BooleanArray, Int64Array, RecordBatch, StringArray};
 use flumen_core::ErrorKind;
-use flumen_core::load::{Fence, LoadId, Mode};
+use flumen_core::load::{Fence, LoadId, LoadRequest, Mode};
 use flumen_core::write::{RefusedRows, Sink, quarantine_schema};
 
 use crate::postgres_sink::{LEFT, load, load_request, options, people, record, request, sink, sink_of, write};
@@ -246,6 +246,30 @@ async fn an_older_attempt_may_not_commit() {
     assert_eq!(error.kind(), ErrorKind::Conflict);
     assert_eq!(db.show("select to_regclass('t')").await, "-");
     assert_eq!(sink.begin(older).await.err().unwrap().kind(), ErrorKind::Conflict);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_later_attempt_waits_for_no_older_one() {
+    let db = server().database().await;
+    let sink = sink(&db, "t");
+    let attempt = |fence| {
+        let mut request = request("a", Mode::Append, people(&[]).schema());
+        request.fence = Fence(fence);
+        request
+    };
+    let record = record(&attempt(1));
+    // It hangs, with its lock, in the middle of a staging table.
+    let hangs = sink.begin(attempt(1)).await.unwrap();
+    tokio::task::block_in_place(|| write(hangs.as_ref(), vec![people(&[(1, "slow")])])).unwrap();
+    load_request(&sink, attempt(2), vec![people(&[(1, "one")])]).await.unwrap();
+    let refused = hangs.commit(&record).await.unwrap_err();
+    assert!(refused.message().contains("another attempt took it over"), "{refused}");
+    assert_eq!(db.show("select * from t").await, "1 | one");
+    // One that is older takes nothing from a later one.
+    let later = sink.begin(LoadRequest { load: LoadId::derive(["b"]), ..attempt(4) }).await.unwrap();
+    let older = sink.begin(LoadRequest { load: LoadId::derive(["b"]), ..attempt(3) }).await.err().unwrap();
+    assert_eq!(older.kind(), ErrorKind::Conflict);
+    later.abort().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

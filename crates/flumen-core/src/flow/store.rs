@@ -29,7 +29,7 @@ use crate::error::{Error, ErrorKind, Result};
 
 pub use commit::Commit;
 pub use objects::{Advance, Backfill, BackfillState, Created, NewRun, Pool, PoolUse, Rate, RunFilter, WorkerRecord};
-pub use work::{Claim, Claimed, Held, Letter, Loaded, PendingNotice, PendingWait, Renewal, Rung, Wake, Work};
+pub use work::{Claim, Claimed, Held, Letter, Loaded, PendingNotice, PendingWait, Renewal, Rung, Taken, Wake, Work};
 
 /// Keeps flows and their runs.
 ///
@@ -52,16 +52,19 @@ pub trait MetaStore: Send + Sync {
     /// Errors: `NotFound`.
     async fn send(&self, run: RunId, signal: &Signal) -> Result<()>;
 
-    /// Takes up to `limit` runs that have letters, oldest letter first, to step them. Nobody else is given them until `until`,
-    /// or until the run's next commit. This keeps schedulers out of each other's way; what keeps them from harm is the version.
-    async fn take_runs(&self, now: DateTime<Utc>, until: DateTime<Utc>, limit: usize) -> Result<Vec<RunId>>;
+    /// Takes up to `limit` runs that have letters, oldest letter first, to step them: see [`inbox`](Self::inbox) for what comes with
+    /// them. Nobody else is given them until `until`,
+    /// or until the run's next commit. This keeps schedulers out of each other's way; what keeps them from harm is the version. That they
+    /// are taken may be lost with the power.
+    async fn take_runs(&self, now: DateTime<Utc>, until: DateTime<Utc>, limit: usize) -> Result<Vec<Taken>>;
 
     /// All of a run that stepping it needs, and its inbox.
     ///
     /// Errors: `NotFound`.
     async fn load(&self, run: RunId) -> Result<Loaded>;
 
-    /// The version of a run and its inbox: enough for whoever remembers the rest from that version.
+    /// The version of a run and its inbox: enough for whoever remembers the rest from that version. It may be seen before it
+    /// survives the loss of power; what is written because of it survives no sooner than it does.
     ///
     /// Errors: `NotFound`.
     async fn inbox(&self, run: RunId) -> Result<(u64, Vec<Letter>)>;

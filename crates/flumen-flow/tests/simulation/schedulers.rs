@@ -51,15 +51,19 @@ impl World {
     }
 
     fn step_run(&mut self, number: usize) -> Result<Option<Pending>, String> {
-        let mut taken = Self::must(at_once(self.store.take_runs(self.now, self.now + LEASE, 1)))?;
+        let taken = Self::must(at_once(self.store.take_runs(self.now, self.now + LEASE, 1)))?;
+        let mut taken: Vec<(RunId, Option<_>)> = taken.into_iter().map(|taken| (taken.run, taken.inbox)).collect();
         // It may be wrong about who has a run, and come to no harm.
         if taken.is_empty() && !self.runs.is_empty() {
-            taken.push(*self.random.pick(&self.runs));
+            taken.push((*self.random.pick(&self.runs), None));
         }
-        let Some(id) = taken.pop() else { return Ok(None) };
+        let Some((id, inbox)) = taken.pop() else { return Ok(None) };
         let record = Self::must(at_once(self.store.run(id)))?;
         let graph = Arc::clone(&self.flows[&record.flow]);
-        let (version, letters) = Self::must(at_once(self.store.inbox(id)))?;
+        let (version, letters) = match inbox {
+            Some(inbox) => inbox,
+            None => Self::must(at_once(self.store.inbox(id)))?,
+        };
         let remembered = self.schedulers[number].runs.remove(&id).filter(|(remembered, _)| *remembered == version);
         let mut run = match remembered {
             Some((_, run)) => run,

@@ -9,6 +9,7 @@ use std::path::Path as FsPath;
 
 use flumen_core::dataset::TableName;
 use flumen_core::limits::LAKE_COPIES;
+use flumen_core::load::Fence;
 use flumen_core::{Error, Result};
 use futures::{StreamExt, TryStreamExt};
 use object_store::path::Path;
@@ -46,7 +47,7 @@ impl Catalog {
         let base = Base { location: table.location().to_owned(), version };
         let copy = self.lake().table_at(&self.made_place(name), name)?;
         // Links are as old as what they link to: the lock tells vacuum that the copy is being made.
-        let lock = copy.folder().map(|folder| LoadLock::take(folder, "copy", &copy.address())).transpose()?;
+        let lock = copy.folder().map(|folder| LoadLock::take(folder, "copy", Fence(0), &copy.address())).transpose()?;
         let made = copy_table(table, version, &copy).await;
         let copied = match made {
             Ok(copied) => copied,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use arrow::datatypes::DataType;
 use async_trait::async_trait;
 use chrono::{DateTime, TimeDelta, Utc};
-use flumen_core::load::LoadId;
+use flumen_core::load::{Fence, LoadId};
 use flumen_core::{Error, Result};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
@@ -41,7 +41,7 @@ pub async fn expire(catalog: &Catalog, table: &Table, column: &str, keep_s: u64)
     }
     let load = LoadId::from_uuid(catalog.ids().next());
     let lock = match table.folder() {
-        Some(root) => Some(LoadLock::take(&root.join(load_folder(&load)), load.as_str(), &table.address())?),
+        Some(root) => Some(LoadLock::take(&root.join(load_folder(&load)), load.as_str(), Fence(0), &table.address())?),
         None => None,
     };
     let operation = ReplaceWhere::new(&condition, &snapshot.schema())?;

@@ -18,7 +18,7 @@ use datafusion::physical_plan::stream::RecordBatchReceiverStream;
 use datafusion::physical_plan::streaming::PartitionStream;
 use datafusion::prelude::{SessionConfig, SessionContext};
 use flumen_core::limits::{LAKE_FILE_BYTES, OPTIMIZE_BIN_BYTES, OPTIMIZE_MEMORY_BYTES};
-use flumen_core::load::{LOAD_COLUMN, LoadId};
+use flumen_core::load::{Fence, LOAD_COLUMN, LoadId};
 use flumen_core::write::BatchWriter;
 use flumen_core::{Error, Result};
 use futures::StreamExt;
@@ -152,7 +152,7 @@ impl Bin<'_> {
         let id = LoadId::from_uuid(self.catalog.ids().next());
         let folder = load_folder(&id);
         let lock = match self.table.folder() {
-            Some(root) => Some(LoadLock::take(&root.join(&folder), id.as_str(), &self.table.address())?),
+            Some(root) => Some(LoadLock::take(&root.join(&folder), id.as_str(), Fence(0), &self.table.address())?),
             None => None,
         };
         let conversion =

@@ -366,12 +366,13 @@ impl Locks {
             return Ok(*known);
         }
         let lock = match table.folder().map(|root| root.join(&folder)) {
-            Some(place) if place.join(".lock").exists() => match LoadLock::is_held(&place) {
-                Ok(true) => Lock::Held,
-                Ok(false) => Lock::Dead,
+            Some(place) => match LoadLock::state(&place) {
+                Ok(Some(true)) => Lock::Held,
+                Ok(Some(false)) => Lock::Dead,
+                Ok(None) => Lock::None,
                 Err(error) => return Err(Error::io(place.display(), error)),
             },
-            _ => Lock::None,
+            None => Lock::None,
         };
         self.known.insert(folder, lock);
         Ok(lock)
@@ -382,7 +383,8 @@ impl Locks {
         let Some(root) = table.folder() else { return };
         for (folder, lock) in &self.known {
             if *lock == Lock::Dead && !folder.is_empty() {
-                drop(LoadLock::take(&root.join(folder), "vacuum", &table.address()));
+                // What stays is there the next time.
+                let _ = LoadLock::remove_dead(&root.join(folder));
             }
         }
     }

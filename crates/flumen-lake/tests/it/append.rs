@@ -174,6 +174,29 @@ async fn a_slow_holder_can_commit_neither_before_nor_after_the_new_one() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_later_attempt_waits_for_no_older_one() {
+    // Also where there is no table yet, and so no claim.
+    for first in [false, true] {
+        let lake = TestLake::local();
+        if first {
+            lake.load(&Load::new("first", &["n"], &["0"])).await.unwrap();
+        }
+        let slow = Load { fence: 1, ..Load::new("a", &["n"], &["1"]) };
+        let fast = Load { fence: 2, ..slow.clone() };
+        let (hangs, record) = lake.write(&slow).await.unwrap();
+        let (session, fast_record) = lake.write(&fast).await.unwrap();
+        // What the older one has written is there as long as it may commit.
+        let third = lake.write(&Load { fence: 3, ..slow.clone() }).await.unwrap();
+        third.0.abort().await.unwrap();
+        session.commit(&fast_record).await.unwrap();
+        let refused = hangs.commit(&record).await.unwrap_err();
+        assert_eq!(refused.kind(), flumen_core::ErrorKind::Conflict, "{refused}");
+        let rows: &[&str] = if first { &["0", "1"] } else { &["1"] };
+        assert_eq!(lake.rows().await, rows);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn partitions_have_folders_and_values() {
     let lake = TestLake::local();
     let mut load = Load::new("a", &["day:date", "n"], &["2019-01-01|1", "2019-01-02|2", "|3", "2019-01-01|4"]);

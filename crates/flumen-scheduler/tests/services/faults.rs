@@ -92,7 +92,7 @@ gated! {
     create_runs(runs: &[NewRun], now: DateTime<Utc>) -> Vec<Created>;
     start_runs(flow: &FlowName, limit: u32) -> Vec<RunId>;
     send(run: RunId, signal: &Signal) -> ();
-    take_runs(now: DateTime<Utc>, until: DateTime<Utc>, limit: usize) -> Vec<RunId>;
+    take_runs(now: DateTime<Utc>, until: DateTime<Utc>, limit: usize) -> Vec<Taken>;
     load(run: RunId) -> Loaded;
     inbox(run: RunId) -> (u64, Vec<Letter>);
     commit(commit: &Commit) -> u64;

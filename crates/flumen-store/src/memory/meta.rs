@@ -5,7 +5,7 @@ use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use flumen_core::flow::store::{
     Advance, Backfill, Claim, Claimed, Commit, Created, Held, Letter, Loaded, MetaStore, NewRun, PendingNotice,
-    PendingWait, Pool, PoolUse, Renewal, RunFilter, Rung, Wake, WorkerRecord, is_active,
+    PendingWait, Pool, PoolUse, Renewal, RunFilter, Rung, Taken, Wake, WorkerRecord, is_active,
 };
 use flumen_core::flow::{
     Event, FlowName, FlowVersion, Lease, Origin, Outcome, RunId, RunRecord, RunState, Signal, TaskId, TaskKey, TaskRun,
@@ -34,7 +34,7 @@ impl MetaStore for MemoryStore {
         Ok(())
     }
 
-    async fn take_runs(&self, now: DateTime<Utc>, until: DateTime<Utc>, limit: usize) -> Result<Vec<RunId>> {
+    async fn take_runs(&self, now: DateTime<Utc>, until: DateTime<Utc>, limit: usize) -> Result<Vec<Taken>> {
         Ok(self.kept_runs().take_runs(now, until, limit))
     }
 

@@ -22,7 +22,7 @@ pub(super) struct Queue {
 }
 
 /// A row that left the queue for a worker, and the slots that it got.
-pub(super) struct Taken {
+pub(super) struct TakenRow {
     pub(super) run: RunId,
     pub(super) queued: Queued,
     pub(super) slots: u32,
@@ -78,7 +78,7 @@ impl Queue {
     }
 
     /// Takes rows for a worker; and when more may begin, where only a rate holds them back.
-    pub(super) fn take(&mut self, claim: &Claim) -> (Vec<Taken>, Option<DateTime<Utc>>) {
+    pub(super) fn take(&mut self, claim: &Claim) -> (Vec<TakenRow>, Option<DateTime<Utc>>) {
         let mut taken = Vec::new();
         let mut again = None;
         while taken.len() < claim.limit {
@@ -101,7 +101,7 @@ impl Queue {
             let Some((run, queued)) = pool.rows.get(&place).map(|(run, queued)| (*run, queued.clone())) else { break };
             let slots = pool.begin(queued.slots, claim.now);
             self.remove(run, &queued.key);
-            taken.push(Taken { run, queued, slots });
+            taken.push(TakenRow { run, queued, slots });
         }
         (taken, again)
     }

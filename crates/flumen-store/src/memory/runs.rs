@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use flumen_core::flow::store::{
-    Backfill, Claim, Claimed, Commit, Created, Held, Letter, Loaded, NewRun, Rung, Wake, Work, WorkerRecord, no_run,
-    not_held, run_changed,
+    Backfill, Claim, Claimed, Commit, Created, Held, Letter, Loaded, NewRun, Rung, Taken, Wake, Work, WorkerRecord,
+    no_run, not_held, run_changed,
 };
 use flumen_core::flow::{
     Event, FlowName, FlowVersion, Lease, Notice, Outcome, RunId, RunRecord, Signal, TaskKey, TaskRun, Timer, Touched,
@@ -14,7 +14,7 @@ use flumen_core::flow::{
 };
 use flumen_core::{Error, Result};
 
-use super::queue::{Queue, Taken};
+use super::queue::{Queue, TakenRow};
 use crate::wakes::Wakes;
 
 /// Runs of one flow and deployment, by the start of their intervals and then by age.
@@ -63,6 +63,12 @@ pub(super) struct Kept {
     pub(super) events: BTreeMap<u64, Event>,
     inbox: BTreeMap<u64, Signal>,
     taken: Option<DateTime<Utc>>,
+}
+
+impl Kept {
+    fn letters(&self) -> Vec<Letter> {
+        self.inbox.iter().map(|(id, signal)| Letter { id: *id, signal: signal.clone() }).collect()
+    }
 }
 
 #[derive(Debug)]
@@ -145,7 +151,7 @@ impl Runs {
         }
     }
 
-    pub(super) fn take_runs(&mut self, now: DateTime<Utc>, until: DateTime<Utc>, limit: usize) -> Vec<RunId> {
+    pub(super) fn take_runs(&mut self, now: DateTime<Utc>, until: DateTime<Utc>, limit: usize) -> Vec<Taken> {
         let mut taken = Vec::new();
         for run in self.letters.values() {
             if taken.len() == limit {
@@ -155,7 +161,7 @@ impl Runs {
                 && kept.taken.is_none_or(|held| held <= now)
             {
                 kept.taken = Some(until);
-                taken.push(*run);
+                taken.push(Taken { run: *run, inbox: Some((kept.version, kept.letters())) });
             }
         }
         taken
@@ -163,8 +169,7 @@ impl Runs {
 
     pub(super) fn inbox(&self, run: RunId) -> Result<(u64, Vec<Letter>)> {
         let kept = self.kept(run)?;
-        let letters = kept.inbox.iter().map(|(id, signal)| Letter { id: *id, signal: signal.clone() });
-        Ok((kept.version, letters.collect()))
+        Ok((kept.version, kept.letters()))
     }
 
     pub(super) fn load(&self, run: RunId) -> Result<Loaded> {
@@ -290,7 +295,7 @@ impl Runs {
     pub(super) fn claim(&mut self, claim: &Claim) -> Claimed {
         let (taken, again) = self.queue.take(claim);
         let mut work = Vec::new();
-        for Taken { run, queued, slots } in taken {
+        for TakenRow { run, queued, slots } in taken {
             let Some(record) = self.runs.get(&run).map(|kept| kept.record.clone()) else { continue };
             // Time is the floor, so that a store that was lost and made anew still gives greater numbers.
             let floor = u64::try_from(claim.now.timestamp_micros()).unwrap_or_default();

@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 use flumen_core::Result;
 use flumen_core::flow::store::{
     Advance, Backfill, Claim, Claimed, Commit, Created, Held, Letter, Loaded, MetaStore, NewRun, PendingNotice,
-    PendingWait, Pool, PoolUse, Renewal, RunFilter, Rung, Wake, WorkerRecord,
+    PendingWait, Pool, PoolUse, Renewal, RunFilter, Rung, Taken, Wake, WorkerRecord,
 };
 use flumen_core::flow::{
     Event, FlowName, FlowVersion, Lease, Outcome, RunId, RunRecord, Signal, TaskId, TaskRun, TaskState, Touched,
@@ -30,7 +30,7 @@ impl MetaStore for PostgresStore {
         self.post(run, signal).await
     }
 
-    async fn take_runs(&self, now: DateTime<Utc>, until: DateTime<Utc>, limit: usize) -> Result<Vec<RunId>> {
+    async fn take_runs(&self, now: DateTime<Utc>, until: DateTime<Utc>, limit: usize) -> Result<Vec<Taken>> {
         self.take(now, until, limit).await
     }
 

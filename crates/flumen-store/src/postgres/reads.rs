@@ -15,13 +15,13 @@ use super::PostgresStore;
 use super::sessions::{Ask, first};
 use crate::columns::{body, ids_that_begin_with, in_order, moment, most, number, positive, task_key, us};
 
-fn letters(ids: &[i64], bodies: &[String]) -> Result<Vec<Letter>> {
+pub(super) fn letters(ids: &[i64], bodies: &[String]) -> Result<Vec<Letter>> {
     ids.iter().zip(bodies).map(|(id, text)| Ok(Letter { id: positive(*id), signal: body(text)? })).collect()
 }
 
 impl PostgresStore {
     /// The value at `place` of a row.
-    fn get<'r, T: Decode<'r, Postgres> + Type<Postgres>>(&self, row: &'r PgRow, place: usize) -> Result<T> {
+    pub(super) fn get<'r, T: Decode<'r, Postgres> + Type<Postgres>>(&self, row: &'r PgRow, place: usize) -> Result<T> {
         row.try_get(place).map_err(|error| self.sessions.failed(error))
     }
 
@@ -52,7 +52,8 @@ impl PostgresStore {
             )
             .bind(run.uuid())
         };
-        let row = self.row(run, ask).await?;
+        // What is decided by it is on the disk no sooner than it is itself: nothing is waited for here.
+        let row = self.sessions.hint(ask).await?.pop().ok_or_else(|| no_run(run))?;
         let inbox = letters(&self.get::<Vec<i64>>(&row, 1)?, &self.get::<Vec<String>>(&row, 2)?)?;
         Ok((positive(self.get(&row, 0)?), inbox))
     }

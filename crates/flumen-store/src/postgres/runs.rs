@@ -3,15 +3,17 @@
 use std::collections::{BTreeMap, HashSet};
 
 use chrono::{DateTime, Utc};
-use flumen_core::flow::store::{Advance, Commit, Created, NewRun, no_run, run_changed};
+use flumen_core::flow::store::{Advance, Commit, Created, NewRun, Taken, no_run, run_changed};
 use flumen_core::flow::{FlowName, Origin, RunId, Signal, TaskKey, Timer, Wait};
 use flumen_core::{Error, ErrorKind, Result};
 use sqlx::Row as _;
+use sqlx::postgres::PgRow;
 use sqlx::types::Uuid;
 
 use super::PostgresStore;
+use super::reads::letters;
 use super::sessions::{Failure, first};
-use crate::columns::{json, most, number, us};
+use crate::columns::{json, most, number, positive, us};
 
 /// Texts as one value.
 fn all<T: serde::Serialize>(values: &[T]) -> Result<Vec<String>> {
@@ -144,31 +146,34 @@ impl PostgresStore {
         if posted.is_empty() { Err(no_run(run)) } else { Ok(()) }
     }
 
-    pub(super) async fn take(&self, now: DateTime<Utc>, until: DateTime<Utc>, limit: usize) -> Result<Vec<RunId>> {
+    pub(super) async fn take(&self, now: DateTime<Utc>, until: DateTime<Utc>, limit: usize) -> Result<Vec<Taken>> {
         // Whoever has locked one takes it, or wakes those who listen when it lets go of it. After a loss of power a run may be given
-        // again; whoever has it loads it, and waits for the disk then.
+        // again. Whoever has it waits for the disk when it commits.
         let ask = || {
             sqlx::query(
-                "update inboxes set taken_us = $1 where ctid = any(array(
-                    select ctid from inboxes where taken_us is null or taken_us <= $2 order by first limit $3
-                    for update skip locked
-                 )) returning (select id from runs where seq = inboxes.run), first",
+                "with taken as (
+                    update inboxes set taken_us = $1 where ctid = any(array(
+                        select ctid from inboxes where taken_us is null or taken_us <= $2 order by first limit $3
+                        for update skip locked
+                    )) returning run, first
+                 )
+                 select id, step, array(select id from letters where run = seq order by id),
+                    array(select body from letters where run = seq order by id)
+                 from taken join runs on seq = run order by first",
             )
             .bind(us(until))
             .bind(us(now))
             .bind(most(limit))
         };
         let rows = self.sessions.hint(ask).await?;
-        let mut taken = Vec::with_capacity(rows.len());
-        for row in &rows {
-            let failed = |error| self.sessions.failed(error);
-            // A run that was forgotten while somebody wrote to it is none any more.
-            if let Some(run) = first::<Option<Uuid>>(row).map_err(failed)? {
-                taken.push((row.try_get::<i64, _>(1).map_err(failed)?, RunId::new(run)));
-            }
-        }
-        taken.sort_by_key(|(letter, _)| *letter);
-        Ok(taken.into_iter().map(|(_, run)| run).collect())
+        // A run that was forgotten while somebody wrote to it is none any more.
+        let taken = |row: &PgRow| {
+            let run = RunId::new(self.get::<Uuid>(row, 0)?);
+            let inbox = letters(&self.get::<Vec<i64>>(row, 2)?, &self.get::<Vec<String>>(row, 3)?);
+            let version = positive(self.get(row, 1)?);
+            Ok(Taken { run, inbox: inbox.ok().map(|letters| (version, letters)) })
+        };
+        rows.iter().map(taken).collect()
     }
 
     pub(super) async fn step(&self, commit: &Commit) -> Result<u64> {
@@ -191,7 +196,7 @@ impl PostgresStore {
     }
 
     /// The number that is the answer to a change.
-    pub(super) fn count(&self, rows: &[sqlx::postgres::PgRow]) -> Result<usize> {
+    pub(super) fn count(&self, rows: &[PgRow]) -> Result<usize> {
         let count: i64 = rows.first().map_or(Ok(0), first).map_err(|error| self.sessions.failed(error))?;
         Ok(usize::try_from(count).unwrap_or_default())
     }

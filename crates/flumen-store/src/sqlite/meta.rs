@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 use flumen_core::Result;
 use flumen_core::flow::store::{
     Advance, Backfill, Claim, Claimed, Commit, Created, Held, Letter, Loaded, MetaStore, NewRun, PendingNotice,
-    PendingWait, Pool, PoolUse, Renewal, RunFilter, Rung, Wake, WorkerRecord,
+    PendingWait, Pool, PoolUse, Renewal, RunFilter, Rung, Taken, Wake, WorkerRecord,
 };
 use flumen_core::flow::{
     Event, FlowName, FlowVersion, Lease, Outcome, RunId, RunRecord, Signal, TaskId, TaskRun, TaskState, Touched,
@@ -39,11 +39,8 @@ impl MetaStore for SqliteStore {
         self.writer.write(send).await
     }
 
-    async fn take_runs(&self, now: DateTime<Utc>, until: DateTime<Utc>, limit: usize) -> Result<Vec<RunId>> {
-        if !self.readers.read(move |db| reads::has_letters(db, now)).await? {
-            return Ok(Vec::new());
-        }
-        self.writer.write(move |tx| runs::take(tx, now, until, limit)).await
+    async fn take_runs(&self, now: DateTime<Utc>, until: DateTime<Utc>, limit: usize) -> Result<Vec<Taken>> {
+        self.writer.hint(move |tx| runs::take(tx, now, until, limit)).await
     }
 
     async fn load(&self, run: RunId) -> Result<Loaded> {

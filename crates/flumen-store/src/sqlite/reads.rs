@@ -15,19 +15,13 @@ use super::runs::{key_of, listed, seq, uuid_of};
 use crate::columns::{body, ids_that_begin_with, in_order, moment, most, number, positive, task_key, us};
 
 /// An id and a text after it.
-fn numbered(row: &Row<'_>) -> rusqlite::Result<(i64, String)> {
+pub(super) fn numbered(row: &Row<'_>) -> rusqlite::Result<(i64, String)> {
     Ok((row.get(0)?, row.get(1)?))
 }
 
 /// The bodies that a query gives.
 pub(super) fn bodies<T: DeserializeOwned>(db: &Db, sql: &str, params: impl Params) -> Result<Vec<T>> {
     db.column::<String>(sql, params)?.iter().map(|text| body(text)).collect()
-}
-
-/// Whether a run has letters that nobody holds. Whoever finds none has nothing to write.
-pub(super) fn has_letters(db: &Db, now: DateTime<Utc>) -> Result<bool> {
-    let sql = "select exists (select 1 from runs where pending is not null and (taken_us is null or taken_us <= ?))";
-    db.one(sql, params![us(now)])
 }
 
 /// Whether anything waits for a worker.
@@ -40,7 +34,7 @@ pub(super) fn run(db: &Db, run: RunId) -> Result<RunRecord> {
     body(&text.ok_or_else(|| no_run(run))?)
 }
 
-fn letters(rows: &[(i64, String)]) -> Result<Vec<Letter>> {
+pub(super) fn letters(rows: &[(i64, String)]) -> Result<Vec<Letter>> {
     rows.iter().map(|(id, text)| Ok(Letter { id: positive(*id), signal: body(text)? })).collect()
 }
 

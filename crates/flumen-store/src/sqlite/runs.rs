@@ -1,7 +1,7 @@
 //! Runs: made, told, stepped, forgotten.
 
 use chrono::{DateTime, Utc};
-use flumen_core::flow::store::{Commit, Created, NewRun, Wake, no_run, run_changed};
+use flumen_core::flow::store::{Commit, Created, NewRun, Taken, Wake, no_run, run_changed};
 use flumen_core::flow::{FlowName, Origin, RunId, RunState, Signal};
 use flumen_core::{Error, Result};
 use rusqlite::params;
@@ -9,8 +9,9 @@ use serde::Serialize;
 
 use super::db::Db;
 use super::queue;
+use super::reads::{letters, numbered};
 use super::writer::Tx;
-use crate::columns::{json, most, number, us};
+use crate::columns::{json, most, number, positive, us};
 
 /// What an id is in a column.
 pub(super) fn key_of(run: RunId) -> Vec<u8> {
@@ -104,16 +105,20 @@ pub(super) fn post(tx: &mut Tx, run: i64, signals: &[Signal]) -> Result<()> {
     Ok(())
 }
 
-pub(super) fn take(tx: &Tx, now: DateTime<Utc>, until: DateTime<Utc>, limit: usize) -> Result<Vec<RunId>> {
+pub(super) fn take(tx: &Tx, now: DateTime<Utc>, until: DateTime<Utc>, limit: usize) -> Result<Vec<Taken>> {
     let mut taken = tx.rows(
         "update runs set taken_us = ?1 where seq in (
             select seq from runs where pending is not null and (taken_us is null or taken_us <= ?2) order by pending limit ?3
-         ) returning pending, id",
+         ) returning pending, id, step, seq",
         params![us(until), us(now), most(limit)],
-        |row| Ok((row.get::<_, i64>(0)?, row.get::<_, Vec<u8>>(1)?)),
+        |row| Ok((row.get::<_, i64>(0)?, row.get::<_, Vec<u8>>(1)?, row.get::<_, i64>(2)?, row.get::<_, i64>(3)?)),
     )?;
     taken.sort_unstable();
-    taken.iter().map(|(_, id)| uuid_of(id)).collect()
+    let with_letters = |(_, id, step, seq): &(i64, Vec<u8>, i64, i64)| {
+        let inbox = tx.rows("select id, body from letters where run = ? order by id", params![seq], numbered)?;
+        Ok(Taken { run: uuid_of(id)?, inbox: letters(&inbox).ok().map(|letters| (positive(*step), letters)) })
+    };
+    taken.iter().map(with_letters).collect()
 }
 
 pub(super) fn commit(tx: &mut Tx, commit: &Commit) -> Result<u64> {

@@ -24,6 +24,8 @@ const WAITING: usize = 4_096;
 pub(super) struct Tx {
     db: Db,
     wakes: BTreeSet<Wake>,
+    /// Whether commits wait for the disk.
+    waits: bool,
 }
 
 impl Deref for Tx {
@@ -39,11 +41,28 @@ impl Tx {
     pub fn wake(&mut self, wake: Wake) {
         self.wakes.insert(wake);
     }
+
+    /// Whether the next commits wait for the disk. After some that did not, one that does brings all of them there.
+    fn wait_for_the_disk(&mut self, waits: bool) -> Result<()> {
+        if self.waits != waits {
+            let level = if waits { "full" } else { "normal" };
+            let set = self.db.connection.pragma_update(None, "synchronous", level);
+            set.map_err(|error| self.db.failed(error))?;
+            self.waits = waits;
+        }
+        Ok(())
+    }
 }
 
 type Reply = Box<dyn FnOnce(Option<Error>) + Send>;
 /// Makes the change, if there is a transaction for it; says whether it is good, and how to answer who asked.
-type Change = Box<dyn FnOnce(Option<&mut Tx>) -> (bool, Reply) + Send>;
+type Make = Box<dyn FnOnce(Option<&mut Tx>) -> (bool, Reply) + Send>;
+
+struct Change {
+    make: Make,
+    /// Whether nobody is harmed where it is lost.
+    is_hint: bool,
+}
 
 /// Hands changes to the connection.
 #[derive(Debug, Clone)]
@@ -57,7 +76,7 @@ impl Writer {
     /// Errors: where there can be no thread.
     pub fn start(db: Db, bell: Arc<Bell>) -> Result<Self> {
         let (changes, receiver) = mpsc::channel(WAITING);
-        let tx = Tx { db, wakes: BTreeSet::new() };
+        let tx = Tx { db, wakes: BTreeSet::new(), waits: true };
         let thread = std::thread::Builder::new().name("store".to_owned()).spawn(move || write_all(tx, receiver, &bell));
         thread.map_err(|error| Error::io("a thread for the store", error))?;
         Ok(Self { changes })
@@ -70,8 +89,26 @@ impl Writer {
         &self,
         change: impl FnOnce(&mut Tx) -> Result<T> + Send + 'static,
     ) -> Result<T> {
+        self.change(change, false).await
+    }
+
+    /// Makes a change that may be lost with the power without harm: it waits for no disk.
+    ///
+    /// Errors: as of [`write`](Self::write).
+    pub async fn hint<T: Send + 'static>(
+        &self,
+        change: impl FnOnce(&mut Tx) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        self.change(change, true).await
+    }
+
+    async fn change<T: Send + 'static>(
+        &self,
+        change: impl FnOnce(&mut Tx) -> Result<T> + Send + 'static,
+        is_hint: bool,
+    ) -> Result<T> {
         let (sender, answer) = oneshot::channel();
-        let change: Change = Box::new(move |tx| {
+        let make: Make = Box::new(move |tx| {
             let result = tx.map(change);
             let good = matches!(result, Some(Ok(_)));
             let reply: Reply = Box::new(move |failure| {
@@ -84,7 +121,7 @@ impl Writer {
             });
             (good, reply)
         });
-        self.changes.send(change).await.map_err(|_| closed())?;
+        self.changes.send(Change { make, is_hint }).await.map_err(|_| closed())?;
         answer.await.map_err(|_| closed())?
     }
 }
@@ -119,7 +156,8 @@ fn copied(error: &Error) -> Error {
 /// Makes changes in one transaction: those who asked, and what went wrong for all of them.
 fn write_some(tx: &mut Tx, mut changes: Vec<Change>) -> (Vec<Reply>, Option<Error>) {
     let mut replies = Vec::with_capacity(changes.len());
-    let begun = tx.execute("begin immediate", ());
+    let may_be_lost = changes.iter().all(|change| change.is_hint);
+    let begun = tx.wait_for_the_disk(!may_be_lost).and_then(|()| tx.execute("begin immediate", ()));
     let written = match (begun, changes.pop()) {
         (Ok(_), Some(change)) if changes.is_empty() => write_one(tx, change, &mut replies),
         (begun, last) => {
@@ -136,7 +174,7 @@ fn write_some(tx: &mut Tx, mut changes: Vec<Change>) -> (Vec<Reply>, Option<Erro
 
 /// Makes the only change of a transaction, and ends it.
 fn write_one(tx: &mut Tx, change: Change, replies: &mut Vec<Reply>) -> Result<()> {
-    let (good, reply) = change(Some(&mut *tx));
+    let (good, reply) = (change.make)(Some(&mut *tx));
     replies.push(reply);
     if good {
         return tx.execute("commit", ()).map(drop);
@@ -155,7 +193,7 @@ fn write_many(tx: &mut Tx, begun: Result<()>, changes: Vec<Change>, replies: &mu
         if failure.is_none() {
             failure = tx.execute("savepoint change", ()).err();
         }
-        let (good, reply) = change(if failure.is_none() { Some(&mut *tx) } else { None });
+        let (good, reply) = (change.make)(if failure.is_none() { Some(&mut *tx) } else { None });
         replies.push(reply);
         if !good && failure.is_none() {
             tx.wakes = before;

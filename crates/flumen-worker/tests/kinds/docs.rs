@@ -22,7 +22,8 @@ if __name__ == '__main__':
 ";
 
 fn page() -> String {
-    std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/kinds.md")).unwrap()
+    std::fs::read_to_string(Path::new(&std::env::var("CARGO_MANIFEST_DIR").unwrap()).join("../../docs/kinds.md"))
+        .unwrap()
 }
 
 /// The complete flows in a text, with their names.

@@ -239,6 +239,7 @@ async fn serve(parts: Parts, ready_file: Option<PathBuf>, context: &Context) -> 
     }
     if is_sparing {
         memory::give_back();
+        memory::forget_the_start();
     }
     tell_ready(parts.scheduler, slots, &addresses, is_open_to_all, context)?;
     drained(&mut tasks, &stop, context).await;

@@ -37,7 +37,7 @@ fn with_users() -> Server {
 
 /// The folder of the clients in other languages.
 fn clients() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/clients").canonicalize().unwrap()
+    PathBuf::from(std::env::var("CARGO_MANIFEST_DIR").unwrap()).join("../../tests/clients").canonicalize().unwrap()
 }
 
 /// The Python with the clients, which `scripts/setup.sh test` has made.

@@ -4,6 +4,7 @@ mod disk;
 mod faults;
 mod here;
 mod languages;
+mod machines;
 mod servers;
 mod told;
 
@@ -60,11 +61,17 @@ impl Server {
 
     /// The same, with environment variables.
     fn start_with(sandbox: &Sandbox, arguments: &[&str], environment: &[(&str, &str)]) -> Self {
+        Self::start_by(sandbox, &[], arguments, environment)
+    }
+
+    /// The same, by a program that becomes the one whose name and arguments follow its own.
+    fn start_by(sandbox: &Sandbox, by: &[&str], arguments: &[&str], environment: &[(&str, &str)]) -> Self {
         let name = format!("ready-{}", arguments.join("-").replace(['/', ' ', ':'], "_"));
         let ready = sandbox.path().join(&name);
         let _ = std::fs::remove_file(&ready);
-        let mut command = sandbox.command(env!("CARGO_BIN_EXE_flumen"));
-        command.args(arguments).args(["--ready-file", &name]).envs(environment.iter().copied());
+        let whole: Vec<&str> = by.iter().copied().chain([env!("CARGO_BIN_EXE_flumen")]).collect();
+        let mut command = sandbox.command(whole[0]);
+        command.args(&whole[1..]).args(arguments).args(["--ready-file", &name]).envs(environment.iter().copied());
         let log =
             std::fs::OpenOptions::new().create(true).append(true).open(sandbox.path().join("server.log")).unwrap();
         let mut child = command.stdout(Stdio::null()).stderr(log).spawn().unwrap();
@@ -76,6 +83,11 @@ impl Server {
             std::thread::yield_now();
         }
         Self(child)
+    }
+
+    /// The number of its process.
+    fn id(&self) -> u32 {
+        self.0.id()
     }
 
     /// Sends a signal.

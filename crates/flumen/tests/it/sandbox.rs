@@ -139,7 +139,7 @@ pub fn check_transcript(name: &str) {
 
 /// Runs the transcript in a folder that was prepared.
 pub fn check_transcript_in(name: &str, sandbox: &Sandbox) {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cli").join(format!("{name}.txt"));
+    let path = Path::new(&std::env::var("CARGO_MANIFEST_DIR").unwrap()).join("tests/cli").join(format!("{name}.txt"));
     let expect = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     let got = replay(&expect, sandbox);
     if std::env::var_os("UPDATE_EXPECT").is_some() {

@@ -13,7 +13,7 @@ fn examples_of_the_page_on_sql_do_what_it_says() {
     assert_eq!(sandbox.sh("flumen init .").code, 0);
     sandbox.write("trips.csv", TRIPS);
     assert_eq!(sandbox.sh("flumen ingest trips.csv --to lake.raw.trips").code, 0);
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/sql.md");
+    let path = Path::new(&std::env::var("CARGO_MANIFEST_DIR").unwrap()).join("../../docs/sql.md");
     let page = std::fs::read_to_string(&path).unwrap();
     let (got, failed) = replay(&page, &sandbox);
     assert!(failed.is_empty(), "{}", failed.join("\n\n"));

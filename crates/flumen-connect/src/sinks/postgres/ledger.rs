@@ -169,13 +169,28 @@ pub async fn claim(client: &Client, target: &Target, request: &LoadRequest, tabl
     })
 }
 
-/// Whether the ledger says that `load` is committed.
-pub async fn is_done(client: &Client, target: &Target, load: &LoadId) -> Result<bool> {
+/// Whether the ledger says that the load is committed, by this attempt.
+///
+/// Errors: `Conflict` if another attempt has taken it over.
+pub async fn is_done(client: &Client, target: &Target, request: &LoadRequest) -> Result<bool> {
     let row = client
-        .query_opt("select done from _flumen.claims where load = $1", &[&load.as_str()])
+        .query_opt("select done, fence from _flumen.claims where load = $1", &[&request.load.as_str()])
         .await
         .map_err(|error| failed(target, error))?;
-    Ok(row.is_some_and(|row| row.get(0)))
+    let Some(row) = row else { return Ok(false) };
+    let (done, fence): (bool, i64) = (row.get(0), row.get(1));
+    if fence == request.fence.0 { Ok(done) } else { Err(taken_over(target, request)) }
+}
+
+/// That an attempt is not the last one any more.
+fn taken_over(target: &Target, request: &LoadRequest) -> Error {
+    Error::conflict(format!(
+        "{}: attempt {} at load {} may not commit: another attempt took it over; nothing was changed",
+        target.name(),
+        request.fence.0,
+        request.load.short()
+    ))
+    .hint("let the later attempt finish")
 }
 
 /// Forgets the files of a table that was dropped: their rows went with it.
@@ -239,13 +254,7 @@ pub async fn write(
         .await
         .map_err(|error| failed(target, error))?;
     if ours != 1 {
-        return Err(Error::conflict(format!(
-            "{}: attempt {} at load {} may not commit: another attempt took it over; nothing was changed",
-            target.name(),
-            request.fence.0,
-            request.load.short()
-        ))
-        .hint("let the later attempt finish"));
+        return Err(taken_over(target, request));
     }
     // Loads of one table go through here one after the other, so that each sees the files of the one before.
     tx.execute(

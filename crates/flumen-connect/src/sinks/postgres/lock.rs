@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use flumen_core::load::LoadId;
+use flumen_core::load::{Fence, LoadId};
 use flumen_core::{Error, Result};
 use tokio_postgres::Client;
 
@@ -26,16 +26,20 @@ fn key(digits: &str) -> Option<i64> {
 /// How long the server may take to notice that the process that had a lock was killed.
 const NOTICE: Duration = Duration::from_secs(2);
 
-/// Takes the lock of `load` for as long as the connection lasts.
+/// Takes the lock of `load` for as long as the connection lasts. An attempt `fence` does not wait for an older one, which may hang for
+/// ever: it ends that one's connection.
 ///
 /// Errors: `Conflict` if another connection has it; the message names it.
-pub async fn take(client: &Client, target: &Target, load: &LoadId) -> Result<()> {
+pub async fn take(client: &Client, target: &Target, load: &LoadId, fence: Fence) -> Result<()> {
     let key = key(load.short()).ok_or_else(|| Error::internal(format!("the id '{load}' is not hexadecimal")))?;
     let taken = async {
         loop {
             let row = client.query_one("select pg_catalog.pg_try_advisory_lock($1)", &[&key]).await?;
             if row.get(0) {
                 return Ok(());
+            }
+            if fence.0 > 0 {
+                end_older(client, key, load, fence).await;
             }
             tokio::time::sleep(NOTICE / 20).await;
         }
@@ -68,6 +72,27 @@ pub async fn take(client: &Client, target: &Target, load: &LoadId) -> Result<()>
     });
     Err(Error::conflict(format!("{}: load {} is running already{who}", target.name(), load.short()))
         .hint("wait for it to end; what it loads is then in the ledger"))
+}
+
+/// Ends the connections of the attempt that holds the lock with this key, if it claimed the load with a number below `fence`: that one,
+/// and those that write into its staging tables.
+async fn end_older(client: &Client, key: i64, load: &LoadId, fence: Fence) {
+    let stages = format!("{STAGE_PREFIX}{}_", load.short());
+    // Where there are no claims yet, or the connection is another user's, it stays: then the lock is waited for.
+    let _ = client
+        .execute(
+            "with holders as ( \
+                 select distinct l.pid from pg_catalog.pg_locks l \
+                 left join pg_catalog.pg_class c on l.locktype = 'relation' and c.oid = l.relation \
+                 where l.granted and l.pid <> pg_backend_pid() \
+                   and l.database = (select oid from pg_catalog.pg_database where datname = current_database()) \
+                   and (starts_with(c.relname, $4) or l.locktype = 'advisory' and l.objsubid = 1 \
+                        and (l.classid::bigint << 32 | l.objid::bigint) = $1)) \
+             select pg_catalog.pg_terminate_backend(pid) from holders \
+             where exists (select from _flumen.claims where load = $2 and fence < $3 and not done)",
+            &[&key, &load.as_str(), &fence.0, &stages],
+        )
+        .await;
 }
 
 /// Gives the lock back before the connection ends: the same load may begin again at once.

@@ -70,7 +70,7 @@ impl Session {
             check_name("column", field.name())?;
         }
         let mut control = target.connect_once().await?;
-        lock::take(&control, &target, &request.load).await?;
+        lock::take(&control, &target, &request.load, request.fence).await?;
         let before = read_table(&control, &target.table).await?;
         check(&target, &request, before.as_ref())?;
         if target.options.ledger {
@@ -138,7 +138,7 @@ impl Session {
                 match target.connect(target.options.patience).await {
                     Ok(mut control) if target.options.ledger => {
                         std::mem::swap(&mut control, &mut self.control);
-                        if ledger::is_done(&self.control, &self.target, &self.plan.request.load).await? {
+                        if ledger::is_done(&self.control, &self.target, &self.plan.request).await? {
                             return Ok(());
                         }
                         Err(error)
@@ -164,10 +164,8 @@ impl Session {
             }
             tries += 1;
             self.control = self.target.connect(self.target.options.patience).await?;
-            lock::take(&self.control, &self.target, &self.plan.request.load).await?;
-            if self.target.options.ledger
-                && ledger::is_done(&self.control, &self.target, &self.plan.request.load).await?
-            {
+            lock::take(&self.control, &self.target, &self.plan.request.load, self.plan.request.fence).await?;
+            if self.target.options.ledger && ledger::is_done(&self.control, &self.target, &self.plan.request).await? {
                 return Ok(());
             }
             // A server that crashed may have lost rows that it had confirmed: they are counted again.

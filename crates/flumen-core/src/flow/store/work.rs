@@ -27,6 +27,16 @@ pub struct Loaded {
     pub inbox: Vec<Letter>,
 }
 
+/// A run that is to be stepped.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Taken {
+    /// The run.
+    pub run: RunId,
+    /// Its version and its letters, as [`inbox`](super::MetaStore::inbox) gives them. None where a letter cannot be read, such as one
+    /// of a newer version of Flumen: that run stops no other.
+    pub inbox: Option<(u64, Vec<Letter>)>,
+}
+
 /// A worker's wish for work.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Claim {

@@ -102,16 +102,19 @@ tasks:
 }
 
 /// Gates in front of the answers of a web server, by the number of the request.
-type Gates = Arc<(Mutex<Vec<bool>>, Condvar)>;
+pub(super) type Gates = Arc<(Mutex<Vec<bool>>, Condvar)>;
 
-fn open(gates: &Gates, number: usize) {
+/// How many there are.
+pub(super) const GATES: usize = 16;
+
+pub(super) fn open(gates: &Gates, number: usize) {
     gates.0.lock().unwrap()[number] = true;
     gates.1.notify_all();
 }
 
 /// A web server with one file, whose answers wait for their gates; and how many were asked for.
-fn gated(body: &'static str) -> (String, Gates, Arc<AtomicUsize>) {
-    let gates: Gates = Arc::new((Mutex::new(vec![false; 16]), Condvar::new()));
+pub(super) fn gated(body: &'static str) -> (String, Gates, Arc<AtomicUsize>) {
+    let gates: Gates = Arc::new((Mutex::new(vec![false; GATES]), Condvar::new()));
     let asked = Arc::new(AtomicUsize::new(0));
     let url = serve({
         let (gates, asked) = (Arc::clone(&gates), Arc::clone(&asked));
@@ -154,7 +157,7 @@ async fn cut_off(late: bool) {
     }
     open(&gates, order[1]);
     // Whatever the first one asks for more is answered.
-    (2..16).for_each(|number| open(&gates, number));
+    (2..GATES).for_each(|number| open(&gates, number));
     wait_until(|| json(&sandbox, &format!("run show {id}"))["state"] == "success");
     first.signal("CONT");
     wait_until(|| json(&sandbox, "pool list").as_array().unwrap().is_empty());
@@ -220,15 +223,20 @@ tasks:
 }
 
 /// A way to a server that can be shut: then no byte passes, and nobody is told.
-struct Line {
-    port: u16,
+pub(super) struct Line {
+    pub(super) port: u16,
     open: Arc<(Mutex<bool>, Condvar)>,
 }
 
 impl Line {
     /// To this port of this machine.
-    fn to(port: u16) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    pub(super) fn to(port: u16) -> Self {
+        Self::at("127.0.0.1", port)
+    }
+
+    /// The same, from this address.
+    pub(super) fn at(address: &str, port: u16) -> Self {
+        let listener = TcpListener::bind((address, 0)).unwrap();
         let line =
             Self { port: listener.local_addr().unwrap().port(), open: Arc::new((Mutex::new(true), Condvar::new())) };
         let open = Arc::clone(&line.open);
@@ -244,7 +252,7 @@ impl Line {
         line
     }
 
-    fn set_open(&self, is_open: bool) {
+    pub(super) fn set_open(&self, is_open: bool) {
         *self.open.0.lock().unwrap() = is_open;
         self.open.1.notify_all();
     }

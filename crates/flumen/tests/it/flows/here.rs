@@ -348,7 +348,7 @@ fn the_database_is_copied_restored_and_pruned() {
 /// The examples of `docs/kinds.md` for the kinds that work with data; those of the others run with the worker's tests.
 #[test]
 fn examples_of_the_page_on_kinds_do_what_it_says() {
-    let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/kinds.md")).unwrap();
+    let page = std::fs::read_to_string(std::env::var("CARGO_MANIFEST_DIR").unwrap() + "/../../docs/kinds.md").unwrap();
     let examples = page.split("```yaml\n").skip(1).filter_map(|rest| rest.split("```").next());
     let sandbox = project(&[("sql/none.sql", "select 1")]);
     let data_kinds = ["ingest:", "sql:", "check:", "export:", "lake:"];
