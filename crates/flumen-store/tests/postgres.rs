@@ -150,6 +150,47 @@ async fn a_user_with_a_schema_needs_no_other_right() {
 }
 
 #[tokio::test]
+async fn the_way_to_the_server_is_encrypted() {
+    let server = Server::start().unwrap();
+    let database = server.database().await.url.rsplit('/').next().unwrap().to_owned();
+    let made = |name: &str| rcgen::generate_simple_self_signed([name.to_owned()]).unwrap();
+    let (of_server, other) = (made("localhost"), made("localhost"));
+    let folder = tempfile::tempdir().unwrap();
+    let address = |sslmode: &str, trusted: &rcgen::Certificate| {
+        let path = folder.path().join("trusted.crt");
+        std::fs::write(&path, trusted.pem()).unwrap();
+        Address {
+            host: "localhost".to_owned(),
+            port: server.port,
+            user: "flumen".to_owned(),
+            password: None,
+            database: database.clone(),
+            sslmode: sslmode.to_owned(),
+            sslrootcert: Some(path),
+            options: None,
+            application_name: "flumen in secret".to_owned(),
+        }
+    };
+    let verified = address("verify-full", &of_server.cert);
+    let refused = PostgresStore::connect(&verified, SCHEMA).await.unwrap_err();
+    assert!(refused.message().contains("TLS"), "{refused}");
+    server.use_tls(&of_server.cert.pem(), &of_server.signing_key.serialize_pem()).await;
+    let store = PostgresStore::connect(&verified, SCHEMA).await.unwrap();
+    let mut wakes = store.wakes();
+    store.create_runs(&[NewRun { start: true, ..new_run(1) }], at(0)).await.unwrap();
+    wakes.next().await.unwrap();
+    assert_eq!(take(&store).await, [new_run(1).id]);
+    let looks =
+        flumen_testkit::postgres::connect(&format!("postgresql://flumen@127.0.0.1:{}/{database}", server.port)).await;
+    let sessions = "select bool_and(ssl), count(*) > 1 from pg_stat_ssl join pg_stat_activity using (pid)
+        where application_name = 'flumen in secret'";
+    let row = looks.query_one(sessions, &[]).await.unwrap();
+    assert!(row.get::<_, bool>(0) && row.get::<_, bool>(1), "all of them");
+    let refused = PostgresStore::connect(&address("verify-full", &other.cert), SCHEMA).await.unwrap_err();
+    assert!(refused.message().contains("certificate"), "{refused}");
+}
+
+#[tokio::test]
 async fn what_was_acknowledged_is_there_after_a_crash_and_so_are_wakes() {
     let server = Server::start().unwrap();
     let database = server.database().await;

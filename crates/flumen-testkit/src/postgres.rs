@@ -4,6 +4,7 @@
 //! process ends, however it ends, the shell stops the server and removes its folder.
 
 use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -119,6 +120,25 @@ impl Server {
     /// Starts the server that was stopped, on the same port.
     pub fn restart(&self) {
         assert!(run(&mut start(&binaries(), &self.home, self.port), &self.home.join("log")), "the server starts again");
+    }
+
+    /// Starts the server anew, with this certificate and its private key (PEM).
+    pub async fn use_tls(&self, certificate: &str, key: &str) {
+        let admin = connect(&self.url("postgres")).await;
+        for (setting, name, text) in [("ssl_cert_file", "tls.crt", certificate), ("ssl_key_file", "tls.key", key)] {
+            let path = self.home.join(name);
+            std::fs::write(&path, text).expect("a file for the server");
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))
+                .expect("a file of the server's own");
+            if let Some(user) = as_other_user() {
+                assert!(Command::new("chown").arg(user).arg(&path).status().is_ok_and(|status| status.success()));
+            }
+            let set = format!("alter system set {setting} = '{}'", path.display());
+            admin.batch_execute(&set).await.expect("a setting");
+        }
+        admin.batch_execute("alter system set ssl = on").await.expect("a setting");
+        self.stop();
+        self.restart();
     }
 
     /// A new, empty database, and the URL that reaches it.

@@ -75,13 +75,13 @@ impl Server {
         let log =
             std::fs::OpenOptions::new().create(true).append(true).open(sandbox.path().join("server.log")).unwrap();
         let mut child = command.stdout(Stdio::null()).stderr(log).spawn().unwrap();
-        while !ready.is_file() {
+        wait_until(|| {
             if let Some(status) = child.try_wait().unwrap() {
                 let said = std::fs::read_to_string(sandbox.path().join("server.log")).unwrap_or_default();
                 panic!("the server ended: {status}: {said}");
             }
-            std::thread::yield_now();
-        }
+            ready.is_file()
+        });
         Self(child)
     }
 
