@@ -30,6 +30,9 @@ use crate::context::Context;
 /// How long files must be quiet before they are read.
 const QUIET: Duration = Duration::from_millis(100);
 
+/// How many times as long files are waited for that are never quiet.
+const UNQUIET: u32 = 5;
+
 /// Flows that are saved at once.
 const TOGETHER: usize = 64;
 
@@ -238,8 +241,11 @@ impl ProjectRoster {
                 () = stop.cancelled() => return Ok(()),
                 event = events.recv() => if event.is_none() { return Ok(()) },
             }
-            // Editors write a file in several steps.
-            while tokio::time::timeout(quiet, events.recv()).await.is_ok_and(|event| event.is_some()) {}
+            // Editors write a file in several steps. A folder that is never quiet has files of flows in it too.
+            let last = tokio::time::Instant::now() + quiet * UNQUIET;
+            while tokio::time::Instant::now() < last
+                && tokio::time::timeout(quiet, events.recv()).await.is_ok_and(|event| event.is_some())
+            {}
         }
     }
 
