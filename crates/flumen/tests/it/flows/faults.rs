@@ -153,7 +153,8 @@ async fn cut_off(late: bool) {
     if late {
         wait_until(|| json(&sandbox, &format!("run show {id}"))["state"] == "success");
     } else {
-        wait_until(|| json(&sandbox, "sql \"select count(*) as n from lake.raw.t\"").get(0).is_some());
+        // There is no table before.
+        wait_until(|| sandbox.sh("flumen sql \"select count(*) as n from lake.raw.t\"").code == 0);
     }
     open(&gates, order[1]);
     // Whatever the first one asks for more is answered.

@@ -1,11 +1,14 @@
 //! Machines in a network of the test's own: some are cut off from it, and come back.
 
 use std::process::Command;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::Ordering;
 
 use super::faults::{GATES, Line, gated, open};
 use super::{Server, json, project, succeed, wait_until};
 use crate::sandbox::Sandbox;
+
+/// How many networks of tests there can be at once.
+const NETS: u32 = 250;
 
 fn ip(arguments: &str) -> bool {
     let ran = Command::new("ip").args(arguments.split(' ')).output();
@@ -83,11 +86,16 @@ impl Drop for Machine {
 struct Shared(Option<String>);
 
 impl Shared {
-    /// In the network of namespaces, where there can be one.
-    fn new(net: u32) -> Self {
-        let address = format!("10.231.{net}.254");
-        ip(&format!("addr del {address}/32 dev lo"));
-        Self(ip(&format!("addr add {address}/32 dev lo")).then_some(address))
+    /// In a network of namespaces that nobody else has, where there can be one; its number. Who has the address has the network.
+    fn new() -> (Self, u32) {
+        let first = std::process::id();
+        for net in (0..NETS).map(|number| (first + number) % NETS) {
+            let address = format!("10.231.{net}.254");
+            if ip(&format!("addr add {address}/32 dev lo")) {
+                return (Self(Some(address)), net);
+            }
+        }
+        (Self(None), 0)
     }
 }
 
@@ -99,19 +107,12 @@ impl Drop for Shared {
     }
 }
 
-/// The number of a network that nobody else has: other tests have theirs, in this process and beside it.
-fn net() -> u32 {
-    static LAST: AtomicU32 = AtomicU32::new(0);
-    (std::process::id() * 4 + LAST.fetch_add(1, Ordering::SeqCst)) % 250
-}
-
 /// Two schedulers and three workers, each on a machine of its own. The one that has a load is cut off, and comes back after its
 /// successor has committed (`late`), or before. The load is there once.
 async fn cut_off(late: bool) {
-    let net = net();
     let postgres = flumen_testkit::postgres::server();
     let database = postgres.database().await;
-    let there = Shared::new(net);
+    let (there, net) = Shared::new();
     let (web, gates, asked) = gated("n\n1\n2\n");
     let (web_port, file) = web.strip_prefix("http://127.0.0.1:").and_then(|rest| rest.split_once('/')).unwrap();
     // Servers of this machine are heard on the address that machines share.
