@@ -1,6 +1,7 @@
 //! What records are in columns, in every database.
 
 use chrono::{DateTime, Utc};
+use flumen_core::flow::store::RunFilter;
 use flumen_core::flow::{TaskKey, TaskRun};
 use flumen_core::{Error, Result};
 use serde::Serialize;
@@ -63,4 +64,9 @@ pub(crate) fn ids_that_begin_with(prefix: &str) -> Option<([u8; 16], [u8; 16])> 
         u128::from_str_radix(&digits, 16).ok().map(u128::to_be_bytes)
     };
     filled('0').zip(filled('f'))
+}
+
+/// Whether a filter asks for runs that have not ended only: they are few, and best found by their state.
+pub(crate) fn are_open(filter: &RunFilter) -> bool {
+    !filter.states.is_empty() && filter.states.iter().all(|state| !state.is_terminal())
 }

@@ -13,7 +13,7 @@ use sqlx::{Decode, Row as _, Type};
 
 use super::PostgresStore;
 use super::sessions::{Ask, first};
-use crate::columns::{body, ids_that_begin_with, in_order, moment, most, number, positive, task_key, us};
+use crate::columns::{are_open, body, ids_that_begin_with, in_order, moment, most, number, positive, task_key, us};
 
 pub(super) fn letters(ids: &[i64], bodies: &[String]) -> Result<Vec<Letter>> {
     ids.iter().zip(bodies).map(|(id, text)| Ok(Letter { id: positive(*id), signal: body(text)? })).collect()
@@ -153,7 +153,8 @@ impl PostgresStore {
             (filter.from.is_some(), "start_us >= $4"),
             (filter.to.is_some(), "start_us <= $5"),
             (prefix.is_some(), "id between $6 and $7"),
-            (filter.backfill.is_some(), "backfill = $8"),
+            // An expression has no index: that of the column would go over all the runs that the backfill ever had.
+            (filter.backfill.is_some(), if are_open(filter) { "backfill || '' = $8" } else { "backfill = $8" }),
             (filter.after.is_some(), after.as_str()),
         ];
         let wishes: Vec<&str> = wishes.iter().filter(|(is_wish, _)| *is_wish).map(|(_, wish)| *wish).collect();

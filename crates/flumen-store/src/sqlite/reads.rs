@@ -12,7 +12,7 @@ use serde::de::DeserializeOwned;
 
 use super::db::Db;
 use super::runs::{key_of, listed, seq, uuid_of};
-use crate::columns::{body, ids_that_begin_with, in_order, moment, most, number, positive, task_key, us};
+use crate::columns::{are_open, body, ids_that_begin_with, in_order, moment, most, number, positive, task_key, us};
 
 /// An id and a text after it.
 pub(super) fn numbered(row: &Row<'_>) -> rusqlite::Result<(i64, String)> {
@@ -102,6 +102,14 @@ pub(super) fn waits(db: &Db, after: u64, limit: usize) -> Result<Vec<PendingWait
 }
 
 pub(super) fn runs(db: &Db, filter: &RunFilter) -> Result<Vec<RunRecord>> {
+    match query_of(filter) {
+        Some((sql, values)) => bodies(db, &sql, params_from_iter(values)),
+        None => Ok(Vec::new()),
+    }
+}
+
+/// The statement for a filter, with its values; `None` where nothing can match.
+fn query_of(filter: &RunFilter) -> Option<(String, Vec<Value>)> {
     let mut sql = "select body from runs where true".to_owned();
     let mut values: Vec<Value> = Vec::new();
     let mut and = |text: &str, value: Value| {
@@ -130,19 +138,20 @@ pub(super) fn runs(db: &Db, filter: &RunFilter) -> Result<Vec<RunRecord>> {
         and(" and start_us <= ?", us(to).into());
     }
     if let Some(prefix) = &filter.prefix {
-        let Some((first, last)) = ids_that_begin_with(prefix) else { return Ok(Vec::new()) };
+        let (first, last) = ids_that_begin_with(prefix)?;
         and(" and id between ?", first.to_vec().into());
         and(" and ?", last.to_vec().into());
     }
     if let Some(backfill) = &filter.backfill {
-        and(" and backfill = ?", backfill.clone().into());
+        // The sign keeps its index from being used: it would go over all the runs that the backfill ever had.
+        and(if are_open(filter) { " and +backfill = ?" } else { " and backfill = ?" }, backfill.clone().into());
     }
     let (later, order) = if filter.oldest_first { (">", "asc") } else { ("<", "desc") };
     if let Some(after) = filter.after {
         and(&format!(" and seq {later} (select seq from runs where id = ?)"), key_of(after).into());
     }
     and(&format!(" order by seq {order} limit ?"), most(filter.limit.unwrap_or(usize::MAX)).into());
-    bodies(db, &sql, params_from_iter(values))
+    Some((sql, values))
 }
 
 pub(super) fn active(db: &Db, flow: &str) -> Result<u64> {
@@ -220,4 +229,29 @@ pub(super) fn version(db: &Db, version: &FlowVersion) -> Result<bytes::Bytes> {
     content
         .map(bytes::Bytes::from)
         .ok_or_else(|| Error::not_found(format!("there is no version '{}' of a flow", version.short())))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    #[test]
+    fn open_runs_of_a_backfill_are_found_without_those_that_have_ended() {
+        let folder = tempfile::tempdir().unwrap();
+        let db = Db::open(&folder.path().join("flumen.db"), &Arc::from("the store")).unwrap();
+        super::super::migrations::migrate(&db, "the store").unwrap();
+        let plan = |states: Vec<RunState>| {
+            let filter =
+                RunFilter { backfill: Some("b".to_owned()), states, oldest_first: true, ..RunFilter::default() };
+            let (sql, values) = query_of(&filter).unwrap();
+            let read = |row: &Row<'_>| row.get::<_, String>("detail");
+            db.rows(&format!("explain query plan {sql}"), params_from_iter(values), read).unwrap().join("; ")
+        };
+        let open = plan(vec![RunState::Queued, RunState::Running]);
+        assert!(open.contains("INDEX runs_state (state=?)"), "{open}");
+        let all = plan(Vec::new());
+        assert!(all.contains("INDEX runs_backfill"), "{all}");
+    }
 }
