@@ -7,6 +7,7 @@ that it ended. Each run is asked for while nothing else is at work.
 """
 
 import argparse
+import contextlib
 import datetime
 import json
 import os
@@ -88,6 +89,16 @@ class Project:
             time.sleep(0.001)
         return server, time.monotonic() - began
 
+    @contextlib.contextmanager
+    def server(self):
+        """A server for a block; its process."""
+        server, _ = self.start()
+        try:
+            yield server.pid
+        finally:
+            server.terminate()
+            server.wait()
+
     def run(self, flow):
         """Runs a flow to its end; the record of the run with its tasks."""
         run = self.call("run", flow, "--detach").strip()
@@ -112,12 +123,8 @@ def main():
             server.terminate()
             server.wait()
         say("start to ready", statistics.median(starts[1:]), "s")
-        server, _ = project.start()
-        try:
-            measure(project, server.pid, options.runs)
-        finally:
-            server.terminate()
-            server.wait()
+        with project.server() as pid:
+            measure(project, pid, options.runs)
 
 
 def say(what, value, unit):

@@ -25,12 +25,8 @@ def main():
         project = Project(str(pathlib.Path(options.flumen).resolve()), pathlib.Path(name), None)
         flow = "flow: small\nschedule: { cron: '0 * * * *', start: 2000-01-01, catchup: none }\ntasks:\n  only: { empty: {} }\n"
         (pathlib.Path(name) / "flows" / "small.yml").write_text(flow)
-        server, _ = project.start()
-        try:
-            watch(project, server.pid, options.runs)
-        finally:
-            server.terminate()
-            server.wait()
+        with project.server() as pid:
+            watch(project, pid, options.runs)
 
 
 def watch(project, pid, runs):
