@@ -4,6 +4,7 @@ import os
 
 import sqlalchemy as sa
 from sqlalchemy import orm
+from sqlalchemy.dialects import postgresql
 
 engine = sa.create_engine(os.environ["FLUMEN_PG"].replace("postgres://", "postgresql+psycopg://"))
 inspector = sa.inspect(engine)
@@ -123,6 +124,40 @@ with engine.connect() as connection:
         assert "cannot write to" in str(error), error
     connection.rollback()
     assert connection.execute(sa.select(sa.func.count()).select_from(customers)).scalar() == 2
+
+# Keys that nobody gives, defaults of the server, and rows whose key is there.
+
+
+class Note(Base):
+    __tablename__ = "notes"
+    __table_args__ = {"schema": "shop"}
+    id: orm.Mapped[int] = orm.mapped_column(primary_key=True)
+    text: orm.Mapped[str] = orm.mapped_column(sa.String(80), index=True)
+    state: orm.Mapped[str] = orm.mapped_column(server_default="new")
+
+
+plain = engine.execution_options(isolation_level="AUTOCOMMIT")
+Base.metadata.create_all(plain, tables=[Note.__table__])
+with orm.Session(engine) as session:
+    notes = [Note(text=f"note {n}") for n in range(30)]
+    session.add_all(notes)
+    session.flush()
+    assert [note.id for note in notes] == list(range(1, 31)), [note.id for note in notes]
+    assert {note.state for note in notes} == {"new"}
+    session.commit()
+    assert session.get(Note, 7).text == "note 6"
+    assert session.scalar(sa.select(sa.exists().where(Note.id == 30)))
+with engine.begin() as connection:
+    insert = postgresql.insert(Note.__table__)
+    insert = insert.on_conflict_do_update(index_elements=["id"], set_={"text": insert.excluded.text})
+    written = connection.execute(insert.returning(Note.id, Note.text), [{"id": 30, "text": "last"}]).all()
+    assert written == [(30, "last")], written
+    gone = sa.delete(Note.__table__).where(Note.__table__.c.id > 28).returning(Note.__table__.c.id)
+    assert sorted(connection.execute(gone).scalars()) == [29, 30]
+columns = {column["name"]: column for column in sa.inspect(engine).get_columns("notes", schema="shop")}
+assert columns["id"]["autoincrement"] and columns["state"]["default"] == "'new'", columns
+Base.metadata.drop_all(plain, tables=[Note.__table__])
+
 metadata.drop_all(engine.execution_options(isolation_level="AUTOCOMMIT"))
 assert sa.inspect(engine).get_table_names(schema="shop") == ["orders"]
 print("ok")

@@ -10,7 +10,7 @@
 //! - `ddl.rs`: those about names; `external.rs`: tables that somebody else keeps.
 //! - `follow.rs`: what is known about columns, after they are renamed.
 //! - `references.rs`, `time_travel.rs`, `changes.rs`: tables as they were, and what changed.
-//! - `functions.rs`, `pivot.rs`: what other dialects have, in terms of what DataFusion has.
+//! - `functions.rs`, `shapes.rs`, `pivot.rs`: what other dialects have, in terms of what DataFusion has.
 //! - `show.rs`, `explain.rs`: statements that tell about tables, settings and plans.
 //! - `tables.rs`: what a table name means.
 //! - `lake_table.rs`, `statistics.rs`: a lake table as plain Parquet files.
@@ -29,6 +29,7 @@ mod commands;
 mod copy;
 mod database;
 mod ddl;
+pub mod defaults;
 mod dialect;
 mod errors;
 mod explain;
@@ -45,6 +46,7 @@ pub mod prepare;
 mod references;
 mod rules;
 mod session;
+mod shapes;
 mod show;
 mod statements;
 mod statistics;
@@ -56,6 +58,7 @@ mod write;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use arrow::array::{Array, RecordBatch};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
@@ -64,6 +67,7 @@ use datafusion::catalog::{MemorySchemaProvider, SchemaProvider, TableProvider};
 use datafusion::common::TableReference;
 use datafusion::datasource::ViewTable;
 use datafusion::execution::context::SessionContext;
+use datafusion::execution::memory_pool::MemoryLimit;
 use datafusion::execution::session_state::SessionState;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::sql::parser::Statement;
@@ -84,6 +88,7 @@ use tables::{Found, Tables};
 use write::Writers;
 
 pub use block::BlockState;
+pub use commands::NO_INDEX;
 
 /// Tables that have a name in one query only.
 type Given = Vec<(String, Arc<dyn TableProvider>)>;
@@ -189,6 +194,11 @@ impl Engine {
     /// Whether `text` ends with a semicolon (outside of quotes and comments), or has nothing to run.
     pub fn is_complete(text: &str) -> bool {
         statements::is_complete(text)
+    }
+
+    /// How long a statement may take, if that was said by `SET statement_timeout`. Who asks for its answer keeps to it.
+    pub fn statement_timeout(&self) -> Option<Duration> {
+        self.tables.timeout()
     }
 
     /// Whether nothing may be written from now on, as long as this is not said otherwise: `SET TRANSACTION READ ONLY`.
@@ -352,6 +362,7 @@ impl Engine {
         let mut statement = statements::parse_any(query)?;
         pivot::rewrite(&mut statement)?;
         functions::rewrite(&mut statement)?;
+        shapes::rewrite(&mut statement)?;
         let mut references = self.resolve_references(&mut statement).await?;
         references.extend(given);
         let context = self.context_for(sql, &mut statement, references, path).await?;
@@ -362,6 +373,8 @@ impl Engine {
 
     /// The Arrow type of a type as SQL writes it.
     fn sql_type(&self, sql: &str, data_type: &SqlType) -> Result<DataType> {
+        let mut data_type = data_type.clone();
+        functions::postgres::plain_type(&mut data_type);
         let text = format!("SELECT CAST(NULL AS {data_type})");
         let state = self.base();
         let explained = |error| errors::explain_part(error, sql);
@@ -383,6 +396,40 @@ impl Engine {
     }
 
     async fn run_statement(&self, sql: &str) -> Result<Answer> {
+        match self.run_attempts(sql).await {
+            // A join that looks rows up cannot go to disk. One that sorts both sides can.
+            Err(error) if errors::is_join_too_large(&error) && self.block_state().await != BlockState::Failed => {
+                let Some(before) = self.join_by_sorting() else { return Err(error) };
+                let ended = self.run_attempts(sql).await;
+                self.join_by_looking_up(before);
+                ended
+            }
+            ended => ended,
+        }
+    }
+
+    /// Has joins sort both sides from now on; gives what is to be set again afterwards. None if they do already.
+    fn join_by_sorting(&self) -> Option<(usize, usize)> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let limit = state.runtime_env().memory_pool.memory_limit();
+        let options = state.config_mut().options_mut();
+        let before = (options.execution.target_partitions, options.execution.sort_spill_reservation_bytes);
+        options.execution.target_partitions = before.0.max(2);
+        // Both sides are sorted at once, by each thread; what each keeps for merging must leave room for rows.
+        if let MemoryLimit::Finite(bytes) = limit {
+            options.execution.sort_spill_reservation_bytes = before.1.min(bytes / (16 * before.0.max(2)));
+        }
+        std::mem::replace(&mut options.optimizer.prefer_hash_join, false).then_some(before)
+    }
+
+    fn join_by_looking_up(&self, before: (usize, usize)) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let options = state.config_mut().options_mut();
+        (options.execution.target_partitions, options.execution.sort_spill_reservation_bytes) = before;
+        options.optimizer.prefer_hash_join = true;
+    }
+
+    async fn run_attempts(&self, sql: &str) -> Result<Answer> {
         for _ in 0..FRESH_STARTS {
             match self.attempt(sql).await {
                 Err(error) if self.learn_types(&error).await? => self.tables.notes.clear(),
@@ -401,7 +448,8 @@ impl Engine {
 
     /// Plans a statement and runs it up to its first rows.
     async fn attempt(&self, sql: &str) -> Result<Answer> {
-        let statement = statements::parse(sql)?;
+        let mut statement = statements::parse(sql)?;
+        references::in_environment(&mut statement, &self.tables.environment());
         self.check_block(&statement).await?;
         match self.command(sql, &statement).await? {
             Some(answer) => Ok(answer),
@@ -412,7 +460,7 @@ impl Engine {
     /// Answers a statement that is to be planned as it stands.
     async fn answer(&self, sql: &str, mut statement: Statement) -> Result<Answer> {
         let explained = |error| errors::explain(error, sql);
-        commands::temporary_is_of_session(&mut statement);
+        commands::temporary_is_of_session(&mut statement, self.tables.session.as_ref());
         pivot::rewrite(&mut statement)?;
         let references = self.resolve_references(&mut statement).await?;
         let done = commands::done_by(&statement);
@@ -420,27 +468,38 @@ impl Engine {
         let labels = Labels::of(&statement);
         labels::alias(&mut statement);
         functions::rewrite(&mut statement)?;
+        shapes::rewrite(&mut statement)?;
         let context = self.context_for(sql, &mut statement, references, &[]).await?;
         let plan = context.state().statement_to_plan(statement).await.map_err(explained)?;
-        let frame = context.execute_logical_plan(plan).await.map_err(explained)?;
-        if keeps_state {
-            *self.state.lock().unwrap_or_else(PoisonError::into_inner) = context.state();
+        if keeps_state || commands::counts(&done).is_some() {
+            let frame = context.execute_logical_plan(plan).await.map_err(explained)?;
+            if keeps_state {
+                *self.state.lock().unwrap_or_else(PoisonError::into_inner) = context.state();
+            }
+            let rows = frame.collect().await.map_err(explained)?;
+            let command = done.as_ref().map_or("SET", |done| done.command);
+            return Ok(Answer::done(command, commands::counts(&done).and(rows.first().and_then(counted))));
         }
-        let mut stream = frame.execute_stream().await.map_err(explained)?;
-        let first = stream.next().await.transpose().map_err(explained)?;
-        if let Some(command) = commands::counts(&done) {
-            return Ok(Answer::done(command, first.as_ref().and_then(counted)));
-        }
-        let schema = labels.apply(&unviewed(&stream.schema()));
-        let sql = sql.to_owned();
-        let wanted = Arc::clone(&schema);
-        let batches = futures::stream::iter(first.map(Ok)).chain(stream).map(move |batch| {
-            // Files that came from elsewhere are there as long as their tables are.
-            let _tables = &context;
-            batch.map_err(|error| errors::explain(error, &sql)).and_then(|batch| copied_out(&batch, &wanted))
-        });
-        Ok(Answer { schema, batches: Box::pin(batches), done })
+        let answer = answer_of(context, plan, &labels, sql).await?;
+        Ok(Answer { done, ..answer })
     }
+}
+
+/// Runs `plan` up to its first rows. `sql` is where it came from, for errors.
+async fn answer_of(context: SessionContext, plan: LogicalPlan, labels: &Labels, sql: &str) -> Result<Answer> {
+    let explained = |error| errors::explain(error, sql);
+    let frame = context.execute_logical_plan(plan).await.map_err(explained)?;
+    let mut stream = frame.execute_stream().await.map_err(explained)?;
+    let first = stream.next().await.transpose().map_err(explained)?;
+    let schema = labels.apply(&unviewed(&stream.schema()));
+    let sql = sql.to_owned();
+    let wanted = Arc::clone(&schema);
+    let batches = futures::stream::iter(first.map(Ok)).chain(stream).map(move |batch| {
+        // Files that came from elsewhere are there as long as their tables are.
+        let _tables = &context;
+        batch.map_err(|error| errors::explain(error, &sql)).and_then(|batch| copied_out(&batch, &wanted))
+    });
+    Ok(Answer { schema, batches: Box::pin(batches), done: None })
 }
 
 #[async_trait]

@@ -4,6 +4,7 @@ use flumen_core::{Error, ErrorKind};
 
 /// Codes of errors, by the names that Postgres' documentation gives them.
 pub(crate) mod code {
+    pub const SUCCESSFUL_COMPLETION: &str = "00000";
     pub const PROTOCOL_VIOLATION: &str = "08P01";
     pub const FEATURE_NOT_SUPPORTED: &str = "0A000";
     pub const DATA_EXCEPTION: &str = "22000";

@@ -177,6 +177,7 @@ fn kind(mut words: Words<'_>) -> Result<Kind, Failure> {
         ("explain", _) => other(true, "EXPLAIN"),
         ("describe" | "desc", _) => other(true, "DESCRIBE"),
         ("execute", _) => other(true, "SELECT"),
+        ("insert" | "update" | "delete", _) => other(contains(&words, &["returning"]), &first.to_uppercase()),
         _ => other(false, &first.to_uppercase()),
     })
 }

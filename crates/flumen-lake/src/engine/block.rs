@@ -14,7 +14,7 @@ use flumen_core::{Error, ErrorKind, Result};
 use super::Engine;
 use super::lake_table::Contents;
 use super::time_travel::version_at;
-use super::write::{Draft, Mark, Refusal, Write, Writers, new_draft};
+use super::write::{Draft, Mark, Refusal, Staged, Write, Writers, new_draft};
 use crate::catalog::{Action, Catalog, State};
 use crate::lake::{Snapshot, Table};
 
@@ -275,7 +275,7 @@ impl Engine {
     }
 
     /// Stages `write` in the block that has begun; none if there is no block.
-    pub(super) async fn stage_in_block(&self, sql: &str, write: &Write<'_>, table: &Table) -> Result<Option<u64>> {
+    pub(super) async fn stage_in_block(&self, sql: &str, write: &Write<'_>, table: &Table) -> Result<Option<Staged>> {
         let mut guard = self.tables.block.lock().await;
         let Some(block) = guard.as_mut() else { return Ok(None) };
         let mut draft = block.draft(table, &self.writers).await?;

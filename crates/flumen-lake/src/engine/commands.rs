@@ -1,19 +1,21 @@
 //! Statements that do something rather than answer: which ones there are, and who does them.
 
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use datafusion::catalog::SchemaProvider;
 use datafusion::sql::parser::Statement;
 use datafusion::sql::sqlparser::ast::{
-    AlterTableOperation, ContextModifier, CreateTable, Expr, ObjectName, ObjectType, Set, Statement as Sql, Use, Value,
+    AlterTableOperation, ContextModifier, CreateIndex, CreateTable, Expr, ObjectName, ObjectType, Query, Set, SetExpr,
+    Statement as Sql, Use, Value,
 };
 use flumen_core::dataset::TableName;
 use flumen_core::sql::{Answer, Done};
-use flumen_core::{Error, Result};
+use flumen_core::{Error, ErrorKind, Result};
 
-use super::write::{Alteration, Write, autocommit, name_of, name_of_ident, refuse, target_name};
-use super::{Engine, system, tables, time_travel};
+use super::write::{Alteration, Staged, Write, autocommit, name_of, name_of_ident, refuse, target_name};
+use super::{Engine, columns, system, tables, time_travel};
 use crate::catalog::{Located, PROD, not_writable};
 use crate::lake::Table;
 
@@ -65,12 +67,31 @@ impl Engine {
             | Sql::Comment { .. }
             | Sql::AlterSchema(_) => return self.change_catalog(sql, inner).await,
             Sql::Copy { .. } => return self.copy_from(sql, inner).await,
-            Sql::AlterTable(alter) => return self.alter_table(sql, &alter.name, &alter.operations).await.map(Some),
-            Sql::CreateIndex(_) => {
+            Sql::AlterTable(alter) => {
+                let altered = self.alter_table(sql, &alter.name, &alter.operations).await;
+                return match altered {
+                    Err(error) if alter.if_exists && error.kind() == ErrorKind::NotFound => {
+                        match self.tables.existing(&parts(&alter.name)?).await {
+                            Err(_) => Ok(Some(Answer::done("ALTER TABLE", None))),
+                            Ok(_) => Err(error),
+                        }
+                    }
+                    altered => altered.map(Some),
+                };
+            }
+            Sql::CreateIndex(index) => return self.create_index(index).await.map(Some),
+            Sql::CreateDatabase { db_name, .. } => {
                 return refuse(
-                    "create index",
-                    "files are skipped by their statistics: sort them by cluster by, divide them by partitioned by",
+                    &format!("create database {db_name}"),
+                    "a lake is one database; its environments are made with: flumen env create NAME",
                 );
+            }
+            Sql::Query(query) if matches!(query.body.as_ref(), SetExpr::Insert(_)) => {
+                let inner = insert_with(query)?;
+                return Box::pin(self.command(sql, &Statement::Statement(Box::new(inner)))).await;
+            }
+            Sql::Query(query) if changes_rows(query.body.as_ref()) => {
+                return refuse("with … update, delete or merge", "write the query of 'with' into the statement itself");
             }
             _ => return self.show(inner).await,
         };
@@ -104,6 +125,7 @@ impl Engine {
                 match name.to_string().to_lowercase().as_str() {
                     AS_OF => self.tables.set_as_of(None),
                     ENVIRONMENT => self.tables.set_environment(PROD),
+                    TIMEOUT => self.tables.set_timeout(None),
                     _ => return Ok(None),
                 }
                 Ok(Some(Answer::done("RESET", None)))
@@ -126,15 +148,18 @@ impl Engine {
             }
         };
         let there = write.creates() && self.tables.exists(table.name()).await?;
-        let rows = match self.stage_in_block(sql, write, &table).await? {
-            Some(rows) => rows,
+        let Staged { rows, returned } = match self.stage_in_block(sql, write, &table).await? {
+            Some(staged) => staged,
             None => autocommit(self, sql, write, &table).await?,
         };
         match write {
             Write::Create(create) if !there || create.or_replace => self.declare(&table, create).await?,
             _ => {}
         }
-        Ok(Answer::done(write.command(), write.counts().then_some(rows)))
+        match returned {
+            Some(returned) => returned.answer(write.command(), rows, sql).await,
+            None => Ok(Answer::done(write.command(), write.counts().then_some(rows))),
+        }
     }
 
     /// Errors: `Invalid` if this session may only read.
@@ -226,6 +251,21 @@ impl Engine {
         Ok(answer)
     }
 
+    /// An index is nothing that the lake keeps: that its table and columns are there is all that is looked at.
+    async fn create_index(&self, index: &CreateIndex) -> Result<Answer> {
+        self.check_may_write()?;
+        let table = self.named_table(&index.table_name).await?;
+        let name = format!("{}.{}", columns::quoted(&table.name().namespace), columns::quoted(&table.name().table));
+        let schema = self.columns(&name).await?;
+        for column in &index.columns {
+            if let Expr::Identifier(ident) = &column.column.expr {
+                columns::spelled(&schema, &name_of_ident(ident), &table.address())?;
+            }
+        }
+        self.tables.notes.say(NO_INDEX);
+        Ok(Answer::done("CREATE INDEX", None))
+    }
+
     /// What a SET says to Flumen rather than to DataFusion.
     async fn set(&self, set: &Set) -> Result<Option<Answer>> {
         let Set::SingleAssignment { variable, values, scope, .. } = set else { return Ok(None) };
@@ -248,17 +288,51 @@ impl Engine {
                 };
                 self.tables.set_as_of(time);
             }
+            TIMEOUT => self.tables.set_timeout(timeout_of(&text())?),
             _ => return Ok(None),
         }
         Ok(Some(Answer::done("SET", None)))
     }
 }
 
-/// Makes a temporary table or view of `statement` one of this session: all that DataFusion makes are.
-pub(super) fn temporary_is_of_session(statement: &mut Statement) {
+/// What is said of an index.
+pub const NO_INDEX: &str = "an index is not kept: files are skipped by their statistics (sort rows with 'cluster by', divide them with 'partitioned by')";
+
+/// The insert of `WITH … INSERT …`, with the WITH before its rows.
+fn insert_with(query: &Query) -> Result<Sql> {
+    let SetExpr::Insert(statement) = query.body.as_ref() else {
+        return refuse("this form of insert", "insert into t …");
+    };
+    let mut statement = statement.clone();
+    if let (Sql::Insert(insert), Some(with)) = (&mut statement, &query.with)
+        && let Some(source) = &mut insert.source
+    {
+        match &mut source.with {
+            None => source.with = Some(with.clone()),
+            Some(own) => {
+                let before = with.cte_tables.iter().cloned();
+                own.cte_tables = before.chain(std::mem::take(&mut own.cte_tables)).collect();
+                own.recursive |= with.recursive;
+            }
+        }
+    }
+    Ok(statement)
+}
+
+fn changes_rows(body: &SetExpr) -> bool {
+    matches!(body, SetExpr::Update(_) | SetExpr::Delete(_) | SetExpr::Merge(_))
+}
+
+/// Makes a temporary table or view of `statement` one of this session: all that DataFusion makes are. A table of the lake does
+/// not keep one of the session from having its name.
+pub(super) fn temporary_is_of_session(statement: &mut Statement, session: &dyn SchemaProvider) {
     let Statement::Statement(inner) = statement else { return };
     match inner.as_mut() {
-        Sql::CreateTable(create) => create.temporary = false,
+        Sql::CreateTable(create) if create.temporary => {
+            create.temporary = false;
+            let name = name_of(&create.name).unwrap_or_default();
+            create.or_replace |= !session.table_exist(&name) && !create.if_not_exists;
+        }
         Sql::CreateView(create) => create.temporary = false,
         _ => {}
     }
@@ -296,6 +370,32 @@ pub(super) const ENVIRONMENT: &str = "flumen.env";
 /// The setting that shows the lake as it was.
 pub(super) const AS_OF: &str = "flumen.as_of";
 
+/// The setting that says how long a statement may take.
+const TIMEOUT: &str = "statement_timeout";
+
+/// A span as Postgres has it: milliseconds, or a number with a unit. Nothing, and 0, is no limit.
+///
+/// Source: <https://www.postgresql.org/docs/current/config-setting.html#CONFIG-SETTING-NAMES-VALUES>.
+fn timeout_of(text: &str) -> Result<Option<Duration>> {
+    let text = text.trim();
+    let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+    let (number, unit) = text.split_at(digits);
+    let milliseconds = match unit.trim() {
+        "" | "ms" => 1,
+        "s" => 1_000,
+        "min" => 60_000,
+        "h" => 3_600_000,
+        "default" if number.is_empty() => return Ok(None),
+        _ => 0,
+    };
+    match number.parse::<u64>() {
+        Ok(number) if milliseconds > 0 => {
+            Ok(Some(Duration::from_millis(number.saturating_mul(milliseconds))).filter(|span| !span.is_zero()))
+        }
+        _ => Err(Error::invalid(format!("'{text}' is no span of time")).hint("write for example '30s', '5min', or 0")),
+    }
+}
+
 /// A value of SET as plain text.
 fn plain(expr: &Expr) -> String {
     match expr {
@@ -328,11 +428,13 @@ pub(super) struct SessionSettings {
     pub as_of: Option<DateTime<Utc>>,
     /// The environment that is seen.
     pub environment: String,
+    /// How long a statement may take.
+    pub timeout: Option<Duration>,
 }
 
 impl Default for SessionSettings {
     fn default() -> Self {
-        Self { namespace: DEFAULT_NAMESPACE.to_owned(), as_of: None, environment: PROD.to_owned() }
+        Self { namespace: DEFAULT_NAMESPACE.to_owned(), as_of: None, environment: PROD.to_owned(), timeout: None }
     }
 }
 

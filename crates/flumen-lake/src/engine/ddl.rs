@@ -577,8 +577,9 @@ impl Engine {
         for key in &mut keys.foreign {
             key.columns = self.spelled(table, &key.columns).await?;
             let of = [key.table.namespace.clone(), key.table.table.clone()];
-            if key.table.namespace.is_empty() {
-                key.table = self.tables.existing(&of[1..]).await?;
+            if key.table != *table {
+                let of = if key.table.namespace.is_empty() { &of[1..] } else { &of[..] };
+                key.table = self.tables.existing(of).await?;
             }
         }
         Ok(keys)

@@ -2,7 +2,7 @@
 
 use std::any::TypeId;
 
-use datafusion::sql::sqlparser::dialect::{Dialect, GenericDialect};
+use datafusion::sql::sqlparser::dialect::{Dialect, GenericDialect, Precedence};
 
 /// The dialect of Flumen.
 #[derive(Debug)]
@@ -31,6 +31,18 @@ macro_rules! as_generic {
 
             fn supports_table_versioning(&self) -> bool {
                 true
+            }
+
+            fn supports_insert_table_alias(&self) -> bool {
+                true
+            }
+
+            // A power binds closer than a product, as in Postgres.
+            fn prec_value(&self, prec: Precedence) -> u8 {
+                match prec {
+                    Precedence::Caret => GenericDialect.prec_value(Precedence::AtTz),
+                    other => GenericDialect.prec_value(other),
+                }
             }
 
             $(fn $method(&self) -> bool { GenericDialect.$method() })*

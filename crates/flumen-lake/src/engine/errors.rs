@@ -267,6 +267,14 @@ fn value_error(message: &str) -> Error {
     }
 }
 
+/// Whether `error` says that a join keeps more rows for looking up than memory has room for.
+pub(super) fn is_join_too_large(error: &Error) -> bool {
+    let cause = std::error::Error::source(error).and_then(|cause| cause.downcast_ref::<DataFusionError>());
+    cause.is_some_and(|cause| {
+        matches!(cause.find_root(), DataFusionError::ResourcesExhausted(message) if message.contains("HashJoinInput"))
+    })
+}
+
 fn out_of_memory(message: &str) -> Error {
     let what = sentence(message.lines().next().unwrap_or(message));
     Error::new(ErrorKind::Unavailable, format!("the query needs more memory than it may have: {what}"))

@@ -14,6 +14,7 @@ mod extremes;
 mod last_day;
 mod listagg;
 mod mode;
+pub(super) mod postgres;
 mod surrogate_key;
 mod unit;
 mod words;
@@ -58,7 +59,7 @@ const WRITTEN: &[&[Written]] = &[
 ];
 
 /// What gives a call the form that is planned, where its name is one that it knows.
-const FORMS: &[fn(&str, &mut Function) -> Result<()>] = &[unit::spell, listagg::spell, mode::spell];
+const FORMS: &[fn(&str, &mut Function) -> Result<()>] = &[unit::spell, listagg::spell, mode::spell, postgres::patterns];
 
 /// A function that is written in SQL.
 struct Written {
@@ -119,7 +120,7 @@ impl VisitorMut for Rewriter {
 }
 
 fn rewritten(expr: &mut Expr) -> Result<()> {
-    let Expr::Function(call) = expr else { return Ok(()) };
+    let Expr::Function(call) = expr else { return postgres::spell(expr) };
     let [part] = call.name.0.as_slice() else { return Ok(()) };
     let Some(name) = part.as_ident().map(super::write::name_of_ident) else { return Ok(()) };
     for form in FORMS {

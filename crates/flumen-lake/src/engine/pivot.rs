@@ -64,7 +64,8 @@ impl VisitorMut for Rewriter {
     }
 }
 
-fn derived(query: Query, alias: Option<TableAlias>) -> TableFactor {
+/// `query` in the place of a table.
+pub(super) fn derived(query: Query, alias: Option<TableAlias>) -> TableFactor {
     TableFactor::Derived { lateral: false, subquery: Box::new(query), alias, sample: None }
 }
 
@@ -242,7 +243,8 @@ impl Visitor for Named {
     }
 }
 
-fn template(text: &str) -> Result<Query> {
+/// The query that `text` is.
+pub(super) fn template(text: &str) -> Result<Query> {
     let wrong = || Error::internal(format!("'{text}' is not a query"));
     let Statement::Statement(statement) = statements::parse_any(text)? else { return Err(wrong()) };
     match *statement {
@@ -251,10 +253,11 @@ fn template(text: &str) -> Result<Query> {
     }
 }
 
-fn select_of(query: &mut Query) -> Result<&mut Select> {
+/// The select that `query` is.
+pub(super) fn select_of(query: &mut Query) -> Result<&mut Select> {
     match query.body.as_mut() {
         SetExpr::Select(select) => Ok(select),
-        _ => Err(Error::internal("a pivot is not made of a select")),
+        _ => Err(Error::internal("a template is not made of a select")),
     }
 }
 
@@ -266,8 +269,9 @@ fn exclude(select: &mut Select, columns: Vec<Ident>) {
     }
 }
 
-fn set_table(select: &mut Select, table: &TableFactor) -> Result<()> {
-    let from = select.from.first_mut().ok_or_else(|| Error::internal("a pivot has no table"))?;
+/// Puts `table` in the place of the first table of `select`.
+pub(super) fn set_table(select: &mut Select, table: &TableFactor) -> Result<()> {
+    let from = select.from.first_mut().ok_or_else(|| Error::internal("a template has no table"))?;
     from.relation = table.clone();
     Ok(())
 }

@@ -18,10 +18,14 @@ use flumen_core::{Error, Result};
 use futures::{StreamExt as _, TryStreamExt as _};
 
 use super::columns::{self, quoted};
+use super::commands::parts;
+use super::defaults::ColumnDefault;
 use super::labels::{self, Labels};
-use super::{Engine, errors, functions, pivot, statements, unviewed};
+use super::write::{self, insert, returning};
+use super::{Engine, errors, functions, pivot, references, shapes, statements, unviewed};
 use crate::catalog::{Entry, Kind, Listed, Located, State, TableEntry, schema_of};
 use crate::constraints::CONSTRAINT_PREFIX;
+use datafusion::sql::parser::Statement;
 
 /// What a statement takes and gives.
 #[derive(Debug, Clone)]
@@ -49,6 +53,8 @@ pub struct TableInfo {
     pub sql: Option<String>,
     /// Conditions that its rows meet, by their names.
     pub checks: Vec<(String, String)>,
+    /// What columns get that an insert leaves out.
+    pub defaults: Vec<(String, ColumnDefault)>,
     /// What else the catalog says of a table: declared keys, owner, tags.
     pub entry: Option<TableEntry>,
 }
@@ -64,6 +70,7 @@ impl Default for TableInfo {
             comment: None,
             sql: None,
             checks: Vec::new(),
+            defaults: Vec::new(),
             entry: None,
         }
     }
@@ -142,7 +149,12 @@ impl Engine {
                     Some((name.to_owned(), condition.clone()))
                 });
                 let checks = checks.collect();
-                (entry.map(Entry::Table), TableInfo { schema, rows, bytes, checks, ..TableInfo::default() })
+                let fields = contents.schema.fields().iter();
+                let default = |name: &String| {
+                    ColumnDefault::of(&contents.properties, name).map(|default| (name.clone(), default))
+                };
+                let defaults = fields.filter_map(|field| default(field.name())).collect();
+                (entry.map(Entry::Table), TableInfo { schema, rows, bytes, checks, defaults, ..TableInfo::default() })
             }
         };
         if let Some(entry) = entry {
@@ -185,16 +197,40 @@ impl Engine {
     ///
     /// Errors: those of [`query`](flumen_core::sql::SqlEngine::query).
     pub async fn describe(&self, sql: &str) -> Result<Description> {
-        let explained = |error| errors::explain(error, sql);
         let mut statement = statements::parse(sql)?;
+        references::in_environment(&mut statement, &self.tables.environment());
         if let Some(answer) = self.tell(sql, &statement).await? {
             return Ok(Description { parameters: Vec::new(), schema: answer.schema });
         }
+        let returned = self.describe_returned(sql, &mut statement).await?;
+        insert::simplify(&mut statement);
+        match (self.describe_plan(sql, statement).await, returned) {
+            (described, None) => described,
+            // What is not known of the parameters is said by who gives them.
+            (described, Some(schema)) => {
+                let parameters = described.map(|described| described.parameters).unwrap_or_default();
+                Ok(Description { parameters, schema })
+            }
+        }
+    }
+
+    /// The columns of what a statement returns, which is taken out of it.
+    async fn describe_returned(&self, sql: &str, statement: &mut Statement) -> Result<Option<SchemaRef>> {
+        let Some(items) = returning::take(statement) else { return Ok(None) };
+        let Statement::Statement(inner) = &*statement else { return Ok(None) };
+        let (name, alias) = write::returning_table(inner)?;
+        let table = self.tables.existing(&parts(&name)?).await?;
+        self.returned_columns(sql, &table, &alias, items).await.map(Some)
+    }
+
+    async fn describe_plan(&self, sql: &str, mut statement: Statement) -> Result<Description> {
+        let explained = |error| errors::explain(error, sql);
         pivot::rewrite(&mut statement)?;
         let references = self.resolve_references(&mut statement).await?;
         let labels = Labels::of(&statement);
         labels::alias(&mut statement);
         functions::rewrite(&mut statement)?;
+        shapes::rewrite(&mut statement)?;
         let context = self.context_for(sql, &mut statement, references, &[]).await?;
         let plan = context.state().statement_to_plan(statement).await.map_err(explained)?;
         let mut parameters = Vec::new();

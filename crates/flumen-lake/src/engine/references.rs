@@ -1,7 +1,9 @@
-//! Tables in a query that are more than a name: a version of a table, and functions that give a table.
+//! Tables in a query that are more than a name: a version of a table, a table of another environment, and functions that give a
+//! table.
 //!
 //! Each is looked up before the query is planned, and stands in it under a name of its own from then on.
 
+use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -9,14 +11,15 @@ use datafusion::catalog::TableProvider;
 use datafusion::sql::parser::Statement;
 use datafusion::sql::sqlparser::ast::{
     Expr, FunctionArg, FunctionArgExpr, Ident, ObjectName, ObjectNamePart, TableAlias, TableFactor, TableVersion,
-    Value, VisitMut, VisitorMut,
+    Value, Visit, VisitMut, Visitor, VisitorMut,
 };
-use flumen_core::dataset::TableName;
+use flumen_core::dataset::{LAKE, TableName};
 use flumen_core::{Error, Result};
 
 use super::lake_table::{Contents, LakeTable};
-use super::write::name_of;
+use super::write::{name_of, name_of_ident};
 use super::{Engine, changes, columns, time_travel, volumes};
+use crate::catalog::PROD;
 use crate::lake::Table;
 
 /// How the names begin under which such tables stand in the query.
@@ -29,12 +32,68 @@ enum Reference {
     History(String),
     Changes(String, u64, Option<u64>),
     Files(Option<String>),
+    Environment(String, TableName),
+}
+
+/// Leaves the environment that a session sees, and what stands for the lake, out of the names of tables: `dev.raw.trips` is
+/// `raw.trips` for who sees `dev`.
+pub(super) fn in_environment(statement: &mut Statement, environment: &str) {
+    struct Names<'a>(&'a str);
+    impl VisitorMut for Names<'_> {
+        type Break = ();
+
+        fn pre_visit_relation(&mut self, name: &mut ObjectName) -> ControlFlow<()> {
+            if environment_of(name).is_some_and(|of| of == self.0) {
+                name.0.remove(0);
+            }
+            ControlFlow::Continue(())
+        }
+
+        fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
+            if let Expr::CompoundIdentifier(parts) = expr
+                && parts.len() == 4
+                && name_of_ident(&parts[0]) == self.0
+            {
+                parts.remove(0);
+            }
+            ControlFlow::Continue(())
+        }
+    }
+    match statement {
+        Statement::Statement(inner) => {
+            let _: ControlFlow<()> = inner.visit(&mut Names(environment));
+        }
+        Statement::Explain(explain) => in_environment(&mut explain.statement, environment),
+        _ => {}
+    }
+}
+
+/// The first of three parts of a name.
+fn environment_of(name: &ObjectName) -> Option<String> {
+    match name.0.as_slice() {
+        [first, _, _] => first.as_ident().map(name_of_ident),
+        _ => None,
+    }
 }
 
 /// Finds them, and puts names in their place.
 #[derive(Default)]
 struct Finder {
     found: Vec<Reference>,
+    environments: BTreeSet<String>,
+}
+
+/// The first parts of names that have three.
+#[derive(Default)]
+struct Firsts(BTreeSet<String>);
+
+impl Visitor for Firsts {
+    type Break = ();
+
+    fn pre_visit_relation(&mut self, name: &ObjectName) -> ControlFlow<()> {
+        self.0.extend(environment_of(name).filter(|first| first != LAKE));
+        ControlFlow::Continue(())
+    }
 }
 
 impl VisitorMut for Finder {
@@ -45,6 +104,10 @@ impl VisitorMut for Finder {
         let reference = match (&*version, &*args) {
             (Some(version), None) => match of_version(name, version) {
                 Ok(reference) => Some(reference),
+                Err(error) => return ControlFlow::Break(error),
+            },
+            (None, None) => match self.of_environment(name) {
+                Ok(reference) => reference,
                 Err(error) => return ControlFlow::Break(error),
             },
             (None, Some(args)) => {
@@ -68,6 +131,18 @@ impl VisitorMut for Finder {
         *args = None;
         self.found.push(reference);
         ControlFlow::Continue(())
+    }
+}
+
+impl Finder {
+    fn of_environment(&self, name: &ObjectName) -> Result<Option<Reference>> {
+        let Some(environment) = environment_of(name).filter(|first| self.environments.contains(first)) else {
+            return Ok(None);
+        };
+        let parts: Vec<String> = name.0[1..].iter().filter_map(|part| part.as_ident().map(name_of_ident)).collect();
+        let [namespace, table] = parts.as_slice() else { return Ok(None) };
+        let table = TableName::new(namespace.as_str(), table.as_str())?;
+        Ok(Some(Reference::Environment(environment, table)))
     }
 }
 
@@ -145,13 +220,21 @@ impl Engine {
         &self,
         statement: &mut Statement,
     ) -> Result<Vec<(String, Arc<dyn TableProvider>)>> {
-        let mut finder = Finder::default();
         let mut inner = statement;
         while let Statement::Explain(explain) = inner {
             inner = &mut explain.statement;
         }
         let Statement::Statement(inner) = inner else { return Ok(Vec::new()) };
-        if let ControlFlow::Break(error) = inner.visit(&mut finder) {
+        let mut firsts = Firsts::default();
+        let _: ControlFlow<()> = Visit::visit(inner.as_ref(), &mut firsts);
+        let mut finder = Finder::default();
+        if !firsts.0.is_empty()
+            && let Some(state) = self.catalog_state().await?
+        {
+            let is_there = |name: &String| name == PROD || state.environments.contains_key(name);
+            finder.environments = firsts.0.into_iter().filter(is_there).collect();
+        }
+        if let ControlFlow::Break(error) = VisitMut::visit(inner.as_mut(), &mut finder) {
             return Err(error);
         }
         let shows_own = columns::names_own(&inner.to_string());
@@ -187,6 +270,9 @@ impl Engine {
                 let name = name.map(|name| volume_name(&name)).transpose()?;
                 let catalog = self.tables.catalog("files")?;
                 volumes::files(self.tables.state(catalog).await?.as_ref(), name.as_ref())
+            }
+            Reference::Environment(environment, name) => {
+                self.tables.of_environment(&environment, &name, shows_own).await
             }
             Reference::Changes(name, from, to) => {
                 let table = self.text_table(&name).await?;

@@ -117,7 +117,7 @@ fn parse_one(sql: &str, explained: impl Fn(DataFusionError) -> Error) -> Result<
     let parser = DFParserBuilder::new(sql).with_dialect(&FlumenDialect).with_recursion_limit(DEPTH).build();
     let mut statements = match parser.and_then(|mut parser| parser.parse_statements()) {
         Ok(statements) => statements,
-        Err(error) => return copy_from(sql).ok_or_else(|| explained(error)),
+        Err(error) => return copy_from(sql).or_else(|| columns_like_keys(sql)).ok_or_else(|| explained(error)),
     };
     let statement = statements.pop_front().ok_or_else(|| Error::invalid("there is no SQL to run"))?;
     if !statements.is_empty() {
@@ -142,6 +142,33 @@ fn copy_from(sql: &str) -> Option<Statement> {
     }
 }
 
+/// `CREATE TABLE` with columns called `index` or `key`, which the parser takes for MySQL's keys.
+fn columns_like_keys(sql: &str) -> Option<Statement> {
+    let tokens = Tokenizer::new(&FlumenDialect, sql).tokenize().ok()?;
+    let plain = |token: &Token| match token {
+        Token::Word(word) if word.quote_style.is_none() => Some(word.value.to_lowercase()),
+        _ => None,
+    };
+    let is_space = |token: &Token| matches!(token, Token::Whitespace(_));
+    if plain(tokens.iter().find(|token| !is_space(token))?)? != "create" {
+        return None;
+    }
+    let (mut quoted, mut before) = (String::new(), None);
+    for (place, token) in tokens.iter().enumerate() {
+        let word = plain(token).filter(|word| matches!(word.as_str(), "index" | "key" | "fulltext" | "spatial"));
+        let next = tokens[place + 1..].iter().find(|token| !is_space(token));
+        let is_column = matches!(before, Some(Token::LParen | Token::Comma)) && matches!(next, Some(Token::Word(_)));
+        match word.filter(|_| is_column) {
+            Some(word) => quoted.push_str(&format!("\"{word}\"")),
+            None => quoted.push_str(&token.to_string()),
+        }
+        if !is_space(token) {
+            before = Some(token.clone());
+        }
+    }
+    (quoted != sql).then(|| parse_any(&quoted).ok())?
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -157,6 +184,13 @@ mod tests {
         }
         assert!(parse("copy t frm 'x.csv'").is_err());
         assert!(matches!(parse("copy t to 'x.csv'"), Ok(Statement::CopyTo(_))));
+    }
+
+    #[test]
+    fn columns_may_be_called_like_keys() {
+        let parsed = parse("create table m.t (index bigint, \"Key\" text, key text not null)").unwrap();
+        assert!(parsed.to_string().contains("(\"index\" BIGINT, \"Key\" TEXT, \"key\" TEXT NOT NULL)"), "{parsed}");
+        assert!(parse("create table t (index bigint").is_err());
     }
 
     #[test]

@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
@@ -122,6 +123,14 @@ impl Tables {
     }
 
     /// Chooses the point in time that is seen.
+    pub fn set_timeout(&self, timeout: Option<Duration>) {
+        self.settings().timeout = timeout;
+    }
+
+    pub fn timeout(&self) -> Option<Duration> {
+        self.settings().timeout
+    }
+
     pub fn set_as_of(&self, time: Option<DateTime<Utc>>) {
         self.settings().as_of = time;
     }
@@ -329,6 +338,35 @@ impl Tables {
         };
         found.lake.insert(name.clone(), provider);
         Ok(None)
+    }
+
+    /// What `name` means in another environment than the one that is seen.
+    ///
+    /// Errors: `NotFound` if it means nothing there; `Invalid` for a view, which is planned where it is seen.
+    pub async fn of_environment(
+        &self,
+        environment: &str,
+        name: &TableName,
+        shows_own: bool,
+    ) -> Result<Arc<dyn TableProvider>> {
+        let catalog = self.catalog(environment)?;
+        let state = self.state(catalog).await?;
+        let missing = || {
+            Error::not_found(format!("there is no table '{name}' in the environment '{environment}'"))
+                .hint(format!("'flumen --env {environment} lake list' shows those there are"))
+        };
+        match catalog.locate(&state, environment, name)? {
+            Some(Located::Table { table, version, .. }) => {
+                let contents = self.contents(&table, version).await?.ok_or_else(missing)?;
+                Ok(Arc::new(LakeTable::new(if shows_own { contents } else { contents.without_own() })?))
+            }
+            Some(Located::External(external)) => self.external(name, &external).await,
+            Some(Located::View(_)) => Err(Error::invalid(format!(
+                "'{name}' is a view of the environment '{environment}', which is not seen here"
+            ))
+            .hint(format!("set flumen.env = '{environment}', and read it as {name}"))),
+            None => Err(missing()),
+        }
     }
 
     async fn not_there(&self, name: &TableName) -> Result<Error> {

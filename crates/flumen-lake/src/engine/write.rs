@@ -5,10 +5,13 @@
 //! change are written anew. Outside of a block, a draft is committed at once, and decided anew if the table has changed
 //! meanwhile; within one, it waits for COMMIT.
 
+mod conflict;
 mod delete;
 mod draft;
-mod insert;
+mod filling;
+pub(super) mod insert;
 mod merge;
+pub(super) mod returning;
 mod rows;
 mod table;
 mod update;
@@ -33,6 +36,8 @@ use futures::TryStreamExt;
 
 pub(super) use draft::{Draft, Mark, Refusal};
 use merge::Merge;
+use returning::Names;
+pub(super) use returning::Staged;
 pub(super) use rows::pump;
 use rows::{Place, Written};
 pub(super) use table::{Alteration, declared};
@@ -92,16 +97,26 @@ impl Write<'_> {
     }
 
     /// Stages it in `draft`; gives the rows that it wrote, changed or removed.
-    pub async fn stage(&self, engine: &Engine, sql: &str, draft: &mut Draft) -> Result<u64> {
+    pub async fn stage(&self, engine: &Engine, sql: &str, draft: &mut Draft) -> Result<Staged> {
         let statement = Statement { engine, sql };
         match self {
             Write::Insert(insert) => insert::stage(&statement, insert, draft).await,
-            Write::Update(update) => update::stage(&statement, update, draft).await,
-            Write::Delete(delete) => delete::stage(&statement, delete, draft).await,
-            Write::Merge(merge) => merge::stage(&statement, &Merge::of(merge, draft)?, draft).await,
-            Write::Truncate(_) => delete::everything(&statement, draft, "TRUNCATE").await,
-            Write::Create(create) => table::create(&statement, create, draft).await,
-            Write::Alter(alteration) => table::alter(&statement, alteration, draft).await,
+            Write::Update(update) => {
+                let mut update = (*update).clone();
+                let table = draft.table().name().clone();
+                Names { table: &table, bare: None }.spell(&mut update);
+                update::stage(&statement, &update, draft).await
+            }
+            Write::Delete(delete) => {
+                let mut delete = (*delete).clone();
+                let table = draft.table().name().clone();
+                Names { table: &table, bare: None }.spell(&mut delete);
+                delete::stage(&statement, &delete, draft).await
+            }
+            Write::Merge(merge) => merge::stage(&statement, &Merge::of(merge, draft)?, draft).await.map(Staged::from),
+            Write::Truncate(_) => delete::everything(&statement, draft, "TRUNCATE").await.map(Staged::from),
+            Write::Create(create) => table::create(&statement, create, draft).await.map(Staged::from),
+            Write::Alter(alteration) => table::alter(&statement, alteration, draft).await.map(Staged::from),
         }
     }
 }
@@ -126,25 +141,38 @@ pub(super) fn target_name(write: &Write<'_>) -> Result<ObjectName> {
     })
 }
 
+/// The table of a statement that can return rows, and what its columns are qualified with.
+///
+/// Errors: `Invalid` for a statement that has no table of the lake.
+pub(super) fn returning_table(statement: &datafusion::sql::sqlparser::ast::Statement) -> Result<(ObjectName, String)> {
+    use datafusion::sql::sqlparser::ast::Statement as Sql;
+    match statement {
+        Sql::Insert(insert) => Ok((target_name(&Write::Insert(insert))?, insert::alias(insert)?)),
+        Sql::Update(update) => update::target(update).map(|target| (target.name, target.alias)),
+        Sql::Delete(delete) => delete::target(delete).map(|target| (target.name, target.alias)),
+        other => refuse(&other.to_string(), "write insert, update or delete … returning …"),
+    }
+}
+
 /// The error for what is not run.
 pub(super) fn refuse<T>(what: &str, instead: &str) -> Result<T> {
     Err(Error::invalid(format!("'{what}' is not run here")).hint(instead))
 }
 
 /// Stages `write` on `table` and commits it at once. Decides anew when the table changes meanwhile.
-pub(super) async fn autocommit(engine: &Engine, sql: &str, write: &Write<'_>, table: &Table) -> Result<u64> {
+pub(super) async fn autocommit(engine: &Engine, sql: &str, write: &Write<'_>, table: &Table) -> Result<Staged> {
     for _ in 0..COMMIT_TRIES {
         let snapshot = table.snapshot().await?;
         let mut draft = new_draft(&engine.writers, table, snapshot)?;
-        let rows = match write.stage(engine, sql, &mut draft).await {
-            Ok(rows) => rows,
+        let staged = match write.stage(engine, sql, &mut draft).await {
+            Ok(staged) => staged,
             Err(error) => {
                 let _ = draft.discard().await;
                 return Err(error);
             }
         };
         match draft.commit(&engine.writers).await {
-            Ok(_) => return Ok(rows),
+            Ok(_) => return Ok(staged),
             Err(Refusal::Stale) => draft.discard().await?,
             Err(Refusal::Failed(error)) => {
                 let _ = draft.discard().await;

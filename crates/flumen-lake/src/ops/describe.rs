@@ -14,9 +14,12 @@ use serde_json::Value;
 use crate::catalog::{About, Catalog, Entry, EnvEntry, ForeignKey, Key, Located, Retention, State, TableEntry};
 use crate::lake::{DataFile, Snapshot, Table};
 use crate::ledger;
+use crate::ops::history::{Happened, history};
 
 /// Loads that are told of.
 const LOADS: usize = 10;
+/// Commits among which the latest that wrote rows is looked for.
+const COMMITS: usize = 100;
 
 /// What is known of a table.
 #[derive(Debug, Clone, Serialize)]
@@ -128,8 +131,12 @@ pub async fn describe(
     let loads = ledger::loads(&table, snapshot.version(), LOADS).await?;
     let loads: Vec<LedgerEntry> = loads.into_iter().map(|load| load.entry).collect();
     let loaded = loads.iter().find(|load| !load.undone && load.record.undoes.is_none()).map(|load| load.committed);
+    // A table may be filled by statements rather than loads.
+    let written = if entry.freshness_s.is_some() { written(&table, snapshot.version()).await? } else { None };
     let is_stale = entry.freshness_s.map(|limit| {
-        loaded.is_none_or(|at| (catalog.clock().now() - at).num_seconds() > i64::try_from(limit).unwrap_or(i64::MAX))
+        loaded
+            .max(written)
+            .is_none_or(|at| (catalog.clock().now() - at).num_seconds() > i64::try_from(limit).unwrap_or(i64::MAX))
     });
     let files = snapshot.files()?;
     let rows = files.iter().map(|file| file.stats.as_ref()?.num_records).sum::<Option<u64>>();
@@ -162,6 +169,17 @@ pub async fn describe(
         views: views(&state, environment, name)?,
         properties: snapshot.properties(),
     })
+}
+
+/// When rows were last written, as far as the latest commits tell.
+async fn written(table: &Table, version: u64) -> Result<Option<DateTime<Utc>>> {
+    let happened = history(table, COMMITS).await?;
+    let writes = |of: &&Happened| {
+        of.version <= version
+            && of.rows_added != Some(0)
+            && !matches!(of.operation.as_str(), "OPTIMIZE" | "RESTORE" | "VACUUM" | "ADD COLUMNS" | "RENAME COLUMN")
+    };
+    Ok(happened.iter().find(writes).and_then(|of| of.at))
 }
 
 fn no_table(name: &TableName) -> Error {

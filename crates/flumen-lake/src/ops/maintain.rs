@@ -1,5 +1,6 @@
 //! Maintain: what a lake needs now and then, for whoever runs all the time: rows past their retention go, and tables with many
-//! small files are compacted, within a budget. A table that is being written to is left alone until it is quiet.
+//! small files are compacted, within a budget. A table that is being written to is left alone until it is quiet, or has
+//! very many of them.
 
 use flumen_core::Result;
 use flumen_core::limits::{MAINTAIN_QUIET, MAINTAIN_SMALL_FILES, OPTIMIZE_BIN_BYTES};
@@ -11,6 +12,9 @@ use super::optimize::{OptimizeOptions, Optimized, is_small, optimize};
 use super::survey::{Role, entry_at, sites};
 use crate::catalog::Catalog;
 use crate::lake::Table;
+
+/// How many times as many small files a table may have that is written to all the time.
+const BUSY: usize = 8;
 
 /// What was done to one table.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
@@ -63,13 +67,14 @@ async fn look_after(
     if let Some((column, keep_s)) = by {
         done.expired_files = expire(catalog, table, column, keep_s).await?.files;
     }
-    if *left == 0 || !is_quiet(catalog, table).await? {
+    if *left == 0 {
         return Ok(());
     }
     let Some(snapshot) = table.snapshot().await? else { return Ok(()) };
     let files = snapshot.files()?;
-    // A rewrite costs what it reads: a few small files are cheaper left alone.
-    if files.iter().filter(|file| is_small(file)).count() < MAINTAIN_SMALL_FILES {
+    let small = files.iter().filter(|file| is_small(file)).count();
+    // A rewrite costs what it reads: a few small files are cheaper left alone. One that is never quiet waits for more of them.
+    if small < MAINTAIN_SMALL_FILES || small < BUSY * MAINTAIN_SMALL_FILES && !is_quiet(catalog, table).await? {
         return Ok(());
     }
     // Whole tables are sorted anew only when somebody asks for that.

@@ -10,6 +10,7 @@ use arrow::datatypes::{
 use arrow::util::display::FormatOptions;
 use flumen_core::{Error, Result};
 
+use crate::constraints::describe_row;
 use crate::types::same_type;
 
 /// How the batches of a load become rows of its files.
@@ -32,10 +33,13 @@ impl Conversion {
                 return Err(Error::internal(format!("a batch lacks the column '{}'", field.name())));
             };
             if !field.is_nullable() && column.logical_null_count() > 0 {
+                let row = (0..column.len()).find(|row| column.is_null(*row)).unwrap_or_default();
                 return Err(Error::data(format!(
-                    "column '{}' has a null, which the table does not allow",
-                    field.name()
-                )));
+                    "column '{}' has a null, which the table does not allow: {}",
+                    field.name(),
+                    describe_row(batch, row)
+                ))
+                .hint("give a value, or allow nulls: alter table … alter column … drop not null"));
             }
             let converted = convert(column, field.data_type());
             columns.push(converted.map_err(|error| error.within(format!("column '{}'", field.name())))?);

@@ -375,13 +375,9 @@ impl Snapshot {
                 return refuse(what.to_owned());
             }
         }
-        if rewrites {
-            self.check_rewritable()?;
-            if self.is_on("delta.enableChangeDataFeed") {
-                return refuse("records a change data feed".to_owned());
-            }
-        }
-        Ok(())
+        // A change feed follows from the files that come and go, where a commit has none of its own:
+        // https://github.com/delta-io/delta/blob/master/PROTOCOL.md#reader-requirements-for-cdc-files
+        if rewrites { self.check_rewritable() } else { Ok(()) }
     }
 
     /// Whether rows may be taken away.

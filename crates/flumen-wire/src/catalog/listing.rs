@@ -10,6 +10,7 @@ use flumen_core::dataset::TableName;
 use flumen_core::{Result, limits};
 use flumen_lake::catalog::{Kind, TableEntry};
 use flumen_lake::engine::Engine;
+use flumen_lake::engine::defaults::ColumnDefault;
 use futures::{StreamExt as _, TryStreamExt as _};
 
 use super::tables::{self, Table};
@@ -406,6 +407,11 @@ async fn fill(mut relation: Relation, engine: &Engine) -> Result<Relation> {
         && let Some(known) = engine.table_info(&name).await?
     {
         relation.columns = known.schema.fields().iter().map(column).collect();
+        for (name, default) in known.defaults {
+            if let Some(column) = relation.columns.iter_mut().find(|column| column.name == name) {
+                column.default = Some(default_text(&relation.name, &name, default));
+            }
+        }
         relation.rows = known.rows.and_then(|rows| i64::try_from(rows).ok());
         relation.bytes = i64::try_from(known.bytes).ok();
         relation.comment = known.comment;
@@ -426,6 +432,14 @@ async fn fill(mut relation: Relation, engine: &Engine) -> Result<Relation> {
         relation.columns = schema.fields().iter().map(column).collect();
     }
     Ok(relation)
+}
+
+/// A default as Postgres would write it.
+fn default_text(table: &str, column: &str, default: ColumnDefault) -> String {
+    match default {
+        ColumnDefault::Serial => format!("nextval('{table}_{column}_seq'::regclass)"),
+        ColumnDefault::Expression(text) => text,
+    }
 }
 
 /// The keys that are declared for a table.

@@ -1,6 +1,7 @@
 //! What a statement comes to.
 
 use flumen_core::sql::{Answer, Done, SqlEngine as _};
+use flumen_lake::engine::NO_INDEX;
 use futures::StreamExt as _;
 use postgres_types::Type;
 
@@ -127,12 +128,16 @@ impl Connection {
     }
 
     /// What the engine does with `sql`. `word` is what is said of rows.
-    async fn run_by_engine(&self, sql: &str, running: &mut Running, word: &str) -> Result<Started, Failure> {
+    async fn run_by_engine(&mut self, sql: &str, running: &mut Running, word: &str) -> Result<Started, Failure> {
         let answer = self.ask(sql, running).await?;
-        if answer.done.is_none() && !answer.schema.fields().is_empty() {
-            return Ok(Started::Rows { rows: Rows::new(answer), tag: Tag(word.to_owned()) });
+        if !answer.schema.fields().is_empty() {
+            let tag = Tag(answer.done.as_ref().map_or_else(|| word.to_owned(), tag_of));
+            return Ok(Started::Rows { rows: Rows::new(answer), tag });
         }
         let done = drain(answer, running, sql).await?;
+        if done.as_ref().is_some_and(|done| done.command == "CREATE INDEX") {
+            self.wire.out.notice("NOTICE", code::SUCCESSFUL_COMPLETION, NO_INDEX);
+        }
         Ok(Started::Done(done.map_or_else(|| word.to_owned(), |done| tag_of(&done))))
     }
 

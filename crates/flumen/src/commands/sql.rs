@@ -5,17 +5,18 @@ use std::future::Future;
 use std::io::{self, BufWriter, IsTerminal as _, Read as _, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use flumen_connect::postgres::database::ProjectDatabases;
 use flumen_core::database::Databases;
 use flumen_core::sql::SqlEngine as _;
-use flumen_core::{Error, Result};
+use flumen_core::{Error, ErrorKind, Result};
 use flumen_lake::engine::{DEFAULT_MEMORY_BYTES, Engine, EngineSettings};
 use futures::StreamExt as _;
 
 use crate::context::Context;
 use crate::destination;
-use crate::output::count;
+use crate::output::{count, duration};
 use crate::render::{Format, Renderer, Style, Written};
 use crate::repl;
 
@@ -58,6 +59,9 @@ pub struct SqlCommand {
     /// free, at least 1 GB]
     #[arg(long, value_name = "SIZE", value_parser = size)]
     memory: Option<usize>,
+    /// Give up on a statement that takes longer, such as 30s or 5min
+    #[arg(long, value_name = "SPAN")]
+    timeout: Option<String>,
     /// Cores to use [default: all]
     #[arg(long, value_name = "N")]
     threads: Option<std::num::NonZeroUsize>,
@@ -73,6 +77,7 @@ impl SqlCommand {
             output: Some(output),
             max_rows: None,
             memory: None,
+            timeout: None,
             threads: None,
         }
     }
@@ -86,6 +91,9 @@ impl SqlCommand {
     pub async fn run(self, context: &Context) -> Result<()> {
         let prompt = self.is_prompt();
         let session = Session::new(&self, context)?;
+        if let Some(timeout) = &self.timeout {
+            session.engine.query(&format!("set statement_timeout = '{}'", timeout.replace('\'', "''"))).await?;
+        }
         if prompt {
             return repl::prompt(session).await;
         }
@@ -118,6 +126,20 @@ impl Within for Error {
     fn within_quietly(self, place: &str) -> Self {
         if crate::output::reader_has_gone(&self) { self } else { self.within(place) }
     }
+}
+
+/// Ends when a statement has taken as long as it may.
+async fn after(limit: Option<Duration>) {
+    match limit {
+        Some(limit) => tokio::time::sleep(limit).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn took_too_long(limit: Option<Duration>) -> Error {
+    let limit = limit.map(duration).unwrap_or_default();
+    Error::new(ErrorKind::Unavailable, format!("the statement took longer than {limit}, and was given up"))
+        .hint("give it longer with --timeout, or set statement_timeout = 0")
 }
 
 /// An engine, and how its answers are written.
@@ -172,9 +194,11 @@ impl<'a> Session<'a> {
         let began = self.context.clock.now();
         // Those of names that Tab looked up.
         self.engine.take_warnings();
+        let limit = self.engine.statement_timeout();
         let written = tokio::select! {
             biased;
             () = cancel => return Err(Error::cancelled()),
+            () = after(limit) => return Err(took_too_long(limit)),
             written = self.answer(sql) => written,
         };
         for warning in self.engine.take_warnings() {

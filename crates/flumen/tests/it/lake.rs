@@ -152,3 +152,48 @@ fn files_are_kept_beside_the_tables() {
     assert_eq!(sandbox.sh("flumen lake put pictures 'lake.files.images/../x/'").code, 2);
     ok(&sandbox, "flumen lake check --deep");
 }
+
+#[test]
+fn a_table_that_records_changes_is_looked_after_like_others() {
+    let sandbox = project();
+    ok(&sandbox, "flumen sql \"alter table raw.trips set tblproperties ('change_feed' = 'true')\"");
+    ok(&sandbox, "flumen lake optimize lake.raw.trips");
+    ok(&sandbox, "flumen ingest b.csv --to lake.raw.trips --mode replace");
+    ok(&sandbox, "flumen lake restore lake.raw.trips 3");
+    let changes = |from: u64| {
+        let query = format!(
+            "select _change_type, count(*) as n from changes('raw.trips', {from}, {from}) group by 1 order by 1"
+        );
+        ok(&sandbox, &format!("flumen sql --format csv \"{query}\"")).stdout
+    };
+    // Rows that an optimization moves to another file have not changed.
+    assert_eq!(changes(3), "_change_type,n\n");
+    assert_eq!(changes(4), "_change_type,n\ndelete,3\ninsert,1\n");
+    assert_eq!(changes(5), "_change_type,n\ndelete,1\ninsert,3\n");
+}
+
+#[test]
+fn tables_of_two_environments_meet_in_a_query() {
+    let sandbox = project();
+    ok(&sandbox, "flumen env create dev");
+    ok(&sandbox, "flumen --env dev sql \"delete from dev.raw.trips where dev.raw.trips.id = 2\"");
+    let missing = "select p.id from prod.raw.trips as p left join dev.raw.trips as d on p.id = d.id where d.id is null";
+    for environment in ["prod", "dev"] {
+        let ran = ok(&sandbox, &format!("flumen --env {environment} sql --format csv \"{missing}\""));
+        assert_eq!(ran.stdout, "id\n2\n");
+    }
+    ok(&sandbox, "flumen --env dev sql 'create view raw.north as select * from raw.trips'");
+    let refused = sandbox.sh("flumen sql 'select * from dev.raw.north'");
+    assert!(refused.stderr.contains("which is not seen here"), "{}", refused.stderr);
+    let refused = sandbox.sh("flumen sql 'select * from dev.raw.nothing'");
+    assert!(refused.stderr.contains("there is no table 'raw.nothing' in the environment 'dev'"), "{}", refused.stderr);
+}
+
+#[test]
+fn statements_keep_a_table_fresh() {
+    let sandbox = project();
+    ok(&sandbox, "flumen sql \"create table mart.zones as select zone, count(*) as n from raw.trips group by zone\"");
+    ok(&sandbox, "flumen lake tag lake.mart.zones --freshness 1h");
+    let told = json(&sandbox, "flumen lake describe mart.zones");
+    assert_eq!((told["is_stale"].as_bool(), told["loaded"].as_str()), (Some(false), None), "{told}");
+}

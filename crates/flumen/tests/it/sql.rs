@@ -158,6 +158,40 @@ fn types_of_a_large_file_are_mended_while_nothing_is_written() {
 }
 
 #[test]
+fn joins_that_are_larger_than_memory_go_to_disk() {
+    let query = "select count(*) as n, sum(a.v) as s from (select value as k, value * 2 as v from generate_series(1, 1000000)) as a \
+                 join (select value as k from generate_series(1, 1000000)) as b using (k)";
+    let expect = "n,s\n1000000,1000001000000\n";
+    check(&["--format", "csv", query], "", expect);
+    check(&["--format", "csv", "--memory", "24MB", query], "", expect);
+}
+
+#[test]
+fn a_statement_that_takes_too_long_is_given_up() {
+    let endless = "select count(*) from generate_series(1, 100000000) as a, generate_series(1, 100000000) as b where a.value * b.value = -1";
+    let expect = "exit 5\nerror: the statement took longer than 200 ms, and was given up\n  hint: give it longer with --timeout, or set statement_timeout = 0\n";
+    check(&["--timeout", "200ms", endless], "", expect);
+    check(&[&format!("set statement_timeout = 200; {endless}")], "", expect);
+    check(
+        &["--timeout", "soon", "select 1"],
+        "",
+        "exit 2\nerror: 'soon' is no span of time\n  hint: write for example '30s', '5min', or 0\n",
+    );
+}
+
+#[test]
+fn a_null_that_is_not_allowed_is_shown_with_its_row() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("flumen.yml"), "name: shop\n").unwrap();
+    assert_eq!(sql(dir.path(), &["create table m.t (id int, buyer text not null)"], ""), "");
+    let refused = sql(dir.path(), &["insert into m.t values (1, 'Ada'), (2, null)"], "");
+    assert!(
+        refused.contains("column 'buyer' has a null, which the table does not allow: id = 2, buyer = null"),
+        "{refused}"
+    );
+}
+
+#[test]
 fn loads_and_drift_are_tables() {
     let sandbox = Sandbox::new();
     sandbox.write("flumen.yml", "");

@@ -105,6 +105,11 @@ impl Notes {
     }
 
     /// Forgets what was noted.
+    /// One sentence about what a statement did not do.
+    pub fn say(&self, text: &str) {
+        lock(&self.0).warnings.push(text.to_owned());
+    }
+
     pub fn clear(&self) {
         *lock(&self.0) = Noted::default();
     }

@@ -136,7 +136,8 @@ impl<'a> Join<'a> {
         let of_right = !matches!(self.kind, J::LeftSemi | J::LeftAnti | J::LeftMark);
         let sides = [(left, of_left), (right, of_right)];
         let sides = sides.into_iter().filter_map(|(side, is_given)| is_given.then_some(side));
-        let mut columns: Vec<ColumnStatistics> = sides.clone().flat_map(|side| side.column_statistics.clone()).collect();
+        let mut columns: Vec<ColumnStatistics> =
+            sides.clone().flat_map(|side| side.column_statistics.clone()).collect();
         if matches!(self.kind, J::LeftMark | J::RightMark) {
             columns.push(ColumnStatistics::new_unknown());
         }

@@ -283,7 +283,8 @@ async fn the_side_above_a_join_without_an_equality_is_kept_if_it_is_the_smaller_
     ] {
         let plan = both.plan(sql).await;
         // The side that is kept comes first.
-        let (kept, other) = (plan.find("NestedLoopJoinExec"), plan.find("[id, k, v, f").or(plan.rfind("DataSourceExec")));
+        let (kept, other) =
+            (plan.find("NestedLoopJoinExec"), plan.find("[id, k, v, f").or(plan.rfind("DataSourceExec")));
         assert!(kept.is_some() && kept < other, "{sql}\n{plan}");
         both.check(sql, "HashJoinExec: mode=CollectLeft").await;
     }
@@ -482,7 +483,7 @@ async fn rows_that_a_join_does_not_want_are_not_grouped() {
     let folder = tempfile::tempdir().unwrap();
     let both = Both::new();
     with_files(&both, folder.path()).await;
-    let sql = "select m.id, g.c from middle m join (select k, count(*) as c, sum(v) as s from files group by k) g on m.k = g.k \
+    let sql = "select m.id, g.c from small m join (select k, count(*) as c, sum(v) as s from files group by k) g on m.k = g.k \
                where m.id < 5";
     both.check(sql, "DynamicFilter").await;
     let left_out = measured(&both.ours, sql, "pushdown_rows_pruned").await;

@@ -4,7 +4,9 @@ use datafusion::sql::sqlparser::ast::{Delete, FromTable};
 use flumen_core::{Error, Result};
 
 use super::draft::Draft;
+use super::insert::spelled;
 use super::merge::{self, Action, Clause, Kind, Merge};
+use super::returning::{self, Staged};
 use super::{Statement, Target, columns_of, from_text, refuse};
 
 /// The table that a delete is about.
@@ -18,15 +20,18 @@ pub(super) fn target(delete: &Delete) -> Result<Target> {
 }
 
 /// Stages a delete into `draft`; gives the rows that go.
-pub(super) async fn stage(statement: &Statement<'_>, delete: &Delete, draft: &mut Draft) -> Result<u64> {
-    if delete.returning.is_some() || delete.output.is_some() {
-        return refuse("delete … returning", "select the rows first, then delete them");
+pub(super) async fn stage(statement: &Statement<'_>, delete: &Delete, draft: &mut Draft) -> Result<Staged> {
+    if delete.output.is_some() {
+        return refuse("delete … output", "write delete … returning …");
     }
     if !delete.order_by.is_empty() || delete.limit.is_some() {
         return refuse("delete … limit", "write a condition that says which rows go");
     }
     let target = target(delete)?;
     if let Some(using) = delete.using.as_deref().filter(|using| !using.is_empty()) {
+        if delete.returning.is_some() {
+            return refuse("delete … using … returning", "select the rows first, then delete them");
+        }
         let on = delete.selection.as_ref().map_or_else(|| "true".to_owned(), ToString::to_string);
         let merge = Merge {
             target,
@@ -35,13 +40,25 @@ pub(super) async fn stage(statement: &Statement<'_>, delete: &Delete, draft: &mu
             clauses: vec![Clause { kind: Kind::Matched, condition: None, action: Action::Delete }],
             operation: "DELETE",
         };
-        return merge::stage(statement, &merge, draft).await;
+        return merge::stage(statement, &merge, draft).await.map(Staged::from);
     }
     draft.look();
-    let Some(condition) = &delete.selection else { return everything(statement, draft, "DELETE").await };
+    let returned = match &delete.returning {
+        Some(items) => {
+            let condition =
+                delete.selection.as_ref().map(|condition| format!(" WHERE {condition}")).unwrap_or_default();
+            let from = format!("{}{condition}", target.scan());
+            let tables = returning::rows_of(draft, draft.files()?)?;
+            Some(returning::query(statement, &spelled(items, draft), &from, tables).await?)
+        }
+        None => None,
+    };
+    let Some(condition) = &delete.selection else {
+        return Ok(Staged { rows: everything(statement, draft, "DELETE").await?, returned });
+    };
     let touched = statement.touched(draft, &target, &condition.to_string()).await?;
     if touched.rows == 0 {
-        return Ok(0);
+        return Ok(Staged { rows: 0, returned });
     }
     let columns = columns_of(draft.schema(), &target.alias);
     if draft.has_change_feed() {
@@ -51,7 +68,7 @@ pub(super) async fn stage(statement: &Statement<'_>, delete: &Delete, draft: &mu
     let kept = format!("SELECT {columns} FROM {} WHERE ({condition}) IS NOT TRUE", target.scan());
     statement.rewrite(draft, touched.files, &kept).await?;
     draft.describe("DELETE");
-    Ok(touched.rows)
+    Ok(Staged { rows: touched.rows, returned })
 }
 
 /// Takes all rows out.

@@ -84,7 +84,7 @@ impl Merge {
     fn applies(&self, kind: Kind) -> String {
         let conditions: Vec<&str> =
             self.of_kind(kind).map(|clause| clause.condition.as_deref().unwrap_or("true")).collect();
-        let conditions = conditions.iter().map(|condition| format!("(({condition}) IS TRUE)"));
+        let conditions = conditions.iter().map(|condition| holds(condition));
         conditions.collect::<Vec<_>>().join(" OR ")
     }
 
@@ -283,11 +283,17 @@ async fn unmatched(
     Ok(())
 }
 
+/// That `condition` is true, and not null. `IS TRUE` would say so, but DataFusion takes it for a value that may be null where it
+/// looks at it once for several places.
+fn holds(condition: &str) -> String {
+    format!("(CASE WHEN {condition} THEN true ELSE false END)")
+}
+
 /// When a clause on rows of the table applies, as a condition on the joined rows. Those before it come first.
 fn when(clause: &Clause) -> String {
     let side = if clause.kind == Kind::Matched { "IS NOT NULL" } else { "IS NULL" };
     match &clause.condition {
-        Some(condition) => format!("{MATCHED} {side} AND (({condition}) IS TRUE)"),
+        Some(condition) => format!("{MATCHED} {side} AND {}", holds(condition)),
         None => format!("{MATCHED} {side}"),
     }
 }
@@ -395,7 +401,7 @@ fn insertions(merge: &Merge, draft: &Draft) -> Result<Vec<(String, String)>> {
         let condition = clause.condition.as_deref().unwrap_or("true");
         let not_before: String = earlier.iter().map(|condition| format!(" AND ({condition}) IS NOT TRUE")).collect();
         let rest = format!(
-            "FROM {source} WHERE NOT EXISTS (SELECT 1 FROM {} WHERE {}) AND ({condition}) IS TRUE{not_before}",
+            "FROM {source} WHERE NOT EXISTS (SELECT 1 FROM {} WHERE {}) AND ({condition}){not_before}",
             merge.target.scan(),
             merge.on
         );

@@ -5,15 +5,17 @@ use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
 use datafusion::sql::sqlparser::ast::{
-    AlterColumnOperation, AlterTableOperation, ColumnDef, ColumnOption, CreateTable, CreateTableOptions, Expr, Ident,
-    ObjectName, SqlOption, TableConstraint,
+    AlterColumnOperation, AlterTableOperation, ColumnDef, ColumnOption, CreateTable, CreateTableLike,
+    CreateTableLikeKind, CreateTableOptions, DataType as SqlType, Expr, Ident, ObjectName, SqlOption, TableConstraint,
 };
 use flumen_core::{Error, Result};
 
 use super::draft::{CHANGE_FEED, Draft};
-use super::{Statement, name_of_ident, refuse};
+use super::{Statement, filling, name_of_ident, refuse};
 use crate::constraints::{CONSTRAINT_PREFIX, condition, describe_row};
 use crate::engine::columns::{self, quoted};
+use crate::engine::defaults::{self, ColumnDefault};
+use crate::engine::functions::postgres;
 use crate::types;
 
 /// An `ALTER TABLE` that changes what the table itself says of it.
@@ -48,12 +50,15 @@ pub(super) async fn create(statement: &Statement<'_>, create: &CreateTable, draf
     let declared = declared(create)?;
     let mut properties = declared.properties;
     let Some(query) = &create.query else {
-        let schema = match &create.like {
+        let schema = match &like_of(create) {
             Some(like) => like_schema(statement, like).await?,
             None => schema_of(statement, &create.columns, &create.constraints, &mut properties)?,
         };
         if schema.fields().is_empty() {
             return Err(Error::invalid(format!("{table}: a table needs a column")));
+        }
+        for column in create.columns.iter().filter(|_| like_of(create).is_none()) {
+            put_default(statement, &mut properties, &schema, column).await?;
         }
         let partition_by = spelled_all(&schema, &declared.partition_by, &table)?;
         draft.define(schema, partition_by, properties);
@@ -77,11 +82,20 @@ pub(super) async fn create(statement: &Statement<'_>, create: &CreateTable, draf
     Ok(written.rows)
 }
 
-async fn like_schema(
-    statement: &Statement<'_>,
-    like: &datafusion::sql::sqlparser::ast::CreateTableLikeKind,
-) -> Result<SchemaRef> {
-    use datafusion::sql::sqlparser::ast::CreateTableLikeKind as Like;
+/// The table that a new one is to be like. `(LIKE t)` reads as a column called so, of the type `t`.
+fn like_of(create: &CreateTable) -> Option<CreateTableLikeKind> {
+    if create.like.is_some() {
+        return create.like.clone();
+    }
+    let [column] = create.columns.as_slice() else { return None };
+    let SqlType::Custom(name, modifiers) = &column.data_type else { return None };
+    let is_like = column.name.quote_style.is_none() && column.name.value.eq_ignore_ascii_case("like");
+    let like = CreateTableLike { name: name.clone(), defaults: None };
+    (is_like && modifiers.is_empty() && column.options.is_empty()).then_some(CreateTableLikeKind::Parenthesized(like))
+}
+
+async fn like_schema(statement: &Statement<'_>, like: &CreateTableLikeKind) -> Result<SchemaRef> {
+    use CreateTableLikeKind as Like;
     let (Like::Parenthesized(like) | Like::Plain(like)) = like;
     let (_, plan) = statement.plan(&format!("SELECT * FROM {}", like.name), Vec::new()).await?;
     columns::stored(&Arc::new(plan.schema().as_arrow().clone()))
@@ -196,12 +210,16 @@ fn schema_of(
     let mut required: Vec<String> = Vec::new();
     for column in defined {
         let mut field = statement.field(column)?;
+        if postgres::is_serial(&column.data_type) {
+            field = field.with_nullable(false);
+        }
         for option in &column.options {
             match &option.option {
                 ColumnOption::NotNull => field = field.with_nullable(false),
                 ColumnOption::Null | ColumnOption::Comment(_) | ColumnOption::Unique(_) => {}
                 ColumnOption::PrimaryKey(_) => field = field.with_nullable(false),
-                ColumnOption::ForeignKey(_) => {}
+                ColumnOption::ForeignKey(_) | ColumnOption::Default(_) | ColumnOption::Identity(_) => {}
+                ColumnOption::Generated { generation_expr: None, .. } => {}
                 ColumnOption::Check(check) => {
                     checks.push((option.name.as_ref().map(|name| name.value.clone()), check.expr.to_string()));
                 }
@@ -270,24 +288,23 @@ async fn alter_once(statement: &Statement<'_>, operation: &AlterTableOperation, 
     let schema = Arc::clone(draft.schema());
     match operation {
         AlterTableOperation::AddColumn { column_def, if_not_exists, .. } => {
-            let field = statement.field(column_def)?;
+            let is_required = column_def.options.iter().any(|option| matches!(option.option, ColumnOption::NotNull))
+                || postgres::is_serial(&column_def.data_type);
+            let field = statement.field(column_def)?.with_nullable(!is_required);
             if columns::spelled(&schema, field.name(), &table).is_ok() {
                 if *if_not_exists {
                     return Ok(());
                 }
                 return Err(Error::conflict(format!("{table} has a column '{}' already", field.name())));
             }
-            if column_def.options.iter().any(|option| matches!(option.option, ColumnOption::NotNull))
-                && !draft.files()?.is_empty()
-            {
+            if is_required && ColumnDefault::declared(column_def).is_none() && !draft.files()?.is_empty() {
                 return Err(Error::invalid(format!("'{}' would be null in the rows that are there", field.name()))
                     .hint(
                         "add it without not null, fill it with update, then: alter table … alter column … set not null",
                     ));
             }
             let fields = schema.fields().iter().cloned().chain([Arc::new(field)]);
-            redefine(draft, Schema::new(fields.collect::<Vec<_>>()), "ADD COLUMNS");
-            Ok(())
+            add_column(statement, draft, Schema::new(fields.collect::<Vec<_>>()), column_def).await
         }
         AlterTableOperation::DropColumn { column_names, if_exists, .. } => {
             let mut kept: Vec<FieldRef> = schema.fields().to_vec();
@@ -303,6 +320,11 @@ async fn alter_once(statement: &Statement<'_>, operation: &AlterTableOperation, 
             }
             check_not_partition(draft, &schema, &kept, "dropped")?;
             check_constraints(draft, &kept)?;
+            let mut properties = draft.properties().clone();
+            for field in schema.fields().iter().filter(|field| !kept.iter().any(|of| of.name() == field.name())) {
+                defaults::remove(&mut properties, field.name());
+            }
+            draft.define(Arc::clone(&schema), draft.partition_by().to_vec(), properties);
             let selected: Vec<String> = kept.iter().map(|field| quoted(field.name())).collect();
             rewrite_all(statement, draft, Schema::new(kept), &selected, "DROP COLUMNS").await
         }
@@ -321,6 +343,9 @@ async fn alter_once(statement: &Statement<'_>, operation: &AlterTableOperation, 
             let fields: Vec<FieldRef> = schema.fields().iter().map(renamed).collect();
             check_not_partition(draft, &schema, &fields, "renamed")?;
             check_constraints(draft, &fields)?;
+            let mut properties = draft.properties().clone();
+            defaults::rename(&mut properties, &old, &new);
+            draft.define(Arc::clone(&schema), draft.partition_by().to_vec(), properties);
             let selected: Vec<String> = schema.fields().iter().map(|field| quoted(field.name())).collect();
             rewrite_all(statement, draft, Schema::new(fields), &selected, "RENAME COLUMN").await
         }
@@ -402,8 +427,66 @@ async fn alter_column(
             let changed = with(&|field| field.with_data_type(wanted.clone()));
             rewrite_all(statement, draft, changed, &selected, "CHANGE COLUMN").await
         }
-        other => refuse(&format!("alter column {other}"), "alter a type, or set and drop not null"),
+        AlterColumnOperation::SetDefault { value } => {
+            let mut properties = draft.properties().clone();
+            match ColumnDefault::of_expr(value) {
+                Some(default) => {
+                    filling::check(statement, schema.field_with_name(&name)?, &default).await?;
+                    default.put(&mut properties, &schema, &name)?;
+                }
+                None => drop(defaults::remove(&mut properties, &name)),
+            }
+            draft.define(Arc::clone(&schema), draft.partition_by().to_vec(), properties);
+            draft.describe("CHANGE COLUMN");
+            Ok(())
+        }
+        AlterColumnOperation::DropDefault => {
+            let mut properties = draft.properties().clone();
+            defaults::remove(&mut properties, &name);
+            draft.define(Arc::clone(&schema), draft.partition_by().to_vec(), properties);
+            draft.describe("CHANGE COLUMN");
+            Ok(())
+        }
+        AlterColumnOperation::AddGenerated { .. } => {
+            let mut properties = draft.properties().clone();
+            ColumnDefault::Serial.put(&mut properties, &schema, &name)?;
+            draft.define(Arc::clone(&schema), draft.partition_by().to_vec(), properties);
+            draft.describe("CHANGE COLUMN");
+            Ok(())
+        }
     }
+}
+
+/// Notes what `column` gets where an insert leaves it out, if it says so.
+async fn put_default(
+    statement: &Statement<'_>,
+    properties: &mut BTreeMap<String, String>,
+    schema: &Schema,
+    column: &ColumnDef,
+) -> Result<()> {
+    let Some(default) = ColumnDefault::declared(column) else { return Ok(()) };
+    let name = name_of_ident(&column.name);
+    filling::check(statement, schema.field_with_name(&name)?, &default).await?;
+    default.put(properties, schema, &name)
+}
+
+/// Adds the last column of `schema`. The rows that are there get its default, if it has one.
+async fn add_column(statement: &Statement<'_>, draft: &mut Draft, schema: Schema, column: &ColumnDef) -> Result<()> {
+    let mut properties = draft.properties().clone();
+    put_default(statement, &mut properties, &schema, column).await?;
+    let value = match ColumnDefault::declared(column) {
+        None => {
+            redefine(draft, schema, "ADD COLUMNS");
+            return Ok(());
+        }
+        Some(ColumnDefault::Serial) => "row_number() OVER ()".to_owned(),
+        Some(ColumnDefault::Expression(text)) => format!("({text})"),
+    };
+    let before = draft.schema().fields().iter().map(|field| quoted(field.name()));
+    let selected: Vec<String> = before.chain([value]).collect();
+    let (now, partition_by) = (Arc::clone(draft.schema()), draft.partition_by().to_vec());
+    draft.define(now, partition_by, properties);
+    rewrite_all(statement, draft, schema, &selected, "ADD COLUMNS").await
 }
 
 fn redefine(draft: &mut Draft, schema: Schema, operation: &'static str) {

@@ -7,7 +7,9 @@ use datafusion::sql::sqlparser::ast::{Assignment, AssignmentTarget, Update, Upda
 use flumen_core::{Error, Result};
 
 use super::draft::Draft;
+use super::insert::spelled;
 use super::merge::{self, Action, Clause, Kind, Merge};
+use super::returning::{self, Staged};
 use super::{Statement, Target, columns_of, from_text, name_of, refuse};
 use crate::engine::columns::{self, quoted};
 
@@ -19,10 +21,10 @@ pub(super) fn target(update: &Update) -> Result<Target> {
     Target::of(&update.table.relation)
 }
 
-/// Stages an update in `draft`; gives the rows that change.
-pub(super) async fn stage(statement: &Statement<'_>, update: &Update, draft: &mut Draft) -> Result<u64> {
-    if update.returning.is_some() || update.output.is_some() {
-        return refuse("update … returning", "update the rows, then select them");
+/// Stages an update in `draft`; gives the rows that change. What it returns is worked out from them as they were.
+pub(super) async fn stage(statement: &Statement<'_>, update: &Update, draft: &mut Draft) -> Result<Staged> {
+    if update.output.is_some() {
+        return refuse("update … output", "write update … returning …");
     }
     if !update.order_by.is_empty() || update.limit.is_some() || update.or.is_some() {
         return refuse("update … limit", "write a condition that says which rows change");
@@ -30,6 +32,9 @@ pub(super) async fn stage(statement: &Statement<'_>, update: &Update, draft: &mu
     let target = target(update)?;
     let values = assignments(&update.assignments, draft.schema(), &draft.table().address())?;
     if let Some(UpdateTableFromKind::BeforeSet(from) | UpdateTableFromKind::AfterSet(from)) = &update.from {
+        if update.returning.is_some() {
+            return refuse("update … from … returning", "update the rows, then select them");
+        }
         let on = update.selection.as_ref().map_or_else(|| "true".to_owned(), ToString::to_string);
         let merge = Merge {
             target,
@@ -38,17 +43,25 @@ pub(super) async fn stage(statement: &Statement<'_>, update: &Update, draft: &mu
             clauses: vec![Clause { kind: Kind::Matched, condition: None, action: Action::Update(values) }],
             operation: "UPDATE",
         };
-        return merge::stage(statement, &merge, draft).await;
+        return merge::stage(statement, &merge, draft).await.map(Staged::from);
     }
     draft.look();
     let condition = update.selection.as_ref().map_or_else(|| "true".to_owned(), |condition| format!("({condition})"));
+    let scan = target.scan();
+    let after = new_values(draft.schema(), &target.alias, &values);
+    let returned = match &update.returning {
+        Some(items) => {
+            let from = format!("(SELECT {after} FROM {scan} WHERE {condition}) AS {}", quoted(&target.alias));
+            let tables = returning::rows_of(draft, draft.files()?)?;
+            Some(returning::query(statement, &spelled(items, draft), &from, tables).await?)
+        }
+        None => None,
+    };
     let touched = statement.touched(draft, &target, &condition).await?;
     if touched.rows == 0 {
-        return Ok(0);
+        return Ok(Staged { rows: 0, returned });
     }
-    let scan = target.scan();
     let before = columns_of(draft.schema(), &target.alias);
-    let after = new_values(draft.schema(), &target.alias, &values);
     if draft.has_change_feed() {
         let changes = format!(
             "SELECT {before}, 'update_preimage' FROM {scan} WHERE {condition} \
@@ -61,7 +74,7 @@ pub(super) async fn stage(statement: &Statement<'_>, update: &Update, draft: &mu
     );
     statement.rewrite(draft, touched.files, &query).await?;
     draft.describe("UPDATE");
-    Ok(touched.rows)
+    Ok(Staged { rows: touched.rows, returned })
 }
 
 /// What each column is set to, by the column's own spelling.
