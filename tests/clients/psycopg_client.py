@@ -78,6 +78,42 @@ with psycopg.connect(dsn, autocommit=True) as connection:
         one = connection.execute("select 1")
         two = connection.execute("select 2")
         assert (one.fetchone(), two.fetchone()) == ((1,), (2,))
+    # Arrays go in and out in every form, and what goes out comes in again.
+    lists = "id bigint, i int[], b bigint[], f double[], n numeric(10, 2)[], t text[], ok boolean[], d date[], at timestamp[]"
+    types = ["int8", "int4[]", "int8[]", "float8[]", "numeric[]", "text[]", "bool[]", "date[]", "timestamp[]"]
+    words = ["plain", "a,b", 'say "hi"', "back\\slash", "tab\tline\n", "{x}", "NULL", "", " ", None]
+    day, at = datetime.date(2020, 2, 29), datetime.datetime(2020, 2, 29, 23, 59, 59, 125000)
+    full = (1, [1, -2, None], [1 << 40], [1.5, -0.25, None], [decimal.Decimal("12.30"), None], words, [True, False, None], [day, None], [at, None])
+    rows = [full, (2, [], [], [], [], [], [], [], []), (3, None, None, None, None, None, None, None, None)]
+    connection.execute(f"create table arrays.lists ({lists})")
+    connection.execute(f"create table arrays.again ({lists})")
+    for form in ("text", "csv", "binary"):
+        connection.execute("truncate arrays.lists")
+        connection.execute("truncate arrays.again")
+        with connection.cursor() as cursor:
+            if form == "csv":
+                with cursor.copy("copy arrays.lists from stdin") as copy:
+                    for row in rows:
+                        copy.write_row(row)
+            else:
+                with cursor.copy(f"copy arrays.lists from stdin (format {form})") as copy:
+                    copy.set_types(types)
+                    for row in rows:
+                        copy.write_row(row)
+            got = cursor.execute("select * from arrays.lists order by id").fetchall()
+            assert got == rows, (form, got)
+            with cursor.copy(f"copy arrays.lists to stdout (format {form})") as copy:
+                data = b"".join(bytes(piece) for piece in copy)
+            with cursor.copy(f"copy arrays.again from stdin (format {form})") as copy:
+                copy.write(data)
+            got = cursor.execute("select * from arrays.again order by id").fetchall()
+            assert got == rows, (form, got)
+    try:
+        with connection.cursor().copy("copy arrays.again (id, i) from stdin") as copy:
+            copy.write("7\t{1,x}\n")
+        raise AssertionError("it was not refused")
+    except psycopg.Error as error:
+        assert 'line 1, column i: "x" is no int4' in str(error), error
     # Tables of the lake: what is written there is there for the next session.
     connection.execute("create table shop.orders (id bigint primary key, what text, price numeric(8, 2) check (price >= 0))")
     with connection.cursor() as cursor:
@@ -96,6 +132,12 @@ with psycopg.connect(dsn, autocommit=True) as connection:
         connection.execute("insert into shop.orders values (9, 'x', -1)")
         raise AssertionError("it was not refused")
     except psycopg.errors.CheckViolation:
+        pass
+    connection.execute("create table arrays.strict (id bigint not null)")
+    try:
+        connection.execute("insert into arrays.strict values (null)")
+        raise AssertionError("it was not refused")
+    except psycopg.errors.NotNullViolation:
         pass
     connection.execute(sql.SQL("set statement_timeout = {}").format(sql.Literal("60s")))
     assert connection.execute("show statement_timeout").fetchone() == ("60000",)
@@ -124,6 +166,14 @@ with psycopg.connect(dsn) as connection:
         connection.execute("insert into shop.orders (id) values (6)")
     connection.commit()
     assert connection.execute("select count(*), count(*) filter (where what = 'all') from shop.orders").fetchone() == (6, 0)
+    # A second table in a block.
+    connection.rollback()
+    connection.execute("insert into shop.orders (id) values (7)")
+    try:
+        connection.execute("insert into arrays.strict values (1)")
+        raise AssertionError("it was not refused")
+    except psycopg.errors.FeatureNotSupported:
+        pass
     # A block that only reads.
     connection.rollback()
     connection.read_only = True
@@ -132,4 +182,43 @@ with psycopg.connect(dsn) as connection:
         raise AssertionError("it was not refused")
     except psycopg.errors.ReadOnlySqlTransaction:
         pass
+
+# Points in time are shown in the zone of the session, and are the same.
+with psycopg.connect(dsn, autocommit=True) as connection:
+    connection.execute("create table arrays.times (id bigint, at timestamptz)")
+    moment = datetime.datetime(2020, 7, 1, 0, 30, tzinfo=datetime.timezone.utc)
+    connection.execute("insert into arrays.times values (1, %s)", (moment,))
+    raw = "copy arrays.times (at) to stdout"
+    for zone, text, iso in (("UTC", "2020-07-01 00:30:00+00", "+00:00"), ("Europe/Berlin", "2020-07-01 02:30:00+02", "+02:00"), ("America/St_Johns", "2020-06-30 22:00:00-02:30", "-02:30")):
+        connection.execute(sql.SQL("set timezone = {}").format(sql.Literal(zone)))
+        assert connection.execute("show timezone").fetchone() == (zone,)
+        got = connection.execute("select at from arrays.times").fetchone()
+        assert got == (moment,) and got[0].isoformat().endswith(iso), got
+        with connection.cursor().copy(raw) as copy:
+            assert b"".join(bytes(piece) for piece in copy) == text.encode() + b"\n"
+        with connection.cursor(binary=True) as cursor:
+            assert cursor.execute("select at from arrays.times").fetchone() == (moment,)
+    connection.execute("set timezone = 'Europe/Berlin'")
+    # What has no offset is meant in it, also in new tables.
+    connection.execute("insert into arrays.times values (2, timestamptz '2020-01-01 12:00:00')")
+    noon = datetime.datetime(2020, 1, 1, 11, 0, tzinfo=datetime.timezone.utc)
+    assert connection.execute("select at from arrays.times where id = 2").fetchone() == (noon,)
+    connection.execute("create table arrays.later (at timestamptz)")
+    connection.execute("insert into arrays.later select at from arrays.times where id = 2")
+    with connection.cursor().copy("copy arrays.later from stdin") as copy:
+        copy.write("2020-01-01 12:00:00+01\n2020-01-01 12:00:00\n")
+    connection.execute("insert into arrays.later values (%s::timestamptz)", ("2020-01-01 12:00:00",))
+    assert connection.execute("select at from arrays.later").fetchall() == [(noon,)] * 4
+    try:
+        connection.execute("set timezone = 'Europe/Nowhere'")
+        raise AssertionError("it was not refused")
+    except psycopg.errors.InvalidParameterValue:
+        pass
+    # A block that is rolled back takes its zone along.
+    with connection.transaction(force_rollback=True):
+        connection.execute("set timezone = 'Asia/Kolkata'")
+        assert connection.execute("select at from arrays.later limit 1").fetchone()[0].isoformat().endswith("+05:30")
+    assert connection.execute("select at from arrays.later limit 1").fetchone()[0].isoformat().endswith("+01:00")
+with psycopg.connect(dsn, autocommit=True, options="-c timezone=America/New_York") as connection:
+    assert connection.execute("select at from arrays.later limit 1").fetchone()[0].isoformat().endswith("-05:00")
 print("ok")

@@ -94,6 +94,12 @@ pub const COPY_ROW_BYTES: usize = 64 << 20;
 pub const COPY_QUEUE: usize = 16;
 /// Characters of a statement that `pg_stat_activity` shows.
 pub const ACTIVITY_QUERY_CHARS: usize = 1_024;
+/// Messages for a Flight client that are encoded before they can be sent.
+pub const FLIGHT_QUEUE: usize = 4;
+/// Bytes of one message of a Flight client: a batch of rows for a table is one.
+pub const FLIGHT_MESSAGE_BYTES: usize = 256 << 20;
+/// Bytes that a Flight client may send before it is told that they have arrived.
+pub const FLIGHT_WINDOW_BYTES: u32 = 8 << 20;
 /// How long a client of Flight SQL may be silent before it has to log in again.
 pub const FLIGHT_IDLE: Duration = Duration::from_secs(30 * 60);
 /// Rows that a function in a query about the catalog may give.

@@ -10,7 +10,7 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::{DataType, SchemaRef};
 use async_trait::async_trait;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::load::{Cursor, FileIdentity};
 use crate::text::TextOptions;
 
@@ -28,6 +28,22 @@ pub trait Source: Send + Sync {
 pub trait FileReader: Send + Sync {
     /// The inputs that `address` (a path, pattern or URL) stands for.
     async fn open(&self, address: &str, options: &ReadOptions) -> Result<Vec<Arc<dyn Input>>>;
+
+    /// The inputs of an external table at `address`. Whoever made the table was allowed to read them: a reader that keeps its
+    /// callers from addresses need not keep them from this one.
+    async fn open_registered(&self, address: &str, options: &ReadOptions) -> Result<Vec<Arc<dyn Input>>> {
+        self.open(address, options).await
+    }
+
+    /// The address that an external table of `format` keeps when it is made over `location`, for readers in other folders.
+    ///
+    /// Errors: `Invalid` for a location over which none can be made from here.
+    fn register(&self, location: &str, _format: &str) -> Result<String> {
+        if location.contains("://") || location.starts_with('/') {
+            return Ok(location.to_owned());
+        }
+        Ok(std::path::absolute(location).map_err(|error| Error::io(location, error))?.display().to_string())
+    }
 }
 
 /// One file, table, query or stream. It can be read more than once.

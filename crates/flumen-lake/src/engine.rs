@@ -88,7 +88,6 @@ use tables::{Found, Tables};
 use write::Writers;
 
 pub use block::BlockState;
-pub use commands::NO_INDEX;
 
 /// Tables that have a name in one query only.
 type Given = Vec<(String, Arc<dyn TableProvider>)>;
@@ -162,6 +161,7 @@ impl Engine {
             notes: Arc::new(Notes::default()),
             settings: Mutex::new(SessionSettings { environment: settings.environment, ..SessionSettings::default() }),
             block: tokio::sync::Mutex::default(),
+            lent: Mutex::default(),
         };
         let state = session::state(settings.memory_bytes, settings.threads)?;
         let writers = Writers { clock: settings.clock, ids: settings.ids };
@@ -237,7 +237,7 @@ impl Engine {
     pub async fn columns(&self, table: &str) -> Result<SchemaRef> {
         let quoted = table.starts_with(['\'', '"']) || !tables::looks_like_file(table);
         let name = if quoted { table.to_owned() } else { format!("'{}'", table.replace('\'', "''")) };
-        Ok(self.query(&format!("select * from {name} limit 0")).await?.schema)
+        Ok(self.describe(&format!("select * from {name} limit 0")).await?.schema)
     }
 
     /// What readers found odd in the files of the queries since this was asked last, one sentence each. Complete for a

@@ -3,13 +3,15 @@
 //! Queries about the catalog use all of Postgres' language: correlated subqueries in every place, `LATERAL`, `unnest`,
 //! `ARRAY(SELECT …)`, casts to `regclass`, operators with namespaces. They are answered here, over a few tables in memory,
 //! by an evaluator of that language; the engine sees none of them. A query is about the catalog if all its tables are, or
-//! if it has none and calls a function that only the catalog has.
+//! if it has none and calls a function that only the catalog has. To other statements, and to queries that the evaluator
+//! does not understand, the tables of the catalog are lent as tables in memory, and the engine runs them.
 //!
 //! - `listing.rs`: what is in the lake, asked of the engine; richer metadata comes in there.
 //! - `tables.rs`: the rows of the catalog's tables.
 //! - `compile.rs`, `compile_expression.rs`, `scope.rs`: from syntax to a query that is understood.
 //! - `plan.rs`, `expression.rs`, `aggregates.rs`, `patterns.rs`, `value.rs`: its rows.
-//! - `functions.rs`: what can be called; `offered.rs`: the same for statements that the engine runs; `types.rs`: the types.
+//! - `functions.rs`: what can be called; `offered.rs`: functions and tables for statements that the engine runs; `types.rs`:
+//!   the types.
 
 mod aggregates;
 mod compile;
@@ -25,6 +27,7 @@ mod tables;
 mod types;
 mod value;
 
+use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::ops::ControlFlow;
@@ -33,6 +36,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use datafusion::sql::sqlparser::ast::{Expr, ObjectName, Query, TableFactor, Visit as _, Visitor};
 use flumen_core::limits;
 use flumen_lake::engine::Engine;
+use flumen_lake::engine::prepare::{LENT_SCHEMA, Lent};
 use postgres_types::Type;
 
 use crate::Shared;
@@ -47,6 +51,11 @@ use listing::{Needs, Snapshot};
 use offered::Known;
 
 pub(crate) use value::Value;
+
+const INFORMATION: &str = "information_schema";
+/// What `information_schema` is called where its tables are lent: the engine has one of its own. It is as long, so that all
+/// places in a statement stay what they are.
+const LENT_INFORMATION: &str = "pg_information_sch";
 
 /// The type that SQL calls `name`.
 pub(crate) fn type_named(name: &str) -> Option<Type> {
@@ -79,6 +88,13 @@ impl Answered {
     pub fn into_rows(self) -> crate::pg::Rows {
         rows_of_values(self, &Snapshot::default())
     }
+}
+
+/// A statement for the engine, which has what it needs of the catalog as long as this is held.
+pub(crate) struct Told<'a> {
+    /// Its text, as long as it was.
+    pub sql: Cow<'a, str>,
+    _lent: Option<Lent>,
 }
 
 /// What is needed while a query is answered.
@@ -152,14 +168,23 @@ impl Catalog {
         Context::new(snapshot, &self.session, &self.shared.sessions, &self.settings)
     }
 
-    /// Tells the functions that `sql` calls what there is now. It is for the engine to run.
-    pub async fn tell(&self, sql: &str) -> Result<(), Failure> {
-        let seen = Seen::in_text(sql);
+    /// Makes `sql` ready for the engine: the functions that it calls are told what there is now, and the tables of the
+    /// catalog that it names are lent to the engine as long as what is given back is held.
+    pub async fn tell<'a>(&self, sql: &'a str) -> Result<Told<'a>, Failure> {
+        let (seen, sql) = Seen::in_text(sql);
+        if !seen.ours && seen.named.is_empty() {
+            return Ok(Told { sql, _lent: None });
+        }
+        let context = self.context(self.snapshot(&seen).await?);
+        let tables = seen.named.iter().map(|table| {
+            let schema = if table.schema == INFORMATION { LENT_INFORMATION } else { LENT_SCHEMA };
+            Ok(((schema.to_owned(), table.name.clone()), offered::table(table, &context)?))
+        });
+        let tables = tables.collect::<flumen_core::Result<Vec<_>>>()?;
         if seen.ours {
-            let context = self.context(self.snapshot(&seen).await?);
             *self.known.lock().unwrap_or_else(PoisonError::into_inner) = context;
         }
-        Ok(())
+        Ok(Told { sql, _lent: (!tables.is_empty()).then(|| self.engine.lend(tables)) })
     }
 
     /// Whether `query` is about the catalog.
@@ -234,6 +259,8 @@ struct Seen {
     activity: bool,
     names_only: bool,
     with: Vec<String>,
+    /// The tables of the catalog that are to be lent.
+    named: Vec<&'static tables::Table>,
 }
 
 impl Seen {
@@ -243,18 +270,86 @@ impl Seen {
         seen
     }
 
-    /// What a statement mentions that is not a query, or one about the lake.
-    fn in_text(sql: &str) -> Self {
+    /// What a statement mentions that is for the engine to run, and the statement as the engine knows the names.
+    fn in_text(sql: &str) -> (Self, Cow<'_, str>) {
         let mut seen = Seen::default();
         let pieces = scan::pieces(sql);
-        for (place, piece) in pieces.iter().enumerate().filter(|(_, piece)| piece.kind == scan::Kind::Word) {
-            let word = sql[piece.at.clone()].to_lowercase();
-            let next = pieces.get(place + 1).map_or("", |piece| &sql[piece.at.clone()]);
-            if next == "(" || functions::is_our_word(&word) {
-                seen.called(&word);
+        let text = |place: usize| pieces.get(place).map_or("", |piece| &sql[piece.at.clone()]);
+        let name = |place: usize| pieces.get(place).and_then(|piece| scan::name(sql, piece)).unwrap_or_default();
+        // Others read a view without us, so that it cannot read what only we have.
+        let words = (0..pieces.len()).map(|place| text(place).to_lowercase());
+        let mut words = words.skip_while(|word| {
+            matches!(word.as_str(), "create" | "or" | "replace" | "temp" | "temporary" | "materialized")
+        });
+        let lends = words.next().is_none_or(|word| word != "view");
+        let mut spelled = Cow::Borrowed(sql);
+        for (place, piece) in pieces.iter().enumerate() {
+            if piece.kind == scan::Kind::Word {
+                let word = sql[piece.at.clone()].to_lowercase();
+                if text(place + 1) == "(" || functions::is_our_word(&word) {
+                    seen.called(&word);
+                }
+            }
+            if !lends || !matches!(piece.kind, scan::Kind::Word | scan::Kind::Name) {
+                continue;
+            }
+            let qualified = place > 0 && text(place - 1) == ".";
+            let word = name(place);
+            if !qualified && text(place + 1) == "." && pieces[place + 1].at.start == piece.at.end {
+                let dot = pieces[place + 1].at.end;
+                if word == LENT_SCHEMA {
+                    // The engine knows types, functions and lent tables by their names alone.
+                    spelled.to_mut().replace_range(piece.at.start..dot, &" ".repeat(dot - piece.at.start));
+                } else if word == INFORMATION
+                    && piece.kind == scan::Kind::Word
+                    && let Some(table) = tables::find(&[word.clone(), name(place + 2)])
+                {
+                    spelled.to_mut().replace_range(piece.at.clone(), LENT_INFORMATION);
+                    seen.names(table);
+                }
+            }
+            let of_catalog = !qualified || (place > 1 && name(place - 2) == LENT_SCHEMA);
+            let may_be = of_catalog && word.starts_with("pg_") && text(place + 1) != "(";
+            if may_be && let Some(table) = tables::find(&[word]) {
+                seen.names(table);
             }
         }
-        seen
+        (seen, spelled)
+    }
+
+    /// A table of the catalog is named that the engine shall have.
+    fn names(&mut self, table: &'static tables::Table) {
+        self.reads(table);
+        self.columns |= table.name == "pg_class";
+        if self.named.iter().all(|known| known.oid != table.oid) {
+            self.named.push(table);
+        }
+    }
+
+    /// A table of the catalog is read.
+    fn reads(&mut self, table: &tables::Table) {
+        const ABOUT_COLUMNS: &[&str] = &[
+            "pg_attribute",
+            "pg_attrdef",
+            "pg_constraint",
+            "pg_index",
+            "pg_indexes",
+            "pg_description",
+            "pg_tables",
+            "pg_views",
+            "columns",
+            "views",
+            "table_constraints",
+            "key_column_usage",
+            "referential_constraints",
+            "constraint_column_usage",
+            "pg_stat_user_tables",
+            "pg_stat_all_tables",
+        ];
+        // The names of tables alone are cheap to know; what is in them is not.
+        self.columns |= ABOUT_COLUMNS.contains(&table.name.as_str());
+        self.functions |= table.name == "pg_proc" || table.name == "routines";
+        self.activity |= table.name.starts_with("pg_stat_");
     }
 
     fn function(&mut self, name: &ObjectName) {
@@ -290,29 +385,7 @@ impl Visitor for Seen {
                     _ if named => {}
                     Some(table) => {
                         self.system = true;
-                        const ABOUT_COLUMNS: &[&str] = &[
-                            "pg_attribute",
-                            "pg_attrdef",
-                            "pg_constraint",
-                            "pg_index",
-                            "pg_indexes",
-                            "pg_description",
-                            "pg_class",
-                            "pg_tables",
-                            "pg_views",
-                            "columns",
-                            "views",
-                            "table_constraints",
-                            "key_column_usage",
-                            "referential_constraints",
-                            "constraint_column_usage",
-                            "pg_stat_user_tables",
-                            "pg_stat_all_tables",
-                        ];
-                        // The names of tables alone are cheap to know; what is in them is not.
-                        self.columns |= ABOUT_COLUMNS.contains(&table.name.as_str()) && table.name != "pg_class";
-                        self.functions |= table.name == "pg_proc" || table.name == "routines";
-                        self.activity |= table.name.starts_with("pg_stat_");
+                        self.reads(table);
                     }
                     // It is said here that there is none of this name.
                     None if names.len() > 1

@@ -13,6 +13,8 @@ pub(crate) struct Copy {
     pub incoming: bool,
     /// A file of the server, where it is not the client.
     pub file: Option<String>,
+    /// Whether that is a program.
+    pub program: bool,
     /// How the rows are written.
     pub format: Format,
 }
@@ -63,12 +65,8 @@ impl Copy {
         if incoming && matches!(what, What::Query(_)) {
             return Err(syntax("rows cannot be copied into a query"));
         }
-        let file = if words.take(&["stdin", "stdout"]) {
-            None
-        } else {
-            words.take(&["program"]);
-            Some(text(&mut words)?)
-        };
+        let program = words.take(&["program"]);
+        let file = if !program && words.take(&["stdin", "stdout"]) { None } else { Some(text(&mut words)?) };
         words.take(&["with"]);
         let mut options = Options::default();
         if binary {
@@ -80,7 +78,7 @@ impl Copy {
             options.old(&mut words)?
         }
         words.end()?;
-        Ok(Self { what, incoming, file, format: options.format()? })
+        Ok(Self { what, incoming, file, program, format: options.format()? })
     }
 }
 

@@ -4,12 +4,13 @@ use flumen_core::{Error, ErrorKind};
 
 /// Codes of errors, by the names that Postgres' documentation gives them.
 pub(crate) mod code {
-    pub const SUCCESSFUL_COMPLETION: &str = "00000";
+    pub const WARNING: &str = "01000";
     pub const PROTOCOL_VIOLATION: &str = "08P01";
     pub const FEATURE_NOT_SUPPORTED: &str = "0A000";
     pub const DATA_EXCEPTION: &str = "22000";
     pub const INVALID_TEXT: &str = "22P02";
     pub const INVALID_PARAMETER_VALUE: &str = "22023";
+    pub const NOT_NULL_VIOLATION: &str = "23502";
     pub const CHECK_VIOLATION: &str = "23514";
     pub const ACTIVE_TRANSACTION: &str = "25001";
     pub const READ_ONLY: &str = "25006";
@@ -86,9 +87,19 @@ impl Failure {
             _ => message,
         };
         let mut made = Self::new(code_of(error, message), message);
-        made.hint = error.remedy().map(str::to_owned);
+        made.hint = remedy(error);
         made.position = place;
         made
+    }
+
+    /// Whether it says that a language lacks something: another may have it.
+    pub fn is_about_language(&self) -> bool {
+        matches!(self.code, code::FEATURE_NOT_SUPPORTED | code::UNDEFINED_FUNCTION | code::LIMIT_EXCEEDED)
+    }
+
+    /// Whether it has nothing to do with what the statement says: it was stopped.
+    pub fn is_stop(&self) -> bool {
+        self.fatal || self.code == code::QUERY_CANCELED
     }
 
     /// The fields of the message to the client.
@@ -112,6 +123,16 @@ impl From<Error> for Failure {
     }
 }
 
+/// The remedy, as somebody needs it who is not at the command line.
+pub(crate) fn remedy(error: &Error) -> Option<String> {
+    let about_memory = error.kind() == ErrorKind::Unavailable && error.message().contains("needs more memory");
+    if !about_memory {
+        return error.remedy().map(str::to_owned);
+    }
+    let option = if error.message().contains("this session uses") { "--session-memory" } else { "--memory" };
+    Some(format!("ask for fewer rows or groups; whoever runs the server can give more with {option}"))
+}
+
 fn code_of(error: &Error, message: &str) -> &'static str {
     let says = |words: &str| message.contains(words);
     match error.kind() {
@@ -125,12 +146,17 @@ fn code_of(error: &Error, message: &str) -> &'static str {
         ErrorKind::Invalid if says("no column") => code::UNDEFINED_COLUMN,
         ErrorKind::Invalid if says("no table") => code::UNDEFINED_TABLE,
         ErrorKind::Invalid if says("is not run here") => code::FEATURE_NOT_SUPPORTED,
+        ErrorKind::Invalid if says("clients may") || says("by this session") || says("in this session") => {
+            code::INSUFFICIENT_PRIVILEGE
+        }
+        ErrorKind::Invalid if says("this block writes to") => code::FEATURE_NOT_SUPPORTED,
         ErrorKind::Invalid => code::SYNTAX_ERROR,
         ErrorKind::Conflict if says("already") => code::DUPLICATE_TABLE,
         ErrorKind::Conflict => code::SERIALIZATION_FAILURE,
         ErrorKind::Unavailable if says("memory") => code::OUT_OF_MEMORY,
         ErrorKind::Unavailable => code::IO_ERROR,
         ErrorKind::Data if says("breaks the constraint") => code::CHECK_VIOLATION,
+        ErrorKind::Data if says("has a null, which the table does not allow") => code::NOT_NULL_VIOLATION,
         ErrorKind::Failed => code::DATA_EXCEPTION,
         ErrorKind::Data => code::DATA_EXCEPTION,
         ErrorKind::Cancelled => code::QUERY_CANCELED,
@@ -156,6 +182,24 @@ fn position(sql: &str, line: usize, column: usize) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn codes_and_remedies_are_those_of_a_door() {
+        for (error, expect) in [
+            (Error::data("lake.a.b: column 'id' has a null, which the table does not allow"), "23502"),
+            (Error::data("lake.a.b: a row breaks the constraint 'c' (a > 0): a = -1"), "23514"),
+            (Error::invalid("this block writes to lake.a.b; it cannot write to lake.a.c too"), "0A000"),
+            (Error::invalid("'x.csv' is a file, and clients may read none here"), "42501"),
+        ] {
+            assert_eq!(Failure::from(error).code, expect);
+        }
+        let memory = |what: &str| {
+            let message = format!("the query needs more memory than it may have: {what}");
+            Failure::from(Error::unavailable(message).hint("give it more with --memory")).hint.unwrap_or_default()
+        };
+        assert!(memory("Sort needs 9 bytes more, and this session uses 1 of its 2 bytes").contains("--session-memory"));
+        assert!(memory("additional allocation failed for Sort").contains("--memory"));
+    }
 
     #[test]
     fn the_place_of_an_error_becomes_a_position() {

@@ -1,9 +1,10 @@
 //! The door that speaks Arrow Flight SQL: record batches go to the client as they are.
 //!
 //! A client logs in with its name and password and gets a token, with which it shows that it is the same one later; while
-//! there are no users, a connection is who it is. `sessions.rs` has the sessions, `stream.rs` the connections; the methods below are those of the
-//! protocol.
+//! there are no users, a connection is who it is. `sessions.rs` has the sessions, `stream.rs` the connections, `put.rs` what
+//! clients send: parameters, and rows for tables; the methods below are those of the protocol.
 
+mod put;
 mod sessions;
 mod stream;
 
@@ -22,8 +23,8 @@ use arrow_flight::sql::server::{FlightSqlService, PeekableFlightDataStream};
 use arrow_flight::sql::{
     ActionClosePreparedStatementRequest, ActionCreatePreparedStatementRequest, ActionCreatePreparedStatementResult,
     CommandGetCatalogs, CommandGetDbSchemas, CommandGetSqlInfo, CommandGetTableTypes, CommandGetTables,
-    CommandPreparedStatementQuery, CommandPreparedStatementUpdate, CommandStatementQuery, CommandStatementUpdate,
-    ProstMessageExt, SqlInfo, TicketStatementQuery,
+    CommandPreparedStatementQuery, CommandPreparedStatementUpdate, CommandStatementIngest, CommandStatementQuery,
+    CommandStatementUpdate, DoPutPreparedStatementResult, ProstMessageExt, SqlInfo, TicketStatementQuery,
 };
 use arrow_flight::{
     Action, FlightDescriptor, FlightEndpoint, FlightInfo, HandshakeRequest, HandshakeResponse, IpcMessage, SchemaAsIpc,
@@ -34,16 +35,19 @@ use base64::alphabet;
 use base64::engine::DecodePaddingMode;
 use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
 use flumen_core::sql::{Answer, BatchStream, SqlEngine as _};
-use flumen_core::{Error, ErrorKind};
+use flumen_core::{Error, ErrorKind, limits};
 use flumen_lake::catalog::{Kind, Listed};
 use futures::{Stream, StreamExt as _, TryStreamExt as _};
 use prost::Message as _;
 use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::{DATABASE, Held, Shared};
+use crate::catalog::listing;
+use crate::{DATABASE, Held, Shared, failure};
 use sessions::{FlightSession, FlightSessions};
 
 /// Some clients leave the padding out.
@@ -58,7 +62,11 @@ pub(crate) async fn serve(listener: TcpListener, shared: Arc<Shared>, stop: Canc
     let Ok(info) = info().build() else { return };
     let service = Door { sessions: Arc::new(FlightSessions::new(Arc::clone(&shared))), info };
     let incoming = stream::incoming(listener, shared.tls.clone(), stop.clone());
-    let server = Server::builder().add_service(FlightServiceServer::new(service));
+    let service = FlightServiceServer::new(service).max_decoding_message_size(limits::FLIGHT_MESSAGE_BYTES);
+    let server = Server::builder()
+        .initial_stream_window_size(limits::FLIGHT_WINDOW_BYTES)
+        .initial_connection_window_size(limits::FLIGHT_WINDOW_BYTES)
+        .add_service(service);
     let served = server.serve_with_incoming_shutdown(incoming, stop.cancelled_owned());
     // A door that broke is closed.
     let _ = served.await;
@@ -73,6 +81,7 @@ fn info() -> SqlInfoDataBuilder {
     builder.append(SqlInfo::FlightSqlServerArrowVersion, "1.3");
     builder.append(SqlInfo::FlightSqlServerSql, true);
     builder.append(SqlInfo::FlightSqlServerSubstrait, false);
+    builder.append(SqlInfo::FlightSqlServerBulkIngestion, true);
     builder
 }
 
@@ -127,7 +136,7 @@ fn bearer<T>(request: &Request<T>) -> Option<String> {
 
 /// Our errors in the words of gRPC.
 fn status(error: &Error) -> Status {
-    let message = match error.remedy() {
+    let message = match failure::remedy(error) {
         Some(hint) => format!("{error}; {hint}"),
         None => error.to_string(),
     };
@@ -144,10 +153,36 @@ fn status(error: &Error) -> Status {
 
 type Rows = Pin<Box<dyn Stream<Item = Result<arrow_flight::FlightData, Status>> + Send>>;
 
+/// The rows of an answer. They are encoded by a task of their own, while those before them are on their way.
 fn rows(schema: SchemaRef, batches: BatchStream) -> Response<Rows> {
     let batches = batches.map_err(|error| FlightError::Tonic(Box::new(status(&error))));
-    let encoded = FlightDataEncoderBuilder::new().with_schema(schema).build(batches).map_err(Status::from);
-    Response::new(Box::pin(encoded))
+    let mut encoded = FlightDataEncoderBuilder::new().with_schema(schema).build(batches).map_err(Status::from);
+    let (sender, receiver) = mpsc::channel(limits::FLIGHT_QUEUE);
+    let task = tokio::spawn(async move {
+        while let Some(message) = encoded.next().await {
+            if sender.send(message).await.is_err() {
+                return;
+            }
+        }
+    });
+    let sent = futures::stream::unfold(Some((receiver, Encoding(task))), |state| async move {
+        let (mut receiver, mut task) = state?;
+        match receiver.recv().await {
+            Some(message) => Some((message, Some((receiver, task)))),
+            // An end that came too early must not look like the end.
+            None => (&mut task.0).await.err().map(|error| (Err(internal(error)), None)),
+        }
+    });
+    Response::new(Box::pin(sent))
+}
+
+/// A task that encodes rows. It ends when nobody waits for them any more.
+struct Encoding(JoinHandle<()>);
+
+impl Drop for Encoding {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 fn one(batch: RecordBatch) -> Response<Rows> {
@@ -161,8 +196,10 @@ fn internal(error: impl std::fmt::Display) -> Status {
 /// Runs a statement in `session`.
 async fn run(session: &FlightSession, sql: &str) -> Result<Answer, Status> {
     session.guard.session.begin(sql);
+    // There is nowhere to tell what was odd in what earlier statements read.
+    session.engine.take_warnings();
     let answer = match session.catalog.tell(sql).await {
-        Ok(()) => session.engine.query(sql).await.map_err(|error| status(&error)),
+        Ok(told) => session.engine.query(&told.sql).await.map_err(|error| status(&error)),
         Err(failure) => Err(Status::internal(failure.message)),
     };
     session.guard.session.rest("idle");
@@ -237,18 +274,20 @@ impl FlightSqlService for Door {
         request: Request<Action>,
     ) -> Result<ActionCreatePreparedStatementResult, Status> {
         let session = self.session(&request).await?;
-        let described = session.engine.describe(&query.query).await.map_err(|error| status(&error))?;
-        if !described.parameters.is_empty() {
-            return Err(Status::unimplemented(
-                "parameters are not bound through Flight SQL; write the values into the query",
-            ));
-        }
-        let schema =
-            IpcMessage::try_from(SchemaAsIpc::new(&described.schema, &IpcWriteOptions::default())).map_err(internal)?;
+        let prepared = put::prepare(&session, &query.query).await?;
+        let message = |schema: &SchemaRef| {
+            let message = IpcMessage::try_from(SchemaAsIpc::new(schema, &IpcWriteOptions::default()));
+            message.map(|message| message.0).map_err(internal)
+        };
+        let dataset_schema = prepared.columns.as_ref().map(message).transpose()?.unwrap_or_default();
+        let parameter_schema = match prepared.parameters.fields().is_empty() {
+            true => Default::default(),
+            false => message(&prepared.parameters)?,
+        };
         Ok(ActionCreatePreparedStatementResult {
-            prepared_statement_handle: session.prepare(query.query).into(),
-            dataset_schema: schema.0,
-            parameter_schema: Default::default(),
+            prepared_statement_handle: session.prepare(prepared.statement).into(),
+            dataset_schema,
+            parameter_schema,
         })
     }
 
@@ -268,9 +307,30 @@ impl FlightSqlService for Door {
         request: Request<FlightDescriptor>,
     ) -> Result<Response<FlightInfo>, Status> {
         let session = self.session(&request).await?;
-        let sql = session.prepared(&query.prepared_statement_handle)?;
-        let answer = run(&session, &sql).await?;
+        let statement = session.prepared(&query.prepared_statement_handle)?;
+        let answer = run(&session, &statement.filled()?).await?;
         self.flight(&session, answer, request)
+    }
+
+    async fn do_put_prepared_statement_query(
+        &self,
+        query: CommandPreparedStatementQuery,
+        request: Request<PeekableFlightDataStream>,
+    ) -> Result<DoPutPreparedStatementResult, Status> {
+        let session = self.session(&request).await?;
+        let statement = session.prepared(&query.prepared_statement_handle)?;
+        let rows = put::parameters(request.into_inner()).await?;
+        session.bind(&query.prepared_statement_handle, statement.bound(rows)?);
+        Ok(DoPutPreparedStatementResult { prepared_statement_handle: None })
+    }
+
+    async fn do_put_statement_ingest(
+        &self,
+        command: CommandStatementIngest,
+        request: Request<PeekableFlightDataStream>,
+    ) -> Result<i64, Status> {
+        let session = self.session(&request).await?;
+        put::ingest(&session, command, request.into_inner()).await
     }
 
     async fn do_put_prepared_statement_update(
@@ -279,8 +339,13 @@ impl FlightSqlService for Door {
         request: Request<PeekableFlightDataStream>,
     ) -> Result<i64, Status> {
         let session = self.session(&request).await?;
-        let sql = session.prepared(&query.prepared_statement_handle)?;
-        run_to_end(&session, &sql).await
+        let statement = session.prepared(&query.prepared_statement_handle)?;
+        let rows = put::parameters(request.into_inner()).await?;
+        let mut changed = 0;
+        for sql in statement.filled_with(&rows)? {
+            changed += run_to_end(&session, &sql).await?.max(0);
+        }
+        Ok(changed)
     }
 
     async fn get_flight_info_catalogs(
@@ -344,12 +409,13 @@ impl FlightSqlService for Door {
         let session = self.session(&request).await?;
         let with_columns = query.include_schema;
         let mut builder = query.into_builder();
-        for Listed { name, kind } in session.engine.listed().await.map_err(|error| status(&error))? {
+        for listed in session.engine.listed().await.map_err(|error| status(&error))? {
             let known = if with_columns {
-                session.engine.table_info(&name).await.map_err(|error| status(&error))?
+                listing::known(&session.engine, &listed).await.map_err(|error| status(&error))?
             } else {
                 None
             };
+            let Listed { name, kind } = listed;
             let schema = known.map_or_else(|| arrow::datatypes::Schema::empty().into(), |known| known.schema);
             let kind = if kind == Kind::View { "VIEW" } else { "TABLE" };
             builder.append(DATABASE, &name.namespace, &name.table, kind, &schema).map_err(internal)?;

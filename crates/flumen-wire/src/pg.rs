@@ -22,6 +22,7 @@ mod simple;
 pub(crate) mod types;
 mod wire;
 
+pub(crate) use copy_out::quoted_name;
 pub(crate) use door::serve;
-pub(crate) use parameters::array_text;
+pub(crate) use parameters::{array_text, count, literals, numbered, substitute};
 pub(crate) use rows::{Rows, rows_of_values};

@@ -20,11 +20,16 @@ enum Rule {
     OneOf(&'static [&'static str]),
     /// It is a time in milliseconds.
     Time,
+    /// It is a time zone.
+    Zone,
     /// It cannot be changed.
     Fixed,
 }
 
-use Rule::{Fixed, Free, OneOf, Time};
+use Rule::{Fixed, Free, OneOf, Time, Zone};
+
+/// The time zone of sessions that choose none.
+pub(crate) const UTC: &str = "UTC";
 
 const ON_OFF: &[&str] = &["on", "off", "true", "false", "yes", "no", "0", "1"];
 
@@ -59,12 +64,7 @@ const SETTINGS: &[Setting] = &[
     Setting("standard_conforming_strings", "on", "A backslash is a backslash", OneOf(&["on", "true", "1", "yes"])),
     Setting("statement_timeout", "0", "How long a statement may take", Time),
     Setting("synchronous_commit", "on", "A commit is on disk", OneOf(ON_OFF)),
-    Setting(
-        "timezone",
-        "UTC",
-        "The time zone",
-        OneOf(&["utc", "etc/utc", "gmt", "zulu", "universal", "default", "local"]),
-    ),
+    Setting("timezone", UTC, "The time zone in which times are shown", Zone),
     Setting("transaction_deferrable", "off", "Has no effect", OneOf(ON_OFF)),
     Setting("transaction_isolation", "repeatable read", "What this transaction sees", Free),
     Setting("transaction_read_only", "off", "Whether this transaction only reads", OneOf(ON_OFF)),
@@ -149,6 +149,9 @@ impl SessionSettings {
         let value = match rule {
             Free => value.to_owned(),
             Time => milliseconds(value).ok_or_else(|| not_possible(known, value))?.to_string(),
+            Zone => zone(value).ok_or_else(|| {
+                not_possible(known, value).hint("write a name such as Europe/Berlin, or an offset such as +02:00")
+            })?,
             OneOf(_) if value.eq_ignore_ascii_case(default) => (*default).to_owned(),
             OneOf(allowed) if std::ptr::eq(*allowed, ON_OFF) && allowed.contains(&value.to_lowercase().as_str()) => {
                 if matches!(value.to_lowercase().as_str(), "on" | "true" | "yes" | "1") { "on" } else { "off" }
@@ -193,6 +196,20 @@ impl SessionSettings {
     }
 }
 
+/// A time zone as the engine knows it; none if there is none of this name. A plain number is hours to the east.
+fn zone(text: &str) -> Option<String> {
+    let text = text.trim();
+    let is = |names: &[&str]| names.iter().any(|name| name.eq_ignore_ascii_case(text));
+    if is(&[UTC, "Etc/UTC", "GMT", "Zulu", "Universal", "default", "local"]) {
+        return Some(UTC.to_owned());
+    }
+    let name = match text.parse::<i32>() {
+        Ok(hours) => format!("{}{:02}:00", if hours < 0 { '-' } else { '+' }, hours.abs()),
+        Err(_) => text.to_owned(),
+    };
+    name.parse::<arrow::array::timezone::Tz>().ok().map(|_| name)
+}
+
 fn find(name: &str) -> Option<&'static Setting> {
     SETTINGS.iter().find(|Setting(known, ..)| known.eq_ignore_ascii_case(name))
 }
@@ -229,8 +246,14 @@ mod tests {
         assert_eq!(settings.statement_timeout(), None);
         settings.set("TimeZone", Some("Etc/UTC")).expect("the same");
         assert_eq!(settings.get("timezone").as_deref(), Some("UTC"));
+        for (value, expect) in
+            [("Europe/Berlin", "Europe/Berlin"), ("-3", "-03:00"), ("+05:30", "+05:30"), ("utc", "UTC")]
+        {
+            settings.set("timezone", Some(value)).expect(value);
+            assert_eq!(settings.get("timezone").as_deref(), Some(expect));
+        }
         for (name, value) in [
-            ("timezone", "Europe/Berlin"),
+            ("timezone", "Europe/Nowhere"),
             ("client_encoding", "latin1"),
             ("server_version", "9"),
             ("nothing", "1"),

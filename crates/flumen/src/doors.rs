@@ -77,7 +77,7 @@ impl DoorOptions {
             clock: Arc::clone(&context.clock),
             ids: Arc::clone(&context.ids),
             databases: Arc::new(ProjectDatabases::new(Arc::clone(&project))),
-            files: Arc::new(DoorFiles::new(&project, crate::origin::files(context)?)?),
+            files: Arc::new(DoorFiles::new(&project, crate::origin::files(context)?, context.spool()?)?),
             shared: Shared::new(memory, self.session_memory.unwrap_or(memory / 2))?,
             threads: self.threads.map(usize::from),
         };
@@ -201,10 +201,10 @@ impl Engines for DoorEngines {
             clock: Arc::clone(&self.clock),
             ids: Arc::clone(&self.ids),
             read_only,
-            // What files a session may read is for the reader to say.
+            // What files a session may read and write is for the reader to say.
             files_allowed: true,
-            external_tables: false,
-            destinations: None,
+            external_tables: self.files.allows_folder(),
+            destinations: (!read_only).then(|| Arc::clone(&self.files) as _),
             databases: Some(Arc::clone(&self.databases)),
         };
         Engine::sharing(settings, &self.shared)

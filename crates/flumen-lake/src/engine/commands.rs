@@ -296,7 +296,7 @@ impl Engine {
 }
 
 /// What is said of an index.
-pub const NO_INDEX: &str = "an index is not kept: files are skipped by their statistics (sort rows with 'cluster by', divide them with 'partitioned by')";
+const NO_INDEX: &str = "an index is not kept: files are skipped by their statistics (sort rows with 'cluster by', divide them with 'partitioned by')";
 
 /// The insert of `WITH … INSERT …`, with the WITH before its rows.
 fn insert_with(query: &Query) -> Result<Sql> {

@@ -257,10 +257,7 @@ impl Engine {
             .options
             .iter()
             .map(|(key, value)| (key.clone(), value.clone().into_string().unwrap_or_else(|| value.to_string())));
-        let location = match location.contains("://") || location.starts_with('/') {
-            true => location.clone(),
-            false => std::path::absolute(location).map_err(|error| Error::io(location, error))?.display().to_string(),
-        };
+        let location = self.tables.files.register(location, &format)?;
         let entry = ExternalEntry {
             id: self.writers.ids.next(),
             format,

@@ -277,6 +277,15 @@ pub(super) fn is_join_too_large(error: &Error) -> bool {
 
 fn out_of_memory(message: &str) -> Error {
     let what = sentence(message.lines().next().unwrap_or(message));
+    // The users that were counted come a line each.
+    let what = match what.split_once(" with top memory consumers") {
+        Some((what, _)) => {
+            let users = message.lines().skip(1).take_while(|line| line.starts_with(' '));
+            let users: Vec<&str> = users.map(|line| line.trim().trim_end_matches([',', '.'])).collect();
+            format!("{what}; the most is used by {}", users.join(", "))
+        }
+        None => what,
+    };
     Error::new(ErrorKind::Unavailable, format!("the query needs more memory than it may have: {what}"))
         .hint("give it more with --memory (such as --memory 4GB), or ask for fewer rows or groups")
 }
@@ -352,6 +361,19 @@ mod tests {
         assert_eq!(find_word("select fares, fare", "fare"), Some(Place { line: 1, column: 15, width: 4 }));
         assert_eq!(find_word("select fares", "fare"), None);
         assert_eq!(find_word("select 1", ""), None);
+    }
+
+    #[test]
+    fn who_uses_memory_is_told_whole() {
+        let message = "Additional allocation failed for Sort[0] with top memory consumers (across reservations) as:\n  \
+            Sort[0]#3(can spill: true) consumed 9.0 MB, peak 9.0 MB,\n  Join[1]#4(can spill: false) consumed 1.0 MB, peak \
+            2.0 MB.\nError: Failed to allocate";
+        assert_eq!(
+            out_of_memory(message).message(),
+            "the query needs more memory than it may have: additional allocation failed for Sort[0]; the most is used by \
+             Sort[0]#3(can spill: true) consumed 9.0 MB, peak 9.0 MB, Join[1]#4(can spill: false) consumed 1.0 MB, peak \
+             2.0 MB"
+        );
     }
 
     #[test]

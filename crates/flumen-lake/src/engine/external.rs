@@ -4,11 +4,12 @@ use std::path::Path;
 use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
+use async_trait::async_trait;
 use datafusion::catalog::TableProvider;
 use datafusion::datasource::{ViewTable, provider_as_source};
 use datafusion::logical_expr::LogicalPlanBuilder;
 use flumen_core::dataset::TableName;
-use flumen_core::read::ReadOptions;
+use flumen_core::read::{FileReader, Input, ReadOptions};
 use flumen_core::{Error, Result};
 
 use super::columns::{self, Assigned};
@@ -38,11 +39,22 @@ pub(super) async fn open(tables: &Tables, name: &TableName, entry: &ExternalEntr
         } else {
             entry.location.clone()
         };
-        files::open_as(tables.files.as_ref(), &location, &options, &tables.learnt, &tables.notes).await?
+        let registered = Registered(tables.files.as_ref());
+        files::open_as(&registered, &location, &options, &tables.learnt, &tables.notes).await?
     };
     match &entry.columns {
         Some(declared) => as_declared(provider, &schema_of(declared)?),
         None => Ok(provider),
+    }
+}
+
+/// Reads what tables of the catalog name.
+struct Registered<'a>(&'a dyn FileReader);
+
+#[async_trait]
+impl FileReader for Registered<'_> {
+    async fn open(&self, address: &str, options: &ReadOptions) -> Result<Vec<Arc<dyn Input>>> {
+        self.0.open_registered(address, options).await
     }
 }
 

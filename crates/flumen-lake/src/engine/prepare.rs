@@ -4,12 +4,13 @@
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use arrow::datatypes::{DataType, FieldRef, Schema, SchemaRef};
+use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
 use datafusion::catalog::streaming::StreamingTable;
 use datafusion::catalog::{SchemaProvider as _, TableProvider};
 use datafusion::common::DataFusionError;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
-use datafusion::logical_expr::{Documentation, ScalarUDF};
+use datafusion::logical_expr::function::WindowUDFFieldArgs;
+use datafusion::logical_expr::{Documentation, ReturnFieldArgs, ScalarUDF, Signature, TypeSignature};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::streaming::PartitionStream;
 use flumen_core::dataset::TableName;
@@ -21,6 +22,7 @@ use super::columns::{self, quoted};
 use super::commands::parts;
 use super::defaults::ColumnDefault;
 use super::labels::{self, Labels};
+use super::tables::{LentTables, Tables};
 use super::write::{self, insert, returning};
 use super::{Engine, errors, functions, pivot, references, shapes, statements, unviewed};
 use crate::catalog::{Entry, Kind, Listed, Located, State, TableEntry, schema_of};
@@ -97,6 +99,49 @@ pub struct FunctionInfo {
     pub kind: &'static str,
     /// What it takes, in words.
     pub arguments: String,
+    /// What it takes and gives: examples of each form, as far as that is told.
+    pub forms: Vec<Form>,
+}
+
+/// A form of a function.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Form {
+    /// The types of its arguments.
+    pub arguments: Vec<DataType>,
+    /// The type of what it gives.
+    pub result: DataType,
+}
+
+/// The forms of a function with `signature`. `coerced` says as what it takes arguments of a type, `given` what it gives.
+fn forms(
+    signature: &Signature,
+    documentation: Option<&Documentation>,
+    coerced: impl Fn(&[DataType]) -> Option<Vec<DataType>>,
+    given: impl Fn(&[FieldRef]) -> Option<DataType>,
+) -> Vec<Form> {
+    let mut examples = signature.type_signature.get_example_types();
+    if signature.type_signature == TypeSignature::Nullary {
+        examples = vec![Vec::new()];
+    }
+    if examples.is_empty() && signature.type_signature == TypeSignature::UserDefined {
+        // It tells only when it is asked.
+        let count = documentation.and_then(|documentation| documentation.arguments.as_ref()).map_or(1, Vec::len);
+        let tried = [DataType::Int64, DataType::Float64, DataType::Utf8, DataType::Date32];
+        examples = tried.iter().filter_map(|tried| coerced(&vec![tried.clone(); count])).collect();
+    }
+    let form = |arguments: Vec<DataType>| {
+        let fields = arguments.iter().enumerate();
+        let fields = fields.map(|(place, of)| Arc::new(Field::new(format!("arg_{place}"), of.clone(), true)));
+        let result = given(&fields.collect::<Vec<_>>())?;
+        Some(Form { arguments, result })
+    };
+    let mut forms: Vec<Form> = Vec::new();
+    for form in examples.into_iter().filter_map(form) {
+        if !forms.contains(&form) {
+            forms.push(form);
+        }
+    }
+    forms
 }
 
 impl Engine {
@@ -173,19 +218,42 @@ impl Engine {
             let inner = example.split_once('(').and_then(|(_, rest)| rest.rsplit_once(')'));
             inner.map(|(arguments, _)| arguments.to_owned()).unwrap_or_default()
         };
-        let made = |name: &String, kind, documentation| FunctionInfo {
+        let made = |name: &String, kind, documentation, forms| FunctionInfo {
             name: name.clone(),
             kind,
             arguments: arguments(documentation),
+            forms,
         };
-        let scalar = state.scalar_functions().iter().map(|(name, function)| made(name, "f", function.documentation()));
-        let aggregate =
-            state.aggregate_functions().iter().map(|(name, function)| made(name, "a", function.documentation()));
-        let window = state.window_functions().iter().map(|(name, function)| made(name, "w", function.documentation()));
+        let scalar = state.scalar_functions().iter().map(|(name, function)| {
+            let about = function.documentation();
+            let given = |fields: &[FieldRef]| {
+                let scalar_arguments = vec![None; fields.len()];
+                let arguments = ReturnFieldArgs { arg_fields: fields, scalar_arguments: &scalar_arguments };
+                Some(function.return_field_from_args(arguments).ok()?.data_type().clone())
+            };
+            let coerced = |types: &[DataType]| function.coerce_types(types).ok();
+            made(name, "f", about, forms(function.signature(), about, coerced, given))
+        });
+        let aggregate = state.aggregate_functions().iter().map(|(name, function)| {
+            let about = function.documentation();
+            let given = |fields: &[FieldRef]| Some(function.return_field(fields).ok()?.data_type().clone());
+            let coerced = |types: &[DataType]| function.coerce_types(types).ok();
+            made(name, "a", about, forms(function.signature(), about, coerced, given))
+        });
+        let window = state.window_functions().iter().map(|(name, function)| {
+            let about = function.documentation();
+            let given = |fields: &[FieldRef]| {
+                let arguments = WindowUDFFieldArgs::new(fields, function.name());
+                Some(function.field(arguments).ok()?.data_type().clone())
+            };
+            let coerced = |types: &[DataType]| function.coerce_types(types).ok();
+            made(name, "w", about, forms(function.signature(), about, coerced, given))
+        });
         let written = functions::written().map(|(name, arguments)| FunctionInfo {
             name: name.to_owned(),
             kind: "f",
             arguments: arguments.to_owned(),
+            forms: Vec::new(),
         });
         let mut all: Vec<FunctionInfo> = scalar.chain(aggregate).chain(window).chain(written).collect();
         all.sort_by(|a, b| (&a.name, a.kind).cmp(&(&b.name, b.kind)));
@@ -265,6 +333,15 @@ impl Engine {
         self.query(sql).await
     }
 
+    /// Lends tables to the statements of this session, under the namespaces and names that come with them, until what is
+    /// given back is dropped. Those of [`LENT_SCHEMA`] are found by their names alone.
+    pub fn lend(&self, tables: impl IntoIterator<Item = ((String, String), Arc<dyn TableProvider>)>) -> Lent {
+        let lent = Arc::new(tables.into_iter().collect::<LentTables>());
+        let all = Arc::clone(&self.tables);
+        all.lent.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(&lent));
+        Lent { all, lent }
+    }
+
     /// Adds functions to this session.
     ///
     /// Errors: `Internal`.
@@ -277,6 +354,22 @@ impl Engine {
                 .map_err(|error| Error::internal("a function could not be added").caused_by(error))?;
         }
         Ok(())
+    }
+}
+
+/// The namespace of tables that are lent and need not be named with it.
+pub const LENT_SCHEMA: &str = "pg_catalog";
+
+/// Tables that are lent as long as this is held.
+pub struct Lent {
+    all: Arc<Tables>,
+    lent: Arc<LentTables>,
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        let mut all = self.all.lent.lock().unwrap_or_else(PoisonError::into_inner);
+        all.retain(|lent| !Arc::ptr_eq(lent, &self.lent));
     }
 }
 

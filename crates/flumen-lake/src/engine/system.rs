@@ -20,12 +20,12 @@ use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::streaming::PartitionStream;
 use flumen_core::dataset::LAKE;
 use flumen_core::write::{LedgerEntry, quarantine_schema};
-use flumen_core::{Error, Result};
+use flumen_core::{Error, ErrorKind, Result};
 use futures::{StreamExt, TryStreamExt};
 
 use super::lake_table::{Contents, LakeTable};
 use super::tables::Tables;
-use crate::lake::QUARANTINE;
+use crate::lake::{QUARANTINE, Table};
 use crate::ledger;
 
 /// The namespace of the tables that nobody loads. A table of the lake with the same whole name comes first.
@@ -66,8 +66,8 @@ pub(super) async fn quarantine(tables: &Tables) -> Result<Arc<dyn TableProvider>
     for table in tables.delta_tables().await? {
         let Some(of) = table.name().table.strip_suffix(QUARANTINE) else { continue };
         let address = format!("{LAKE}.{}.{of}", table.name().namespace);
-        let Some(snapshot) = table.snapshot().await? else { continue };
-        let mut contents = Contents::of(&snapshot)?;
+        let read = async { table.snapshot().await?.map(|snapshot| Contents::of(&snapshot)).transpose() };
+        let Some(mut contents) = left_out(&table, read.await, tables)?.flatten() else { continue };
         for file in &mut contents.files {
             file.partition.insert(DATASET.to_owned(), Some(address.clone()));
         }
@@ -84,6 +84,20 @@ pub(super) async fn quarantine(tables: &Tables) -> Result<Arc<dyn TableProvider>
         None => Arc::new(EmptyTable::new(schema)),
         Some(union) => Arc::new(ViewTable::new(union.build().map_err(failed)?, None)),
     })
+}
+
+/// What was read of `table`; none, and a note, if it cannot be read.
+///
+/// Errors: the store does not answer.
+fn left_out<T>(table: &Table, read: Result<T>, tables: &Tables) -> Result<Option<T>> {
+    match read {
+        Ok(read) => Ok(Some(read)),
+        Err(error) if matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Cancelled) => Err(error),
+        Err(error) => {
+            tables.notes.add(format!("{} is left out, since it cannot be read: {error}", table.name()));
+            Ok(None)
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -200,18 +214,22 @@ impl PartitionStream for Ledgers {
 
     fn execute(&self, _context: Arc<TaskContext>) -> SendableRecordBatchStream {
         let (kind, schema, tables) = (self.kind, Arc::clone(&self.schema), Arc::clone(&self.tables));
+        let listed = Arc::clone(&tables);
         let listing = {
             async move {
-                Ok::<_, Error>(futures::stream::iter(tables.delta_tables().await?.into_iter().map(Ok::<_, Error>)))
+                Ok::<_, Error>(futures::stream::iter(listed.delta_tables().await?.into_iter().map(Ok::<_, Error>)))
             }
         };
         let batches = futures::stream::once(listing)
             .try_flatten()
             .map_ok(move |table| {
-                let schema = Arc::clone(&schema);
+                let (schema, tables) = (Arc::clone(&schema), Arc::clone(&tables));
                 async move {
-                    let Some(snapshot) = table.snapshot().await? else { return Ok(RecordBatch::new_empty(schema)) };
-                    let commits = ledger::loads(&table, snapshot.version(), usize::MAX).await?;
+                    let read = async {
+                        let Some(snapshot) = table.snapshot().await? else { return Ok(Vec::new()) };
+                        ledger::loads(&table, snapshot.version(), usize::MAX).await
+                    };
+                    let commits = left_out(&table, read.await, &tables)?.unwrap_or_default();
                     let entries: Vec<LedgerEntry> = commits.into_iter().map(|commit| commit.entry).collect();
                     let columns = if entries.is_empty() {
                         schema.fields().iter().map(|field| new_empty_array(field.data_type())).collect()

@@ -29,6 +29,7 @@ use super::commands::SessionSettings;
 use super::database::RemoteTables;
 use super::files::{self, Learnt, Notes};
 use super::lake_table::{Contents, LakeTable};
+use super::prepare::LENT_SCHEMA;
 use super::session::{LAKE_CATALOG, SESSION_SCHEMA};
 use super::time_travel::version_at;
 use super::{errors, external, system};
@@ -53,7 +54,12 @@ pub(super) struct Tables {
     pub settings: Mutex<SessionSettings>,
     /// The block that has begun, if one has.
     pub block: tokio::sync::Mutex<Option<Block>>,
+    /// Tables that are lent to statements, the latest last.
+    pub lent: Mutex<Vec<Arc<LentTables>>>,
 }
+
+/// Tables that are lent, by namespace and name.
+pub(super) type LentTables = HashMap<(String, String), Arc<dyn TableProvider>>;
 
 impl fmt::Debug for Tables {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -105,6 +111,13 @@ impl Tables {
                 Ok(None)
             }
         }
+    }
+
+    /// The table that is lent under this name.
+    fn lent(&self, namespace: &str, table: &str) -> Option<Arc<dyn TableProvider>> {
+        let lent = self.lent.lock().unwrap_or_else(PoisonError::into_inner);
+        let name = (namespace.to_owned(), table.to_owned());
+        lent.iter().rev().find_map(|tables| tables.get(&name)).cloned()
     }
 
     /// The namespace of names that have none.
@@ -172,6 +185,11 @@ impl Tables {
         let catalog = self.catalog(name)?;
         let state = self.state(catalog).await?;
         catalog.locate(&state, &self.environment(), name)
+    }
+
+    /// Whether `name` means a table that somebody else keeps.
+    async fn is_external(&self, name: &TableName) -> bool {
+        matches!(self.locate(name).await, Ok(Some(Located::External(_))))
     }
 
     /// The table to write to when `name` is written. In an environment, it may be copied first.
@@ -281,6 +299,10 @@ impl Tables {
             found.bare.insert(table.to_owned(), provider);
             return Ok(None);
         }
+        if let Some(provider) = self.lent(LENT_SCHEMA, table) {
+            found.bare.insert(table.to_owned(), provider);
+            return Ok(None);
+        }
         if self.catalog.is_none() {
             return Err(self.unknown(table, &[]));
         }
@@ -306,6 +328,10 @@ impl Tables {
             return Err(unquoted(&whole));
         }
         let name = TableName::new(namespace, table)?;
+        if let Some(provider) = self.lent(namespace, table) {
+            found.lake.insert(name, provider);
+            return Ok(None);
+        }
         let system = namespace == system::NAMESPACE && self.catalog.is_some();
         let known = match system {
             true if table == system::QUARANTINE_TABLE => Some(system::quarantine(self).await?),
@@ -526,7 +552,14 @@ impl SchemaProvider for Namespace {
         // Only `information_schema` asks for what the query does not name.
         let mut found = Found::default();
         let external = |error| DataFusionError::External(Box::new(error));
-        let loaded = self.tables.find_in_lake(&self.name, table, &mut found).await.map_err(external)?;
+        let loaded = match self.tables.find_in_lake(&self.name, table, &mut found).await {
+            Ok(loaded) => loaded,
+            Err(error) if error.kind() == ErrorKind::Unavailable && !self.tables.is_external(&name).await => {
+                return Err(external(error));
+            }
+            // What cannot be read has no columns that could be listed, and the others have.
+            Err(_) => return Ok(None),
+        };
         if let Some((_, view)) = loaded {
             // What is broken below a view is no reason not to list it.
             return Ok(Some(Arc::new(ListedView {

@@ -271,7 +271,8 @@ impl<'s> Compiler<'s> {
         columns: &mut Vec<(String, Type)>,
     ) -> Result<(), Failure> {
         let mut star = |fits: &dyn Fn(&ScopeColumn) -> bool| {
-            for (index, column) in scope.columns.iter().enumerate().filter(|(_, column)| fits(column)) {
+            let shown = |column: &ScopeColumn| !column.system && fits(column);
+            for (index, column) in scope.columns.iter().enumerate().filter(|(_, column)| shown(column)) {
                 projection.push(Ex { node: Node::Column { depth: 0, index }, kind: column.kind.clone() });
                 columns.push((column.name.clone(), column.kind.clone()));
             }
@@ -350,8 +351,9 @@ impl<'s> Compiler<'s> {
                 let shared: Vec<String> = match constraint {
                     JoinConstraint::Using(names) => names.iter().filter_map(|name| parts(name).pop()).collect(),
                     _ => {
-                        let left = |name: &String| columns.iter().any(|column| column.name == *name && !column.hidden);
-                        found.iter().map(|column| column.name.clone()).filter(left).collect()
+                        let plain = |column: &&ScopeColumn| !column.hidden && !column.system;
+                        let left = |name: &String| columns.iter().filter(plain).any(|column| column.name == *name);
+                        found.iter().filter(plain).map(|column| column.name.clone()).filter(left).collect()
                     }
                 };
                 for name in shared {
@@ -440,7 +442,8 @@ impl<'s> Compiler<'s> {
             Failure::new(code::UNDEFINED_TABLE, format!("relation \"{}\" does not exist", parts.join(".")))
         })?;
         let columns = table.columns.iter().map(|(name, kind)| (name.clone(), kind.clone())).collect();
-        let columns = aliased(columns, &table.name, Some(&table.schema), alias)?;
+        let mut columns = aliased(columns, &table.name, Some(&table.schema), alias)?;
+        columns.iter_mut().skip(table.shown).for_each(|column| column.system = true);
         Ok((Source::Rows(self.snapshot.rows(table)), columns))
     }
 }
@@ -491,7 +494,14 @@ fn aliased(
         Some(alias) => (renamed(columns, alias)?, folded(&alias.name), None),
         None => (columns, name.to_owned(), schema.map(str::to_owned)),
     };
-    let column = |(name, kind)| ScopeColumn { table: table.clone(), schema: schema.clone(), name, kind, hidden: false };
+    let column = |(name, kind)| ScopeColumn {
+        table: table.clone(),
+        schema: schema.clone(),
+        name,
+        kind,
+        hidden: false,
+        system: false,
+    };
     Ok(columns.into_iter().map(column).collect())
 }
 

@@ -7,16 +7,18 @@ use std::sync::Arc;
 
 use arrow::datatypes::DataType;
 use flumen_core::dataset::TableName;
-use flumen_core::{Result, limits};
-use flumen_lake::catalog::{Kind, TableEntry};
+use flumen_core::{ErrorKind, Result, limits};
+use flumen_lake::catalog::{Kind, Listed, TableEntry};
 use flumen_lake::engine::Engine;
 use flumen_lake::engine::defaults::ColumnDefault;
-use futures::{StreamExt as _, TryStreamExt as _};
+use flumen_lake::engine::prepare::{FunctionInfo as EngineFunction, TableInfo};
+use futures::{FutureExt as _, StreamExt as _, TryStreamExt as _};
 
 use super::tables::{self, Table};
 use super::types;
 use super::value::{Reg, Row};
 use crate::login::Account;
+use crate::pg::types::pg_type;
 
 /// The namespace of tables that live as long as the session.
 pub(super) const SESSION_NAMESPACE: &str = "pg_temp";
@@ -24,6 +26,9 @@ pub(super) const SESSION_NAMESPACE: &str = "pg_temp";
 pub(super) const OWNER: i64 = 10;
 /// The first number that Postgres gives to what users make.
 const FIRST_OID: i64 = 16_384;
+
+/// Forms of a function that are listed.
+const FORMS: usize = 12;
 
 /// What a relation is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -151,6 +156,8 @@ pub(crate) struct FunctionInfo {
     /// `f`, `a` or `w`.
     pub kind: &'static str,
     pub arguments: String,
+    /// The types of its arguments, where they are told.
+    pub types: Vec<i64>,
     pub result: String,
 }
 
@@ -199,6 +206,8 @@ impl Snapshot {
         if !session.is_empty() {
             names.insert(SESSION_NAMESPACE.to_owned());
         }
+        let external: BTreeSet<TableName> =
+            tables.iter().filter(|listed| listed.kind == Kind::External).map(|listed| listed.name.clone()).collect();
         let of_lake = tables.into_iter().map(|listed| Relation {
             kind: if listed.kind == Kind::View { RelationKind::View } else { RelationKind::Table },
             ..Relation::named(&listed.name.namespace, &listed.name.table)
@@ -207,7 +216,7 @@ impl Snapshot {
         relations.extend(system.iter().map(|name| Relation::named(&name.namespace, &name.table)));
         relations.extend(session.iter().map(|name| Relation::named(SESSION_NAMESPACE, name)));
         if needs.columns {
-            let filled = futures::stream::iter(relations).map(|relation| fill(relation, engine));
+            let filled = futures::stream::iter(relations).map(|relation| fill(relation, &external, engine));
             relations = filled.buffered(limits::CATALOG_TABLES_AT_ONCE).try_collect().await?;
         }
         let mut taken = BTreeSet::new();
@@ -393,8 +402,19 @@ impl Snapshot {
     }
 }
 
+/// What is known about a table of the lake; none if it is not there. Of one that cannot be read nothing is known: it is no
+/// reason not to list the others.
+///
+/// Errors: the store of the lake does not answer.
+pub(crate) async fn known(engine: &Engine, listed: &Listed) -> Result<Option<TableInfo>> {
+    match engine.table_info(&listed.name).boxed().await {
+        Err(error) if error.kind() == ErrorKind::Unavailable && listed.kind != Kind::External => Err(error),
+        known => Ok(known.unwrap_or_else(|_| Some(TableInfo::default()))),
+    }
+}
+
 /// Adds what the engine knows about a table.
-async fn fill(mut relation: Relation, engine: &Engine) -> Result<Relation> {
+async fn fill(mut relation: Relation, external: &BTreeSet<TableName>, engine: &Engine) -> Result<Relation> {
     let column = |field: &Arc<arrow::datatypes::Field>| Column {
         name: field.name().clone(),
         data_type: field.data_type().clone(),
@@ -404,7 +424,8 @@ async fn fill(mut relation: Relation, engine: &Engine) -> Result<Relation> {
     };
     if relation.namespace != SESSION_NAMESPACE
         && let Ok(name) = TableName::new(&relation.namespace, &relation.name)
-        && let Some(known) = engine.table_info(&name).await?
+        && let kind = if external.contains(&name) { Kind::External } else { Kind::Table }
+        && let Some(known) = known(engine, &Listed { name, kind }).await?
     {
         relation.columns = known.schema.fields().iter().map(column).collect();
         for (name, default) in known.defaults {
@@ -470,24 +491,49 @@ fn named_columns(condition: &str, columns: &[Column]) -> Vec<String> {
 fn functions(engine: &Engine) -> Vec<FunctionInfo> {
     let mut taken = BTreeSet::new();
     // Those that the engine has from us are told about below.
-    let mut found: Vec<FunctionInfo> = engine
-        .functions()
-        .into_iter()
-        .filter(|function| !super::functions::is_ours(&function.name))
-        .map(|function| FunctionInfo {
-            oid: numbered(&format!("function {}", function.name), &mut taken),
-            name: function.name,
-            kind: function.kind,
-            arguments: function.arguments,
-            result: "any".to_owned(),
-        })
-        .collect();
+    let ours = |function: &EngineFunction| super::functions::is_ours(&function.name);
+    let engine = engine.functions().into_iter().filter(|function| !ours(function));
+    let mut found: Vec<FunctionInfo> = engine.flat_map(|function| in_forms(&function, &mut taken)).collect();
     for (name, kind) in super::functions::names() {
         if found.iter().all(|function| function.name != name) {
             let oid = numbered(&format!("function {name}"), &mut taken);
             let result = types::format(i64::from(kind.oid()), None);
-            found.push(FunctionInfo { oid, name: name.to_owned(), kind: "f", arguments: String::new(), result });
+            let (arguments, types) = (String::new(), Vec::new());
+            found.push(FunctionInfo { oid, name: name.to_owned(), kind: "f", arguments, types, result });
         }
+    }
+    found
+}
+
+/// A function of the engine, once for each of its forms that Postgres' types tell apart.
+fn in_forms(function: &EngineFunction, taken: &mut BTreeSet<i64>) -> Vec<FunctionInfo> {
+    let of = |data_type: &DataType| i64::from(pg_type(data_type).oid());
+    let mut found: Vec<FunctionInfo> = Vec::new();
+    for form in &function.forms {
+        let types: Vec<i64> = form.arguments.iter().map(of).collect();
+        if found.len() == FORMS || found.iter().any(|known| known.types == types) {
+            continue;
+        }
+        let arguments: Vec<String> = types.iter().map(|oid| types::format(*oid, None)).collect();
+        let arguments = arguments.join(", ");
+        found.push(FunctionInfo {
+            oid: numbered(&format!("function {}({arguments})", function.name), taken),
+            name: function.name.clone(),
+            kind: function.kind,
+            arguments,
+            types,
+            result: types::format(of(&form.result), None),
+        });
+    }
+    if found.is_empty() {
+        found.push(FunctionInfo {
+            oid: numbered(&format!("function {}", function.name), taken),
+            name: function.name.clone(),
+            kind: function.kind,
+            arguments: function.arguments.clone(),
+            types: Vec::new(),
+            result: "any".to_owned(),
+        });
     }
     found
 }

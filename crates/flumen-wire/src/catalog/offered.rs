@@ -1,13 +1,15 @@
-//! The functions about the session and the catalog, for statements that the engine runs: `insert into t select current_user`.
+//! The functions about the session and the catalog, and the catalog's tables, for statements that the engine runs:
+//! `insert into t select current_user`, `select … from pg_class, raw.trips`.
 //!
-//! They are those of `functions.rs`, called with what was known of the catalog when the statement began.
+//! The functions are those of `functions.rs`, called with what was known of the catalog when the statement began.
 
 use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use arrow::array::{ArrayRef, new_empty_array};
-use arrow::datatypes::{DataType, Field, TimeUnit};
+use arrow::array::{ArrayRef, RecordBatch, new_empty_array};
+use arrow::datatypes::{DataType, Field, Schema, TimeUnit};
+use datafusion::catalog::{MemTable, TableProvider};
 use datafusion::common::{DataFusionError, Result as DataFusionResult, ScalarValue};
 use datafusion::logical_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility};
 use flumen_core::{Error, Result};
@@ -15,6 +17,7 @@ use flumen_lake::engine::Engine;
 use postgres_types::{Kind, Type};
 
 use super::functions::{self, Function};
+use super::tables::Table;
 use super::{Context, Value};
 
 /// What is known of the catalog, for all functions of a session.
@@ -102,6 +105,27 @@ impl Offered {
         let given = given.map_err(|failure| DataFusionError::External(Box::new(Error::invalid(failure.message))))?;
         Ok(scalar(&given, kind, known))
     }
+}
+
+/// A table of the catalog with its rows, for the engine.
+///
+/// Errors: `Internal`.
+pub(super) fn table(table: &Table, known: &Context) -> Result<Arc<dyn TableProvider>> {
+    let failed = |error| Error::internal("a table of the catalog could not be lent").caused_by(error);
+    let rows = known.snapshot.rows(table);
+    let shown = &table.columns[..table.shown];
+    let fields = shown.iter().map(|(name, kind)| Field::new(name, arrow_type(kind), true));
+    let schema = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
+    let columns = shown.iter().enumerate().map(|(place, (_, kind))| {
+        let values = rows.iter().map(|row| scalar(row.get(place).unwrap_or(&Value::Null), kind, known));
+        match rows.is_empty() {
+            true => Ok(new_empty_array(&arrow_type(kind))),
+            false => ScalarValue::iter_to_array(values),
+        }
+    });
+    let columns = columns.collect::<DataFusionResult<Vec<ArrayRef>>>().map_err(failed)?;
+    let batch = RecordBatch::try_new(Arc::clone(&schema), columns)?;
+    Ok(Arc::new(MemTable::try_new(schema, vec![vec![batch]]).map_err(failed)?))
 }
 
 /// The type as which an argument is taken.

@@ -18,6 +18,8 @@ pub(super) struct ScopeColumn {
     pub kind: Type,
     /// Whether a star leaves it out: the second of two columns that a join makes one.
     pub hidden: bool,
+    /// Whether it is one that every table has, and that is there for those who name it only.
+    pub system: bool,
 }
 
 /// The columns at a place, and those of the queries around.
@@ -67,7 +69,7 @@ impl<'a> Scope<'a> {
     pub fn columns_of(&self, name: &str) -> Option<Vec<String>> {
         let mut place = Some(self);
         while let Some(scope) = place {
-            let found = scope.columns.iter().filter(|column| column.table == name);
+            let found = scope.columns.iter().filter(|column| column.table == name && !column.system);
             let found: Vec<String> = found.map(|column| column.name.clone()).collect();
             if !found.is_empty() {
                 return Some(found);
@@ -82,7 +84,8 @@ impl<'a> Scope<'a> {
         let mut place = Some(self);
         let mut depth = 0;
         while let Some(scope) = place {
-            let found = scope.columns.iter().enumerate().filter(|(_, column)| column.table == name);
+            let found = scope.columns.iter().enumerate();
+            let found = found.filter(|(_, column)| column.table == name && !column.system);
             let found: Vec<usize> = found.map(|(index, _)| index).collect();
             if !found.is_empty() {
                 return Some((depth, found));

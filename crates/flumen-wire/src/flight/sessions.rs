@@ -10,6 +10,7 @@ use flumen_core::sql::Answer;
 use flumen_lake::engine::Engine;
 use tonic::Status;
 
+use super::put::Statement;
 use crate::catalog::Catalog;
 use crate::failure::{Failure, code};
 use crate::login::Account;
@@ -23,7 +24,7 @@ pub(super) struct FlightSession {
     pub catalog: Catalog,
     pub guard: sessions::Guard,
     answers: Mutex<BTreeMap<u64, Answer>>,
-    prepared: Mutex<BTreeMap<u64, String>>,
+    prepared: Mutex<BTreeMap<u64, Statement>>,
     next: std::sync::atomic::AtomicU64,
 }
 
@@ -49,10 +50,10 @@ impl FlightSession {
     }
 
     /// Keeps a statement.
-    pub fn prepare(&self, sql: String) -> String {
+    pub fn prepare(&self, statement: Statement) -> String {
         let number = self.next();
         let mut prepared = lock(&self.prepared);
-        prepared.insert(number, sql);
+        prepared.insert(number, statement);
         while prepared.len() > limits::PREPARED_STATEMENTS {
             prepared.pop_first();
         }
@@ -60,10 +61,17 @@ impl FlightSession {
     }
 
     /// The statement that was kept as `handle`.
-    pub fn prepared(&self, handle: &[u8]) -> Result<String, Status> {
-        let number = std::str::from_utf8(handle).ok().and_then(|handle| handle.parse().ok());
-        let found = number.and_then(|number: u64| lock(&self.prepared).get(&number).cloned());
+    pub fn prepared(&self, handle: &[u8]) -> Result<Statement, Status> {
+        let found = number_of(handle).and_then(|number| lock(&self.prepared).get(&number).cloned());
         found.ok_or_else(|| Status::not_found("this statement is not prepared"))
+    }
+
+    /// Keeps `statement` as `handle`, with the values that its parameters have now.
+    pub fn bind(&self, handle: &[u8], statement: Statement) {
+        let mut prepared = lock(&self.prepared);
+        if let Some(known) = number_of(handle).and_then(|number| prepared.get_mut(&number)) {
+            *known = statement;
+        }
     }
 
     /// Lets a statement go.
@@ -72,6 +80,10 @@ impl FlightSession {
             lock(&self.prepared).remove(&number);
         }
     }
+}
+
+fn number_of(handle: &[u8]) -> Option<u64> {
+    std::str::from_utf8(handle).ok()?.parse().ok()
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -16,7 +16,7 @@ use super::wire::{Broken, Wire};
 use crate::catalog::Catalog;
 use crate::failure::{Failure, code};
 use crate::sessions::Session;
-use crate::settings::{REPORTED, SessionSettings};
+use crate::settings::{REPORTED, SessionSettings, UTC};
 
 /// Where a transaction is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,6 +57,8 @@ pub(super) struct Connection {
     /// The settings as they were when the block began, and the names of those that are set for the block only.
     pub saved: Option<(SessionSettings, Vec<String>)>,
     pub transaction: Transaction,
+    /// The time zone that the engine knows of.
+    pub told_zone: String,
     pub statements: HashMap<String, Prepared>,
     pub portals: HashMap<String, Portal>,
 }
@@ -78,6 +80,7 @@ impl Connection {
             settings,
             saved: None,
             transaction: Transaction::None,
+            told_zone: UTC.to_owned(),
             statements: HashMap::new(),
             portals: HashMap::new(),
         }
@@ -168,6 +171,10 @@ impl Connection {
 
     /// Says that the next statement may come.
     pub fn ready(&mut self) {
+        // What was odd in what the statement read.
+        for warning in self.engine.take_warnings() {
+            self.wire.out.notice("WARNING", code::WARNING, &warning);
+        }
         self.session.rest(self.transaction.activity());
         self.wire.out.ready(self.transaction.status());
     }
@@ -200,6 +207,20 @@ impl Connection {
             end: self.session.end.clone(),
             timeout: timer(self.settings().statement_timeout()),
         }
+    }
+
+    /// The values that the client knows.
+    pub fn reported(&self) -> Vec<Option<String>> {
+        let settings = self.settings();
+        REPORTED.iter().map(|name| settings.get(name)).collect()
+    }
+
+    /// Tells the client about settings that are not what they were.
+    pub fn report_changes(&mut self, before: &[Option<String>]) {
+        let now = self.reported();
+        let changed = REPORTED.iter().zip(before.iter().zip(&now)).filter(|(_, (before, now))| before != now);
+        let changed: Vec<&str> = changed.map(|(name, _)| *name).collect();
+        changed.into_iter().for_each(|name| self.report(name));
     }
 
     /// Tells the client about a setting that has changed.

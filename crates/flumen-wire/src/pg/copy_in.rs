@@ -36,7 +36,8 @@ impl Connection {
             Err(failure) => return Ok(Err(failure)),
         };
         let (pieces, received) = mpsc::channel(limits::COPY_QUEUE);
-        let rows = batches(Parser::new(&copy.format, &schema), received);
+        let zone = self.settings().get("timezone").unwrap_or_default();
+        let rows = batches(Parser::new(&copy.format, &schema, &zone), received);
         let columns: Vec<String> = schema.fields().iter().map(|field| quoted_name(field.name())).collect();
         let columns = columns.join(", ");
         let sql = format!("insert into {table} ({columns}) select {columns} from {ROWS}");

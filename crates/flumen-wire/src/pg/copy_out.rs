@@ -17,14 +17,15 @@ use crate::statement::{self, Kind};
 pub(super) const BINARY_HEAD: &[u8; 19] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
 
 impl Connection {
-    /// Begins a COPY.
-    pub(super) async fn copy(&mut self, copy: &Copy, running: &mut Running) -> Result<Started, Failure> {
-        if let Some(file) = &copy.file {
-            return Err(Failure::new(
-                code::INSUFFICIENT_PRIVILEGE,
-                format!("COPY with '{file}' would use a file of the server, which clients may not"),
-            )
-            .hint("use STDIN or STDOUT: psql's \\copy does"));
+    /// Begins the COPY that is written as `sql`.
+    pub(super) async fn copy(&mut self, copy: &Copy, sql: &str, running: &mut Running) -> Result<Started, Failure> {
+        if copy.program {
+            return Err(Failure::new(code::INSUFFICIENT_PRIVILEGE, "clients may run no programs of the server")
+                .hint("use STDIN or STDOUT: psql's \\copy does"));
+        }
+        if copy.file.is_some() {
+            // Whether it may be used is known to those who read and write files.
+            return self.run_by_engine(sql, running, "COPY").await;
         }
         if copy.incoming {
             return Ok(Started::CopyIn(copy.clone()));
@@ -99,7 +100,7 @@ impl Connection {
 }
 
 /// A name in double quotes.
-pub(super) fn quoted_name(name: &str) -> String {
+pub(crate) fn quoted_name(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 

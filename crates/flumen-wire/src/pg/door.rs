@@ -74,11 +74,11 @@ async fn session(
     let Some(mut wire) = wire.take() else { return Ok(()) };
     let mut settings = SessionSettings::new(&account.name, !account.read_only);
     for (name, value) in startup.settings() {
-        // A client's time zone is its own affair: values have their offset with them.
-        if name.eq_ignore_ascii_case("timezone") {
-            continue;
-        }
-        if let Err(failure) = settings.set(&name, Some(&value)) {
+        // The zone of a client's machine may have a name that is not known here: values have their offset with them.
+        let optional = name.eq_ignore_ascii_case("timezone");
+        if let Err(failure) = settings.set(&name, Some(&value))
+            && !optional
+        {
             return Err((wire, failure));
         }
     }

@@ -20,6 +20,7 @@ use bytes::{BufMut as _, BytesMut};
 use flumen_core::Result;
 
 use super::types;
+use times::Zone;
 
 /// A column of values that can be written in both formats. Rows that are null are not asked for.
 pub(super) trait Cells: Send + Sync {
@@ -38,8 +39,8 @@ pub(super) trait Cells: Send + Sync {
 /// The columns of `batch`.
 ///
 /// Errors: `Data` for a value that the types of Postgres do not hold.
-pub(super) fn columns(batch: &RecordBatch) -> Result<Vec<Box<dyn Cells>>> {
-    batch.columns().iter().map(cells).collect()
+pub(super) fn columns(batch: &RecordBatch, zone: &Zone) -> Result<Vec<Box<dyn Cells>>> {
+    batch.columns().iter().map(|array| cells(array, zone)).collect()
 }
 
 /// Writes the value of `row` with its length before it, or that it is null.
@@ -59,7 +60,7 @@ pub(super) fn field(cells: &dyn Cells, row: usize, format: i16, out: &mut BytesM
 }
 
 /// A column, in the narrowest of the forms below.
-fn cells(array: &ArrayRef) -> Result<Box<dyn Cells>> {
+fn cells(array: &ArrayRef, zone: &Zone) -> Result<Box<dyn Cells>> {
     let cast = |to: &DataType| arrow::compute::cast(array, to);
     Ok(match array.data_type() {
         DataType::Boolean => Box::new(Booleans(array.as_boolean().clone())),
@@ -83,9 +84,9 @@ fn cells(array: &ArrayRef) -> Result<Box<dyn Cells>> {
         DataType::Decimal256(..) => Box::new(Numerals(cast(&DataType::Utf8)?.as_string().clone())),
         DataType::Date32 => Box::new(Dates(array.as_primitive().clone())),
         DataType::Date64 => Box::new(Dates(cast(&DataType::Date32)?.as_primitive().clone())),
-        DataType::Timestamp(_, zone) => {
-            let micros = cast(&DataType::Timestamp(TimeUnit::Microsecond, zone.clone()))?;
-            Box::new(Timestamps { micros: micros.as_primitive().clone(), zoned: zone.is_some() })
+        DataType::Timestamp(_, zoned) => {
+            let micros = cast(&DataType::Timestamp(TimeUnit::Microsecond, zoned.clone()))?;
+            Box::new(Timestamps { micros: micros.as_primitive().clone(), zone: zoned.as_ref().map(|_| zone.clone()) })
         }
         DataType::Time32(_) | DataType::Time64(_) => {
             Box::new(Times(cast(&DataType::Time64(TimeUnit::Microsecond))?.as_primitive().clone()))
@@ -102,14 +103,14 @@ fn cells(array: &ArrayRef) -> Result<Box<dyn Cells>> {
         DataType::LargeBinary => Box::new(Blobs(array.as_binary::<i64>().clone())),
         DataType::BinaryView => Box::new(Blobs::<i32>(cast(&DataType::Binary)?.as_binary().clone())),
         DataType::FixedSizeBinary(_) => Box::new(Fixed(array.as_fixed_size_binary().clone())),
-        DataType::List(_) | DataType::LargeList(_) | DataType::FixedSizeList(..) => lists(array)?,
+        DataType::List(_) | DataType::LargeList(_) | DataType::FixedSizeList(..) => lists(array, zone)?,
         DataType::Struct(_) | DataType::Map(..) | DataType::Union(..) => Box::new(Json(ArrayRef::clone(array))),
         DataType::Null => Box::new(Nulls),
         _ => Box::new(Texts::<i32>(cast(&DataType::Utf8)?.as_string().clone())),
     })
 }
 
-fn lists(array: &ArrayRef) -> Result<Box<dyn Cells>> {
+fn lists(array: &ArrayRef, zone: &Zone) -> Result<Box<dyn Cells>> {
     let element = match array.data_type() {
         DataType::List(element) | DataType::LargeList(element) | DataType::FixedSizeList(element, _) => element,
         _ => return Ok(Box::new(Json(ArrayRef::clone(array)))),
@@ -120,7 +121,7 @@ fn lists(array: &ArrayRef) -> Result<Box<dyn Cells>> {
     }
     let list = arrow::compute::cast(array, &DataType::List(element.clone()))?;
     let list = list.as_list::<i32>().clone();
-    let elements = cells(list.values())?;
+    let elements = cells(list.values(), zone)?;
     Ok(Box::new(Lists { list, elements, oid: kind.oid() }))
 }
 
@@ -291,13 +292,14 @@ impl Cells for Dates {
 
 struct Timestamps {
     micros: PrimitiveArray<TimestampMicrosecondType>,
-    zoned: bool,
+    /// The time zone in which they are shown, if they are points in time.
+    zone: Option<Zone>,
 }
 
 impl Cells for Timestamps {
     null_of!(micros);
     fn text(&self, row: usize, out: &mut BytesMut) {
-        times::timestamp(self.micros.value(row), self.zoned, out);
+        times::timestamp(self.micros.value(row), self.zone.as_ref(), out);
     }
     fn binary(&self, row: usize, out: &mut BytesMut) {
         out.put_i64(self.micros.value(row).saturating_sub(times::EPOCH_MICROS));
@@ -450,7 +452,7 @@ fn json(array: &ArrayRef, row: usize, out: &mut BytesMut) {
         DataType::LargeList(_) => json_array(&array.as_list::<i64>().value(row), out),
         DataType::FixedSizeList(..) => json_array(&array.as_fixed_size_list().value(row), out),
         data_type => {
-            let Ok(cells) = cells(&array.slice(row, 1)) else { return out.put_slice(b"null") };
+            let Ok(cells) = cells(&array.slice(row, 1), &Zone::default()) else { return out.put_slice(b"null") };
             let mut value = BytesMut::new();
             match (data_type, data_type.is_numeric()) {
                 (DataType::Boolean, _) => {
@@ -503,13 +505,13 @@ fn json_text(text: &[u8], out: &mut BytesMut) {
 
 /// A timestamp in UTC, as text.
 pub(crate) fn timestamp_text(micros: i64, out: &mut BytesMut) {
-    times::timestamp(micros, true, out);
+    times::timestamp(micros, Some(&Zone::default()), out);
 }
 
 /// What `cells` has at `row`, as text: for tests.
 #[cfg(test)]
 fn shown(array: &ArrayRef, row: usize) -> String {
-    let cells = cells(array).expect("cells");
+    let cells = cells(array, &Zone::default()).expect("cells");
     if cells.is_null(row) {
         return "NULL".to_owned();
     }
@@ -528,7 +530,7 @@ mod tests {
 
     fn binary(array: &ArrayRef, row: usize) -> BytesMut {
         let mut out = BytesMut::new();
-        cells(array).expect("cells").binary(row, &mut out);
+        cells(array, &Zone::default()).expect("cells").binary(row, &mut out);
         out
     }
 

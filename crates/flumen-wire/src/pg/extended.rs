@@ -133,7 +133,13 @@ impl Connection {
         self.check(statement)?;
         let columns = match &statement.kind {
             Kind::Query(query) if self.catalog.answers(query) => {
-                let (inferred, columns) = self.catalog.describe(query).await?;
+                let (inferred, columns) = match self.catalog.describe(query).await {
+                    Ok(described) => described,
+                    Err(failure) if failure.is_about_language() => {
+                        return self.describe_by_engine(prepared, statement).await.map_err(|_| failure);
+                    }
+                    Err(failure) => return Err(failure),
+                };
                 let inferred: Vec<u32> = (0..prepared.count)
                     .map(|index| match prepared.declared.get(index) {
                         Some(oid) if Type::from_oid(*oid).is_some_and(|kind| kind != Type::UNKNOWN) => *oid,
@@ -166,7 +172,7 @@ impl Connection {
     async fn describe_by_engine(&self, prepared: &Prepared, statement: &Statement) -> Result<Described, Failure> {
         let sql = &statement.text;
         let answers = !matches!(statement.kind, Kind::Other { rows: false, .. });
-        let planned = self.engine.describe(sql).await;
+        let planned = self.plan(sql).await;
         let inferred = planned.as_ref().map(|planned| planned.parameters.clone()).unwrap_or_default();
         let mut parameters = parameters::types(&prepared.declared, &inferred, prepared.count);
         for (number, kind) in parameters::casts(sql) {
@@ -187,11 +193,11 @@ impl Connection {
             Ok(planned) if prepared.count == 0 => planned.schema,
             planned => {
                 let literals: Vec<String> = parameters.iter().map(empty).collect();
-                let filled = self.engine.describe(&parameters::substitute(sql, &literals)?).await;
+                let filled = self.plan(&parameters::substitute(sql, &literals)?).await;
                 match (filled, planned) {
                     (Ok(filled), _) => filled.schema,
                     (Err(_), Ok(planned)) => planned.schema,
-                    (Err(error), Err(_)) => return Err(Failure::about(&error, sql)),
+                    (Err(failure), Err(_)) => return Err(failure),
                 }
             }
         };
@@ -233,9 +239,10 @@ impl Connection {
     /// The statement with its parameters in their places.
     async fn bound(&mut self, statement: Statement, bind: &Bind) -> Result<Statement, Failure> {
         let kinds = self.described(&bind.statement).await?.parameters;
+        let zone = self.settings().get("timezone").unwrap_or_default();
         let value = |(index, value): (usize, &Option<Bytes>)| {
             let kind = kinds.get(index).unwrap_or(&Type::TEXT);
-            parameters::literal(kind, format_of(&bind.formats, index), value.as_ref(), index + 1)
+            parameters::literal(kind, format_of(&bind.formats, index), value.as_ref(), index + 1, &zone)
         };
         let literals = bind.parameters.iter().enumerate().map(value).collect::<Result<Vec<_>, _>>()?;
         statement::understand(&parameters::substitute(&statement.text, &literals)?)

@@ -3,14 +3,16 @@
 
 use std::fmt::Write as _;
 
+use arrow::array::RecordBatch;
 use arrow::datatypes::DataType;
 use bytes::{Buf as _, Bytes, BytesMut};
 use postgres_types::{Kind as TypeKind, Type};
 
-use super::encode::{numbers, times};
+use super::encode::{self, array_element, numbers, times};
 use super::types;
 use crate::failure::{Failure, code};
 use crate::scan::{self, Kind};
+use crate::settings::UTC;
 
 /// The types of the parameters of a statement: what the client says, else what the statement tells, else text.
 pub(super) fn types(declared: &[u32], inferred: &[Option<DataType>], count: usize) -> Vec<Type> {
@@ -24,7 +26,7 @@ pub(super) fn types(declared: &[u32], inferred: &[Option<DataType>], count: usiz
 }
 
 /// The greatest number of a parameter in `sql`.
-pub(super) fn count(sql: &str) -> usize {
+pub(crate) fn count(sql: &str) -> usize {
     let numbers = scan::pieces(sql).into_iter().filter_map(|piece| match piece.kind {
         Kind::Parameter(number) => Some(number),
         _ => None,
@@ -68,7 +70,7 @@ pub(super) fn counts_of_rows(sql: &str) -> Vec<usize> {
 }
 
 /// `sql` with `literals` in the places of its parameters.
-pub(super) fn substitute(sql: &str, literals: &[String]) -> Result<String, Failure> {
+pub(crate) fn substitute(sql: &str, literals: &[String]) -> Result<String, Failure> {
     let mut out = String::with_capacity(sql.len());
     let mut done = 0;
     for piece in scan::pieces(sql) {
@@ -85,8 +87,53 @@ pub(super) fn substitute(sql: &str, literals: &[String]) -> Result<String, Failu
     Ok(out)
 }
 
-/// A value of `kind` as a literal.
-pub(super) fn literal(kind: &Type, format: i16, value: Option<&Bytes>, number: usize) -> Result<String, Failure> {
+/// `sql` with `$1`, `$2`, … in place of its question marks, if those are its parameters.
+pub(crate) fn numbered(sql: &str) -> String {
+    let pieces = scan::pieces(sql);
+    let mut out = String::with_capacity(sql.len());
+    if pieces.iter().any(|piece| matches!(piece.kind, Kind::Parameter(_))) {
+        return sql.to_owned();
+    }
+    let (mut done, mut number) = (0, 0);
+    for piece in pieces.iter().filter(|piece| piece.kind == Kind::Symbol && &sql[piece.at.clone()] == "?") {
+        number += 1;
+        out.push_str(&sql[done..piece.at.start]);
+        // Writing to memory does not fail.
+        let _ = write!(out, "${number}");
+        done = piece.at.end;
+    }
+    out.push_str(&sql[done..]);
+    out
+}
+
+/// The rows of `batch` as literals of the types of its columns.
+///
+/// Errors: a value that Postgres' types do not hold.
+pub(crate) fn literals(batch: &RecordBatch) -> Result<Vec<Vec<String>>, Failure> {
+    let kinds: Vec<Type> = batch.schema().fields().iter().map(|field| types::pg_type(field.data_type())).collect();
+    let cells = encode::columns(batch, &times::Zone::default())?;
+    let row = |row: usize| {
+        let values = cells.iter().zip(&kinds).enumerate().map(|(index, (cells, kind))| {
+            if cells.is_null(row) {
+                return literal(kind, 0, None, index + 1, UTC);
+            }
+            let mut text = BytesMut::new();
+            cells.text(row, &mut text);
+            literal(kind, 0, Some(&text.freeze()), index + 1, UTC)
+        });
+        values.collect::<Result<Vec<_>, Failure>>()
+    };
+    (0..batch.num_rows()).map(row).collect()
+}
+
+/// A value of `kind` as a literal. A time without an offset is one of `zone`.
+pub(super) fn literal(
+    kind: &Type,
+    format: i16,
+    value: Option<&Bytes>,
+    number: usize,
+    zone: &str,
+) -> Result<String, Failure> {
     let Some(value) = value else { return Ok("NULL".to_owned()) };
     let wrong = || Failure::new(code::INVALID_TEXT, format!("the value of parameter ${number} is no {}", kind.name()));
     if let TypeKind::Array(element) = kind.kind() {
@@ -95,7 +142,7 @@ pub(super) fn literal(kind: &Type, format: i16, value: Option<&Bytes>, number: u
             _ => array_binary(value.clone()),
         };
         let elements = elements.ok_or_else(wrong)?.into_iter();
-        let literals = elements.map(|value| literal(element, format, value.as_ref(), number));
+        let literals = elements.map(|value| literal(element, format, value.as_ref(), number, zone));
         return Ok(format!("ARRAY[{}]", literals.collect::<Result<Vec<_>, _>>()?.join(", ")));
     }
     let text = match format {
@@ -103,11 +150,11 @@ pub(super) fn literal(kind: &Type, format: i16, value: Option<&Bytes>, number: u
         1 => binary_text(kind, value.clone()),
         _ => None,
     };
-    written(kind, &text.ok_or_else(wrong)?).ok_or_else(wrong)
+    written(kind, &text.ok_or_else(wrong)?, zone).ok_or_else(wrong)
 }
 
 /// A value that is given as text, as a literal.
-fn written(kind: &Type, text: &str) -> Option<String> {
+fn written(kind: &Type, text: &str, zone: &str) -> Option<String> {
     let trimmed = text.trim();
     Some(match *kind {
         Type::BOOL => match trimmed.to_ascii_lowercase().as_str() {
@@ -132,7 +179,10 @@ fn written(kind: &Type, text: &str) -> Option<String> {
         Type::NUMERIC => numeric(trimmed)?,
         Type::DATE => format!("CAST({} AS DATE)", quoted(trimmed)),
         Type::TIMESTAMP => format!("arrow_cast({}, 'Timestamp(Microsecond, None)')", quoted(trimmed)),
-        Type::TIMESTAMPTZ => format!("arrow_cast({}, 'Timestamp(Microsecond, Some(\"+00:00\"))')", quoted(trimmed)),
+        Type::TIMESTAMPTZ => {
+            let zone = if zone == UTC { "+00:00" } else { zone };
+            format!("arrow_cast({}, 'Timestamp(Microsecond, Some(\"{zone}\"))')", quoted(trimmed))
+        }
         Type::TIME => format!("CAST({} AS TIME)", quoted(trimmed)),
         Type::INTERVAL => format!("CAST({} AS INTERVAL)", quoted(trimmed)),
         Type::BYTEA => match text.strip_prefix("\\x") {
@@ -164,6 +214,9 @@ pub(super) fn quoted(text: &str) -> String {
 
 /// A value in binary, as text.
 pub(super) fn binary_text(kind: &Type, mut value: Bytes) -> Option<String> {
+    if let TypeKind::Array(element) = kind.kind() {
+        return array_binary_text(element, value);
+    }
     let length = usize::try_from(types::size(kind)).ok();
     if length.is_some_and(|length| length != value.len()) && *kind != Type::NAME {
         return None;
@@ -181,8 +234,11 @@ pub(super) fn binary_text(kind: &Type, mut value: Bytes) -> Option<String> {
         Type::FLOAT8 => numbers::double(value.get_f64(), &mut out),
         Type::NUMERIC => return numbers::numeric_text(&value),
         Type::DATE => times::date(i64::from(value.get_i32()) + i64::from(times::EPOCH_DAYS), &mut out),
-        Type::TIMESTAMP => times::timestamp(value.get_i64().checked_add(times::EPOCH_MICROS)?, false, &mut out),
-        Type::TIMESTAMPTZ => times::timestamp(value.get_i64().checked_add(times::EPOCH_MICROS)?, true, &mut out),
+        Type::TIMESTAMP => times::timestamp(value.get_i64().checked_add(times::EPOCH_MICROS)?, None, &mut out),
+        Type::TIMESTAMPTZ => {
+            let utc = times::Zone::default();
+            times::timestamp(value.get_i64().checked_add(times::EPOCH_MICROS)?, Some(&utc), &mut out);
+        }
         Type::TIME => times::time(value.get_i64(), &mut out),
         Type::INTERVAL => {
             let (micros, days, months) = (value.get_i64(), value.get_i32(), value.get_i32());
@@ -286,13 +342,29 @@ fn array_binary(mut value: Bytes) -> Option<Vec<Option<Bytes>>> {
     Some(elements)
 }
 
+/// An array in binary, as text.
+fn array_binary_text(element: &Type, value: Bytes) -> Option<String> {
+    let mut out = BytesMut::from("{");
+    for (index, value) in array_binary(value)?.into_iter().enumerate() {
+        if index > 0 {
+            out.extend_from_slice(b",");
+        }
+        match value {
+            Some(value) => array_element(binary_text(element, value)?.as_bytes(), &mut out),
+            None => out.extend_from_slice(b"NULL"),
+        }
+    }
+    out.extend_from_slice(b"}");
+    String::from_utf8(out.to_vec()).ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn check(kind: Type, text: &str, expect: &str) {
         let value = Bytes::from(text.to_owned());
-        assert_eq!(literal(&kind, 0, Some(&value), 1).expect(text), expect);
+        assert_eq!(literal(&kind, 0, Some(&value), 1, UTC).expect(text), expect);
     }
 
     #[test]
@@ -302,6 +374,9 @@ mod tests {
         check(Type::NUMERIC, "-1.50", "CAST('-1.50' AS DECIMAL(3, 2))");
         check(Type::BOOL, "t", "TRUE");
         check(Type::BYTEA, "\\x00ff", "X'00ff'");
+        let time = Bytes::from("2020-01-01 12:00:00");
+        let expect = "arrow_cast('2020-01-01 12:00:00', 'Timestamp(Microsecond, Some(\"Asia/Tokyo\"))')";
+        assert_eq!(literal(&Type::TIMESTAMPTZ, 0, Some(&time), 1, "Asia/Tokyo").expect("read"), expect);
         check(Type::INT4_ARRAY, "{1,NULL, 3}", "ARRAY[1, NULL, 3]");
         check(Type::TEXT_ARRAY, r#"{a,"b \"c\"",NULL,"NULL", d}"#, r#"ARRAY['a', 'b "c"', NULL, 'NULL', 'd']"#);
         for (kind, text) in [
@@ -312,11 +387,11 @@ mod tests {
             (Type::BYTEA, "\\x0'"),
             (Type::INT4_ARRAY, "{1,{2}}"),
         ] {
-            assert!(literal(&kind, 0, Some(&Bytes::from(text)), 1).is_err(), "{text}");
+            assert!(literal(&kind, 0, Some(&Bytes::from(text)), 1, UTC).is_err(), "{text}");
         }
-        assert_eq!(literal(&Type::INT8, 1, Some(&Bytes::from_static(&[255; 8])), 1).expect("read"), "(-1)");
-        assert!(literal(&Type::INT8, 1, Some(&Bytes::from_static(&[255; 4])), 1).is_err());
-        assert_eq!(literal(&Type::INT8, 1, None, 1).expect("null"), "NULL");
+        assert_eq!(literal(&Type::INT8, 1, Some(&Bytes::from_static(&[255; 8])), 1, UTC).expect("read"), "(-1)");
+        assert!(literal(&Type::INT8, 1, Some(&Bytes::from_static(&[255; 4])), 1, UTC).is_err());
+        assert_eq!(literal(&Type::INT8, 1, None, 1, UTC).expect("null"), "NULL");
     }
 
     #[test]
@@ -330,6 +405,8 @@ mod tests {
             [(1, Type::INT4), (2, Type::FLOAT8), (3, Type::TEXT_ARRAY)]
         );
         assert!(substitute("select $3", &literals).is_err());
+        assert_eq!(numbered("select ?, '?' from t where a = ?"), "select $1, '?' from t where a = $2");
+        assert_eq!(numbered("select $1, ?"), "select $1, ?");
         assert_eq!(counts_of_rows("select a from t where b = $1 limit $2 offset $3"), [2, 3]);
     }
 }

@@ -6,6 +6,7 @@ use flumen_core::Result;
 use flumen_core::sql::{Answer, BatchStream};
 use futures::StreamExt as _;
 
+use super::encode::times::Zone;
 use super::encode::{self, Cells};
 use super::messages::{Output, format_of};
 use super::types::{self, Column};
@@ -25,20 +26,23 @@ pub(crate) struct Rows {
     cells: Vec<Box<dyn Cells>>,
     next: usize,
     length: usize,
+    /// The time zone in which times are shown.
+    zone: Zone,
     /// What is still to come. Nobody else ever waits for the lock: it makes the rows something that threads may share.
     batches: Option<Mutex<BatchStream>>,
 }
 
 impl Rows {
-    /// The rows of an answer.
-    pub fn new(answer: Answer) -> Self {
+    /// The rows of an answer, whose points in time are shown in `zone`.
+    pub(super) fn new(answer: Answer, zone: Zone) -> Self {
         let columns = types::columns(&answer.schema);
-        Self { columns, sent: 0, cells: Vec::new(), next: 0, length: 0, batches: Some(Mutex::new(answer.batches)) }
+        let batches = Some(Mutex::new(answer.batches));
+        Self { columns, sent: 0, cells: Vec::new(), next: 0, length: 0, zone, batches }
     }
 
     /// Rows that are there already.
     pub(super) fn of_cells(columns: Vec<Column>, cells: Vec<Box<dyn Cells>>, length: usize) -> Self {
-        Self { columns, sent: 0, cells, next: 0, length, batches: None }
+        Self { columns, sent: 0, cells, next: 0, length, zone: Zone::default(), batches: None }
     }
 
     /// Waits until there is a row to send. False at the end.
@@ -48,7 +52,7 @@ impl Rows {
             let stream = batches.get_mut().unwrap_or_else(PoisonError::into_inner);
             match stream.next().await.transpose()? {
                 Some(batch) => {
-                    self.cells = encode::columns(&batch)?;
+                    self.cells = encode::columns(&batch, &self.zone)?;
                     (self.next, self.length) = (0, batch.num_rows());
                 }
                 None => {

@@ -1,11 +1,13 @@
 //! What a statement comes to.
 
+use datafusion::sql::sqlparser::ast::Query;
 use flumen_core::sql::{Answer, Done, SqlEngine as _};
-use flumen_lake::engine::NO_INDEX;
-use futures::StreamExt as _;
+use flumen_lake::engine::prepare::Description;
+use futures::{FutureExt as _, StreamExt as _};
 use postgres_types::Type;
 
 use super::connection::{Connection, Running, Transaction};
+use super::encode::times::Zone;
 use super::names;
 use super::rows::Rows;
 use super::types::Column;
@@ -51,6 +53,7 @@ impl Connection {
     pub(super) async fn start(&mut self, statement: &Statement, running: &mut Running) -> Result<Started, Failure> {
         self.check(statement)?;
         self.tell_whether_reads_only();
+        self.tell_zone().await?;
         let done = |tag: &str| Ok(Started::Done(tag.to_owned()));
         match &statement.kind {
             Kind::Begin { read_only } => self.begin_block(*read_only).await,
@@ -82,10 +85,12 @@ impl Connection {
             }
             Kind::Show(name) => self.show(name, &statement.text, running).await,
             Kind::ResetAll => {
+                let before = self.reported();
                 self.settings().reset_all();
+                self.report_changes(&before);
                 done("RESET")
             }
-            Kind::Copy(copy) => self.copy(copy, running).await,
+            Kind::Copy(copy) => self.copy(copy, &statement.text, running).await,
             Kind::Declare { name, query, hold, binary } => self.declare(name, query, *hold, *binary, running).await,
             Kind::Fetch { cursor, rows, skip: false } => Ok(Started::Fetched { cursor: cursor.clone(), rows: *rows }),
             Kind::Fetch { cursor, rows, skip: true } => self.skip(cursor, *rows, running).await,
@@ -93,7 +98,9 @@ impl Connection {
             Kind::DiscardAll => {
                 self.portals.clear();
                 self.statements.clear();
+                let before = self.reported();
                 self.settings().reset_all();
+                self.report_changes(&before);
                 done("DISCARD ALL")
             }
             Kind::Deallocate(name) => {
@@ -112,32 +119,40 @@ impl Connection {
             }
             Kind::Unlisten => done("UNLISTEN"),
             Kind::Query(query) => {
-                let tag = Tag("SELECT".to_owned());
                 if self.catalog.answers(query) {
-                    let answered = running.run(self.catalog.query(query)).await??;
-                    return Ok(Started::Rows { rows: answered, tag });
+                    match running.run(self.catalog.query(query)).await? {
+                        Ok(rows) => return Ok(Started::Rows { rows, tag: Tag("SELECT".to_owned()) }),
+                        // What only the engine can do, it does with the tables of the catalog that it is lent.
+                        Err(failure) if failure.is_about_language() => {
+                            let started = self.query_by_engine(query, &statement.text, running).await;
+                            return started.map_err(|other| if other.is_stop() { other } else { failure });
+                        }
+                        Err(failure) => return Err(failure),
+                    }
                 }
-                let mut started = self.run_by_engine(&statement.text, running, "SELECT").await?;
-                if let Started::Rows { rows, .. } = &mut started {
-                    names::rename(query, &mut rows.columns);
-                }
-                Ok(started)
+                self.query_by_engine(query, &statement.text, running).await
             }
             Kind::Other { word, .. } => self.run_by_engine(&statement.text, running, word).await,
         }
     }
 
+    /// What the engine answers to `query`, whose text is `sql`.
+    async fn query_by_engine(&self, query: &Query, sql: &str, running: &mut Running) -> Result<Started, Failure> {
+        let mut started = self.run_by_engine(sql, running, "SELECT").await?;
+        if let Started::Rows { rows, .. } = &mut started {
+            names::rename(query, &mut rows.columns);
+        }
+        Ok(started)
+    }
+
     /// What the engine does with `sql`. `word` is what is said of rows.
-    async fn run_by_engine(&mut self, sql: &str, running: &mut Running, word: &str) -> Result<Started, Failure> {
+    pub(super) async fn run_by_engine(&self, sql: &str, running: &mut Running, word: &str) -> Result<Started, Failure> {
         let answer = self.ask(sql, running).await?;
         if !answer.schema.fields().is_empty() {
             let tag = Tag(answer.done.as_ref().map_or_else(|| word.to_owned(), tag_of));
-            return Ok(Started::Rows { rows: Rows::new(answer), tag });
+            return Ok(Started::Rows { rows: Rows::new(answer, self.zone()), tag });
         }
         let done = drain(answer, running, sql).await?;
-        if done.as_ref().is_some_and(|done| done.command == "CREATE INDEX") {
-            self.wire.out.notice("NOTICE", code::SUCCESSFUL_COMPLETION, NO_INDEX);
-        }
         Ok(Started::Done(done.map_or_else(|| word.to_owned(), |done| tag_of(&done))))
     }
 
@@ -160,10 +175,31 @@ impl Connection {
         self.engine.set_reads_only(on("transaction_read_only") || (outside && on("default_transaction_read_only")));
     }
 
+    /// The time zone in which times are shown.
+    fn zone(&self) -> Zone {
+        Zone::named(&self.settings().get("timezone").unwrap_or_default())
+    }
+
+    /// Tells the engine in which time zone times are meant, if that has changed.
+    async fn tell_zone(&mut self) -> Result<(), Failure> {
+        let zone = self.settings().get("timezone").unwrap_or_default();
+        if zone != self.told_zone && self.transaction != Transaction::Failed {
+            self.engine.query(&format!("set datafusion.execution.time_zone = '{zone}'")).await?;
+            self.told_zone = zone;
+        }
+        Ok(())
+    }
+
     /// Asks the engine.
     pub(super) async fn ask(&self, sql: &str, running: &mut Running) -> Result<Answer, Failure> {
-        running.run(self.catalog.tell(sql)).await??;
-        running.run(self.engine.query(sql)).await?.map_err(|error| Failure::about(&error, sql))
+        let told = running.run(self.catalog.tell(sql)).await??;
+        running.run(self.engine.query(&told.sql)).await?.map_err(|error| Failure::about(&error, sql))
+    }
+
+    /// Asks the engine what it would answer.
+    pub(super) async fn plan(&self, sql: &str) -> Result<Description, Failure> {
+        let told = self.catalog.tell(sql).boxed().await?;
+        self.engine.describe(&told.sql).boxed().await.map_err(|error| Failure::about(&error, sql))
     }
 
     /// Runs a statement of the engine to its end.
@@ -197,6 +233,7 @@ impl Connection {
         let commit = commit && self.transaction == Transaction::Open;
         self.transaction = Transaction::None;
         self.portals.retain(|_, portal| portal.hold && commit);
+        let before = self.reported();
         if let Some((saved, local)) = self.saved.take() {
             let mut settings = self.settings();
             if commit {
@@ -208,6 +245,7 @@ impl Connection {
                 *settings = saved;
             }
         }
+        self.report_changes(&before);
         // A commit that has begun is not broken off: one would not know what came of it.
         let ended = self.engine.query(if commit { "COMMIT" } else { "ROLLBACK" }).await;
         let done = ended.map_err(|error| Failure::about(&error, ""))?.done;
@@ -244,7 +282,7 @@ impl Connection {
         }
         if name.contains('.') {
             let answer = self.ask(sql, running).await?;
-            return Ok(Started::Rows { rows: Rows::new(answer), tag });
+            return Ok(Started::Rows { rows: Rows::new(answer, self.zone()), tag });
         }
         let Some(value) = self.settings().get(name) else {
             return Err(Failure::new(

@@ -14,7 +14,8 @@ const PEOPLE: &str = "id,name,fare,day,at,ok\n\
     2,bob,2.25,2019-01-02,2019-01-02 11:30:00.5,false\n\
     3,,,,,\n";
 
-fn project() -> Sandbox {
+/// A project with two tables.
+pub fn project() -> Sandbox {
     let sandbox = Sandbox::new();
     sandbox.write("flumen.yml", "name: p\n");
     sandbox.write("a.csv", PEOPLE);
@@ -25,7 +26,8 @@ fn project() -> Sandbox {
     sandbox
 }
 
-fn server() -> Server {
+/// A server of it.
+pub fn server() -> Server {
     Server::start(project(), &[])
 }
 
@@ -132,6 +134,22 @@ fn psql() {
     let said = server.psql("me", &commands.join("\n"));
     assert!(!said.contains("ERROR"), "{said}");
     assert!(said.contains("statement_timeout"), "{said}");
+    // Functions have their arguments and results.
+    let said = server.psql("me", "\\df abs\n\\df sqrt\n\\df starts_with\n\\da sum\n\\df row_number\n");
+    for (name, result, arguments) in [
+        ("abs", "double precision", "double precision"),
+        ("abs", "bigint", "bigint"),
+        ("sqrt", "double precision", "double precision"),
+        ("starts_with", "boolean", "text, text"),
+        ("sum", "double precision", "double precision"),
+        ("row_number", "numeric", ""),
+    ] {
+        let is = |line: &str| {
+            let cells: Vec<&str> = line.split('|').map(str::trim).collect();
+            matches!(cells[..], [_, of, gives, takes, ..] if (of, gives, takes) == (name, result, arguments))
+        };
+        assert!(said.lines().any(is), "{name}({arguments}) is not in {said}");
+    }
     // An error points at its place.
     let said = server.psql("me", "select nope from raw.people;");
     assert!(
@@ -428,6 +446,18 @@ async fn functions_about_the_session_are_there_for_every_statement() {
             client.batch_execute(&format!("select current_schemas(), pg_relation_size(), pg_get_expr(){from}")).await;
     }
     client.batch_execute("select 1").await.unwrap();
+}
+
+#[tokio::test]
+async fn who_needs_too_much_memory_is_told_what_would_help() {
+    let server = Server::start(project(), &["--session-memory", "16MB", "--memory", "64MB"]);
+    let client = server.connect("me").await.unwrap();
+    let sql = "select count(distinct cast(value as varchar) || repeat('x', 100)) from generate_series(1, 1000000)";
+    let error = client.batch_execute(sql).await.unwrap_err();
+    let error = error.as_db_error().unwrap();
+    assert_eq!(error.code().code(), "53200", "{error:?}");
+    assert!(error.message().contains("needs more memory") && !error.message().ends_with(':'), "{error:?}");
+    assert!(error.hint().unwrap().contains("--session-memory"), "{error:?}");
 }
 
 #[tokio::test]

@@ -8,6 +8,8 @@ mod cli;
 mod clouds;
 mod databases;
 mod doors;
+mod doors_catalog;
+mod doors_files;
 mod doors_slt;
 mod faults;
 mod flows;

@@ -99,6 +99,11 @@ impl Notes {
         lock(&self.0).warnings.extend(inputs.iter().flat_map(|input| input.warnings()));
     }
 
+    /// Keeps a sentence.
+    pub fn add(&self, sentence: String) {
+        lock(&self.0).warnings.push(sentence);
+    }
+
     /// Keeps a reading, to be asked in the end.
     pub fn reading(&self, splits: &Arc<dyn Splits>) {
         lock(&self.0).readings.push(Arc::clone(splits));

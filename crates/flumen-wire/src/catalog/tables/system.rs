@@ -90,10 +90,10 @@ pub(super) fn rows(name: &str, snapshot: &Snapshot) -> Vec<Fields> {
                     ("proretset", NO),
                     ("provolatile", text("i")),
                     ("proparallel", text("s")),
-                    ("pronargs", Value::Int(0)),
+                    ("pronargs", Value::Int(function.types.len() as i64)),
                     ("pronargdefaults", Value::Int(0)),
                     ("prorettype", Value::Int(result)),
-                    ("proargtypes", Value::array(Vec::new())),
+                    ("proargtypes", Value::array(function.types.iter().copied().map(Value::Int).collect())),
                     ("prosrc", text(&function.name)),
                 ]
             })

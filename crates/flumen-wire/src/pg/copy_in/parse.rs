@@ -3,9 +3,10 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array as _, ArrayRef, BinaryBuilder, RecordBatch, StringArray, StringBuilder};
+use arrow::array::{Array as _, ArrayRef, BinaryBuilder, ListArray, RecordBatch, StringArray, StringBuilder};
+use arrow::buffer::OffsetBuffer;
 use arrow::compute::{CastOptions, cast_with_options};
-use arrow::datatypes::{DataType, SchemaRef};
+use arrow::datatypes::{DataType, FieldRef, SchemaRef};
 use bytes::{Buf as _, BytesMut};
 use flumen_core::{Error, Result, limits};
 use postgres_types::Type;
@@ -19,6 +20,8 @@ use crate::copy::Format;
 pub(in super::super) struct Parser {
     format: Format,
     schema: SchemaRef,
+    /// The types as which texts are read: times without an offset are those of the session's zone.
+    read_as: Vec<DataType>,
     buffer: BytesMut,
     columns: Vec<StringBuilder>,
     /// Rows that are gathered.
@@ -33,9 +36,10 @@ pub(in super::super) struct Parser {
 }
 
 impl Parser {
-    /// For rows of `schema` in `format`.
-    pub fn new(format: &Format, schema: &SchemaRef) -> Self {
+    /// For rows of `schema` in `format`; times without an offset are those of `zone`.
+    pub fn new(format: &Format, schema: &SchemaRef, zone: &str) -> Self {
         Self {
+            read_as: schema.fields().iter().map(|field| in_zone(field.data_type(), zone)).collect(),
             head: match format {
                 Format::Binary => true,
                 Format::Text { header, .. } | Format::Csv { header, .. } => *header,
@@ -80,10 +84,15 @@ impl Parser {
 
     /// The rows that are gathered.
     pub fn take(&mut self) -> Result<RecordBatch> {
-        let fields = self.schema.fields().iter();
+        let fields = self.schema.fields().iter().zip(&self.read_as);
         let mut columns: Vec<ArrayRef> = Vec::with_capacity(self.columns.len());
-        for (field, column) in fields.zip(&mut self.columns) {
-            columns.push(values(&column.finish(), field.data_type(), field.name(), &self.lines)?);
+        for ((field, read_as), column) in fields.zip(&mut self.columns) {
+            let read = values(&column.finish(), read_as, field.name(), &self.lines)?;
+            columns.push(if read_as == field.data_type() {
+                read
+            } else {
+                arrow::compute::cast(&read, field.data_type())?
+            });
         }
         let options = arrow::array::RecordBatchOptions::new().with_row_count(Some(self.rows));
         let batch = RecordBatch::try_new_with_options(Arc::clone(&self.schema), columns, &options)?;
@@ -320,10 +329,28 @@ fn unescape(raw: &str, out: &mut String) {
     }
 }
 
+/// `data_type`, its points in time in `zone`.
+fn in_zone(data_type: &DataType, zone: &str) -> DataType {
+    match data_type {
+        DataType::Timestamp(unit, Some(_)) => DataType::Timestamp(*unit, Some(zone.into())),
+        DataType::List(element) => {
+            let inner = in_zone(element.data_type(), zone);
+            DataType::List(Arc::new(element.as_ref().clone().with_data_type(inner)))
+        }
+        other => other.clone(),
+    }
+}
+
 /// Texts as values of `data_type`.
 fn values(texts: &StringArray, data_type: &DataType, column: &str, lines: &[u64]) -> Result<ArrayRef> {
-    if let DataType::Binary = data_type {
-        return bytes(texts, column, lines);
+    match data_type {
+        DataType::Binary => return bytes(texts, column, lines),
+        DataType::List(element) | DataType::LargeList(element) | DataType::FixedSizeList(element, _)
+            if types::pg_type(data_type) != Type::JSON =>
+        {
+            return lists(texts, data_type, element, column, lines);
+        }
+        _ => {}
     }
     let strict = CastOptions { safe: false, ..CastOptions::default() };
     let trimmed: StringArray = match data_type {
@@ -340,6 +367,35 @@ fn values(texts: &StringArray, data_type: &DataType, column: &str, lines: &[u64]
             None => Error::from(error),
         }
     })
+}
+
+/// Texts as lists of `element`: `{1,NULL,"a b"}`.
+fn lists(
+    texts: &StringArray,
+    data_type: &DataType,
+    element: &FieldRef,
+    column: &str,
+    lines: &[u64],
+) -> Result<ArrayRef> {
+    let mut elements = StringBuilder::new();
+    let mut lengths = Vec::with_capacity(texts.len());
+    let mut of_elements = Vec::new();
+    for (row, text) in texts.iter().enumerate() {
+        let found = match text {
+            None => Vec::new(),
+            Some(text) => parameters::array_text(text)
+                .ok_or_else(|| misfit(text, &types::pg_type(data_type), column, lines.get(row)))?,
+        };
+        lengths.push(found.len());
+        of_elements.extend(lines.get(row).into_iter().flat_map(|line| std::iter::repeat_n(*line, found.len())));
+        for value in found {
+            elements.append_option(value.as_deref().map(String::from_utf8_lossy));
+        }
+    }
+    let elements = values(&elements.finish(), element.data_type(), column, &of_elements)?;
+    let offsets = OffsetBuffer::from_lengths(lengths);
+    let list = ListArray::try_new(Arc::clone(element), offsets, elements, texts.nulls().cloned())?;
+    Ok(arrow::compute::cast(&list, data_type)?)
 }
 
 fn bytes(texts: &StringArray, column: &str, lines: &[u64]) -> Result<ArrayRef> {
@@ -374,6 +430,7 @@ fn misfit(text: &str, kind: &Type, column: &str, line: Option<&u64>) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use arrow::array::AsArray as _;
     use arrow::datatypes::{Field, Schema};
     use arrow::util::pretty::pretty_format_batches;
 
@@ -384,7 +441,7 @@ mod tests {
     /// The same rows whatever the pieces are in which they come.
     fn check(format: Format, data: &[u8], expect: &str) {
         for size in [1, 3, data.len().max(1)] {
-            let mut parser = Parser::new(&format, &schema());
+            let mut parser = Parser::new(&format, &schema(), "UTC");
             let fed = data.chunks(size).try_for_each(|piece| parser.feed(piece)).and_then(|()| parser.finish());
             let got = match fed.and_then(|()| parser.take()) {
                 Ok(batch) => {
@@ -420,6 +477,31 @@ mod tests {
         check(csv(), b"a,b\n1,\"x, \"\"y\"\"\"\n2,\n3,\"\"", "1|x, \"y\";2|;3|");
         check(csv(), b"a,b\n1,\"x", "line 2: a quote is not closed");
         check(csv(), b"a,b\n1,\"x\ny\"\nq,z\n", "COPY line 4, column a: \"q\" is no int8");
+    }
+
+    #[test]
+    fn lists_of_every_form() {
+        let list = |data_type: DataType| DataType::List(Arc::new(Field::new("element", data_type, true)));
+        let texts = |texts: &[Option<&str>]| texts.iter().copied().collect::<StringArray>();
+        let numbers = texts(&[Some("{1, 2,NULL}"), None, Some("{}")]);
+        let numbers = values(&numbers, &list(DataType::Int32), "a", &[1, 2, 3]).expect("lists");
+        assert_eq!(
+            format!("{:?}", numbers.as_list::<i32>().value(0)),
+            "PrimitiveArray<Int32>\n[\n  1,\n  2,\n  null,\n]"
+        );
+        assert!(numbers.is_null(1) && numbers.as_list::<i32>().value(2).is_empty());
+        let words = texts(&[Some(r#"{"a,\"b\\",NULL,"NULL",}"#)]);
+        let words = values(&words, &list(DataType::Utf8), "a", &[1]).expect("lists");
+        let words: Vec<Option<String>> =
+            words.as_list::<i32>().value(0).as_string::<i32>().iter().map(|word| word.map(str::to_owned)).collect();
+        assert_eq!(words, [Some("a,\"b\\".to_owned()), None, Some("NULL".to_owned()), Some(String::new())]);
+        for (text, expect) in [
+            ("{1,x}", "COPY line 7, column a: \"x\" is no int4"),
+            ("1,2", "COPY line 7, column a: \"1,2\" is no _int4"),
+        ] {
+            let error = values(&texts(&[Some(text)]), &list(DataType::Int32), "a", &[7]).expect_err(text);
+            assert_eq!(error.to_string(), expect);
+        }
     }
 
     #[test]

@@ -1,8 +1,12 @@
-//! Dates and times as Postgres writes them (`DateStyle` is ISO, the time zone is UTC).
+//! Dates and times as Postgres writes them (`DateStyle` is ISO).
 
 use std::fmt::Write as _;
 
+use arrow::array::timezone::Tz;
 use bytes::{BufMut as _, BytesMut};
+use chrono::{DateTime, Offset as _, TimeZone as _};
+
+use crate::settings::UTC;
 
 /// Days from 1970 to 2000, where Postgres begins to count.
 pub(in crate::pg) const EPOCH_DAYS: i32 = 10_957;
@@ -44,13 +48,44 @@ fn put_date(days: i64, out: &mut BytesMut) -> bool {
     year <= 0
 }
 
-/// A timestamp, in microseconds since 1970.
-pub(in crate::pg) fn timestamp(micros: i64, zoned: bool, out: &mut BytesMut) {
+/// The time zone in which points in time are shown.
+#[derive(Debug, Clone, Default)]
+pub(in crate::pg) struct Zone(Option<Tz>);
+
+impl Zone {
+    /// The one called `name`; UTC, if there is none.
+    pub fn named(name: &str) -> Self {
+        Self(if name == UTC { None } else { name.parse().ok() })
+    }
+
+    /// How many seconds it is ahead at a point in time.
+    fn seconds_ahead(&self, micros: i64) -> i64 {
+        let at = |zone: &Tz| {
+            let time = DateTime::from_timestamp_micros(micros)?.naive_utc();
+            Some(zone.offset_from_utc_datetime(&time).fix().local_minus_utc())
+        };
+        self.0.as_ref().and_then(at).map_or(0, i64::from)
+    }
+}
+
+/// A timestamp, in microseconds since 1970; with its offset, if it is shown in a time zone.
+pub(in crate::pg) fn timestamp(micros: i64, zone: Option<&Zone>, out: &mut BytesMut) {
+    let ahead = zone.map(|zone| zone.seconds_ahead(micros));
+    let micros = micros.saturating_add(ahead.unwrap_or_default() * 1_000_000);
     let before_christ = put_date(micros.div_euclid(DAY_MICROS), out);
     out.put_u8(b' ');
     time(micros.rem_euclid(DAY_MICROS), out);
-    if zoned {
-        out.put_slice(b"+00");
+    if let Some(ahead) = ahead {
+        let [h, i] = two(ahead.abs() / 3600);
+        out.put_slice(&[if ahead < 0 { b'-' } else { b'+' }, h, i]);
+        // Before there were zones, they differed by minutes and seconds.
+        let ([m, n], [s, t]) = (two(ahead.abs() / 60 % 60), two(ahead.abs() % 60));
+        if ahead % 3600 != 0 {
+            out.put_slice(&[b':', m, n]);
+        }
+        if ahead % 60 != 0 {
+            out.put_slice(&[b':', s, t]);
+        }
     }
     if before_christ {
         out.put_slice(b" BC");
@@ -132,8 +167,13 @@ mod tests {
         ] {
             assert_eq!(shown(|out| date(days, out)), text);
         }
-        assert_eq!(shown(|out| timestamp(1_500_000, false, out)), "1970-01-01 00:00:01.5");
-        assert_eq!(shown(|out| timestamp(-1, true, out)), "1969-12-31 23:59:59.999999+00");
+        assert_eq!(shown(|out| timestamp(1_500_000, None, out)), "1970-01-01 00:00:01.5");
+        let in_zone = |micros, name| shown(|out| timestamp(micros, Some(&Zone::named(name)), out));
+        assert_eq!(in_zone(-1, "UTC"), "1969-12-31 23:59:59.999999+00");
+        assert_eq!(in_zone(-1, "Europe/Berlin"), "1970-01-01 00:59:59.999999+01");
+        assert_eq!(in_zone(1_593_561_600_000_000, "Europe/Berlin"), "2020-07-01 02:00:00+02");
+        assert_eq!(in_zone(0, "-03:30"), "1969-12-31 20:30:00-03:30");
+        assert_eq!(in_zone(-3_000_000_000_000_000, "Europe/Amsterdam"), "1874-12-07 18:59:32+00:19:32");
         assert_eq!(shown(|out| time(86_399_000_000, out)), "23:59:59");
     }
 
