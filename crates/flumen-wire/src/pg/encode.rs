@@ -511,7 +511,7 @@ pub(crate) fn timestamp_text(micros: i64, out: &mut BytesMut) {
 /// What `cells` has at `row`, as text: for tests.
 #[cfg(test)]
 fn shown(array: &ArrayRef, row: usize) -> String {
-    let cells = cells(array).expect("cells");
+    let cells = cells(array, &Zone::default()).expect("cells");
     if cells.is_null(row) {
         return "NULL".to_owned();
     }
@@ -530,7 +530,7 @@ mod tests {
 
     fn binary(array: &ArrayRef, row: usize) -> BytesMut {
         let mut out = BytesMut::new();
-        cells(array).expect("cells").binary(row, &mut out);
+        cells(array, &Zone::default()).expect("cells").binary(row, &mut out);
         out
     }
 
