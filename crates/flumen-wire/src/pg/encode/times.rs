@@ -173,7 +173,7 @@ mod tests {
         assert_eq!(in_zone(-1, "Europe/Berlin"), "1970-01-01 00:59:59.999999+01");
         assert_eq!(in_zone(1_593_561_600_000_000, "Europe/Berlin"), "2020-07-01 02:00:00+02");
         assert_eq!(in_zone(0, "-03:30"), "1969-12-31 20:30:00-03:30");
-        assert_eq!(in_zone(-3_000_000_000_000_000, "Europe/Amsterdam"), "1874-12-07 18:59:32+00:19:32");
+        assert_eq!(in_zone(-3_000_000_000_000_000, "Europe/Paris"), "1874-12-07 18:49:21+00:09:21");
         assert_eq!(shown(|out| time(86_399_000_000, out)), "23:59:59");
     }
 
