@@ -42,8 +42,8 @@ impl Texts for Meanings<'_> {
         template::sound_expression(expression).map(references).map_err(problem)
     }
 
-    fn rule(&self, rule: &RuleSpec, zone: &str) -> Result<()> {
-        let spec = ScheduleSpec { rules: vec![rule.clone()], timezone: zone.to_owned(), ..ScheduleSpec::default() };
+    fn rule(&self, rule: &RuleSpec, around: &ScheduleSpec) -> Result<()> {
+        let spec = ScheduleSpec { rules: vec![rule.clone()], ..around.clone() };
         timetable_of(Some(&spec)).map(drop)
     }
 

@@ -100,10 +100,10 @@ pub trait Texts {
         self.references(&format!("{{{{ {expression} }}}}"))
     }
 
-    /// Whether a rule of a schedule can be read, in this time zone.
+    /// Whether a rule can be read in a schedule with the time zone and the start of `around`.
     ///
     /// Errors: what is wrong with it.
-    fn rule(&self, rule: &RuleSpec, zone: &str) -> Result<()>;
+    fn rule(&self, rule: &RuleSpec, around: &ScheduleSpec) -> Result<()>;
 
     /// Whether there is a time zone of this name.
     ///
@@ -149,7 +149,7 @@ impl Texts for PlainTexts {
         Ok(References { names: names.iter().map(|name| name.split('.').map(str::to_owned).collect()).collect() })
     }
 
-    fn rule(&self, rule: &RuleSpec, _zone: &str) -> Result<()> {
+    fn rule(&self, rule: &RuleSpec, _around: &ScheduleSpec) -> Result<()> {
         match rule {
             RuleSpec::Cron(text) => {
                 let fields = text.split_whitespace().count();
