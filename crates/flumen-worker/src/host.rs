@@ -33,6 +33,8 @@ pub struct Host {
     pub kept: Kept,
     /// Whether tasks with a cache use earlier outputs. What comes of them is kept in any case.
     pub use_cache: bool,
+    /// Whether the runs that tasks begin are kept for the worker that has the task: nobody else is to do them.
+    pub keeps_runs: bool,
     /// This program: it runs tasks in processes of their own.
     pub binary: PathBuf,
     /// Interpreters that are kept warm.

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
@@ -102,7 +102,7 @@ pub struct Library {
     checker: Checker,
     kinds: HashMap<&'static str, Arc<dyn Kind>>,
     kept: Kept,
-    hooks: Hooks,
+    hooks: RwLock<Arc<Hooks>>,
     known: Mutex<HashMap<FlowVersion, Arc<Version>>>,
     /// What this process has saved.
     saved: Mutex<HashSet<FlowVersion>>,
@@ -122,15 +122,27 @@ impl Library {
             checker: Checker::new(kinds::known()),
             kinds,
             kept,
-            hooks,
+            hooks: RwLock::new(Arc::new(hooks)),
             known: Mutex::default(),
             saved: Mutex::default(),
         }
     }
 
     /// The hooks of the project.
-    pub fn project_hooks(&self) -> &Hooks {
-        &self.hooks
+    pub fn project_hooks(&self) -> Arc<Hooks> {
+        Arc::clone(&self.hooks.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The hooks of the project are these from now on.
+    pub fn set_project_hooks(&self, hooks: Hooks) {
+        let mut ours = self.hooks.write().unwrap_or_else(PoisonError::into_inner);
+        if **ours == hooks {
+            return;
+        }
+        *ours = Arc::new(hooks);
+        drop(ours);
+        // Versions know which occasions have hooks.
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
     /// The kind called `name`.
@@ -230,7 +242,7 @@ impl Library {
             Error::invalid(format!("version {} of the flow cannot be read here: {}", id.short(), Error::from(mistakes)))
         })?;
         let secrets = secrets_of(&flow, &read);
-        let hooks = variant.apply(&mut flow, &self.hooks);
+        let hooks = variant.apply(&mut flow, &self.project_hooks());
         let uses = flow.tasks.iter().map(|task| (task.id.clone(), TaskUses::of(task, &read))).collect();
         let mut compiled = Compiled::within(flow, &hooks)?;
         let graph = Arc::new(std::mem::replace(&mut compiled.graph, Graph::new("", Vec::new())?));

@@ -2,7 +2,7 @@
 //!
 //! - `runtime.rs`: scheduler and worker in this process; `server.rs`: whether another process has them.
 //! - `start.rs`: how a run begins; `follow.rs`: how it is shown; `names.rs`: how runs and tasks are named.
-//! - `situation.rs`: what holds runs back; `history.rs`: runs that are forgotten.
+//! - `workers.rs`: who is there in the store, and who has died; `situation.rs`: what holds runs back; `history.rs`: runs that are forgotten.
 
 pub mod follow;
 pub mod history;
@@ -13,4 +13,5 @@ pub mod server;
 pub mod show;
 pub mod situation;
 pub mod start;
-mod watching;
+pub mod watching;
+pub mod workers;

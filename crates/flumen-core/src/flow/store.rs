@@ -91,7 +91,12 @@ pub trait MetaStore: Send + Sync {
     /// decided already.
     async fn finish(&self, held: &Held, outcome: &Outcome, now: DateTime<Utc>) -> Result<()>;
 
-    /// Takes back, at once, all leases of a worker that is known to be gone. The runs are told. Answers with their number.
+    /// Keeps runs for one worker: nobody else is given their tasks until that one is [lost](Self::lose_worker). They need not be
+    /// there yet: so a run can be kept before anybody sees it.
+    async fn keep_for(&self, worker: &WorkerId, runs: &[RunId]) -> Result<()>;
+
+    /// Takes back, at once, all leases of a worker that is known to be gone. The runs are told. Answers with their number. Runs that
+    /// were kept for it are everybody's from now on.
     async fn lose_worker(&self, worker: &WorkerId, cause: &str, now: DateTime<Utc>) -> Result<usize>;
 
     /// Takes back up to `limit` leases that ended at `now` or before. The runs are told.

@@ -99,6 +99,7 @@ gated! {
     claim(claim: &Claim) -> Claimed;
     renew(worker: &WorkerId, held: &[Held], expires: DateTime<Utc>) -> Vec<Renewal>;
     finish(held: &Held, outcome: &Outcome, now: DateTime<Utc>) -> ();
+    keep_for(worker: &WorkerId, runs: &[RunId]) -> ();
     lose_worker(worker: &WorkerId, cause: &str, now: DateTime<Utc>) -> usize;
     expire_leases(now: DateTime<Utc>, limit: usize) -> Rung;
     ring_timers(now: DateTime<Utc>, limit: usize) -> Rung;

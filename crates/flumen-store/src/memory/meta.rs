@@ -68,6 +68,12 @@ impl MetaStore for MemoryStore {
         self.kept_runs().finish(held, outcome, now)
     }
 
+    async fn keep_for(&self, worker: &WorkerId, runs: &[RunId]) -> Result<()> {
+        let mut kept = self.kept_runs();
+        kept.kept_for.extend(runs.iter().map(|run| (*run, worker.clone())));
+        Ok(())
+    }
+
     async fn lose_worker(&self, worker: &WorkerId, cause: &str, now: DateTime<Utc>) -> Result<usize> {
         self.kept_runs().lose_worker(worker, cause, now)
     }

@@ -58,6 +58,10 @@ impl MetaStore for PostgresStore {
         self.finish_lease(held, outcome, now).await
     }
 
+    async fn keep_for(&self, worker: &WorkerId, runs: &[RunId]) -> Result<()> {
+        self.keep_runs(worker, runs).await
+    }
+
     async fn lose_worker(&self, worker: &WorkerId, cause: &str, now: DateTime<Utc>) -> Result<usize> {
         self.lose_all(worker, cause, now).await
     }

@@ -74,6 +74,11 @@ impl MetaStore for SqliteStore {
         self.writer.write(move |tx| leases::finish(tx, &held, &outcome, now)).await
     }
 
+    async fn keep_for(&self, worker: &WorkerId, runs: &[RunId]) -> Result<()> {
+        let (worker, runs) = (worker.clone(), runs.to_vec());
+        self.writer.write(move |tx| leases::keep_for(tx, &worker, &runs)).await
+    }
+
     async fn lose_worker(&self, worker: &WorkerId, cause: &str, now: DateTime<Utc>) -> Result<usize> {
         let (worker, cause) = (worker.clone(), cause.to_owned());
         self.writer.write(move |tx| leases::lose_worker(tx, &worker, &cause, now)).await

@@ -18,8 +18,8 @@ use tokio_util::sync::CancellationToken;
 use crate::context::Context;
 use crate::flows::names::person;
 use crate::flows::roster::ProjectRoster;
-use crate::flows::runtime::{DRAIN, Flowing, WorkerOptions, services, worker};
-use crate::flows::{server, show};
+use crate::flows::runtime::{DRAIN, Flowing, Wishes, WorkerOptions, services, worker};
+use crate::flows::{show, situation};
 use crate::output::{Table, count};
 
 /// Run a flow for many intervals, as if its schedule had always been there
@@ -130,7 +130,7 @@ impl BackfillCommand {
         }
         let made = backfill::create(store, &*roster, &*context.ids, &entry, &wish, context.clock.now()).await?;
         context.output.note(format_args!("backfill {}: {} runs", short(&made), count(made.total)));
-        if server::current(&flowing.project)?.is_some() || self.detach {
+        if self.detach || situation::server(&flowing, context.clock.now()).await?.is_some() {
             if self.detach {
                 return match context.output.json {
                     true => context.output.json(&made),
@@ -140,12 +140,14 @@ impl BackfillCommand {
             return follow(&flowing, made, &Only::default(), context).await;
         }
         let only = Arc::new(Only::default());
-        let host = flowing.host(context, Arc::new(Unwatched), true)?;
+        let host = flowing.host(context, Arc::new(Unwatched), Wishes::default())?;
         let services = services(&host, roster, context.output);
         let options = WorkerOptions {
             pools: Vec::new(),
             only: Arc::clone(&only),
             announced: false,
+            schedules: false,
+            commanded: true,
             slots: None,
             lease: None,
             drain: DRAIN,

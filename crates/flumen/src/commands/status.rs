@@ -7,7 +7,7 @@ use serde_json::json;
 
 use crate::context::Context;
 use crate::flows::runtime::Flowing;
-use crate::flows::{server, show, situation};
+use crate::flows::{show, situation};
 use crate::output::{count, duration};
 
 /// Runs that are shown of each state.
@@ -20,7 +20,7 @@ pub struct StatusCommand {}
 impl StatusCommand {
     pub async fn run(self, context: &Context) -> Result<()> {
         let flowing = Flowing::open(context).await?;
-        let server = server::current(&flowing.project)?;
+        let server = situation::server(&flowing, context.clock.now()).await?;
         let now = context.clock.now();
         let workers = situation::workers(&flowing, now).await?;
         let of_state = |states: Vec<RunState>, limit| RunFilter { states, limit, ..RunFilter::default() };
@@ -43,7 +43,8 @@ impl StatusCommand {
         }
         match &server {
             Some(server) if server.addresses.is_empty() => {
-                output.line(format_args!("server: process {}", server.process))?
+                let on = server.host.as_ref().map(|host| format!(" on {host}")).unwrap_or_default();
+                output.line(format_args!("server: process {}{on}", server.process))?
             }
             Some(server) => {
                 output.line(format_args!("server: process {}, at {}", server.process, server.addresses.join(", ")))?

@@ -138,6 +138,17 @@ impl<'a> View<'a> {
     }
 
     async fn happened(&mut self, event: &Event) -> Result<()> {
+        let (is_told_of, what) = match &event.change {
+            Change::Run { from, to } => (from == to, None),
+            Change::Task { from, to, key, .. } => (from == to, Some(key)),
+        };
+        if is_told_of {
+            // It stays what it is, and somebody should know.
+            let what = what.map_or_else(|| "the run".to_owned(), ToString::to_string);
+            let sign = paint("!", Color::Yellow, self.context.output.stderr_colors);
+            self.note(&format!("{sign} {what}: {}", event.cause));
+            return Ok(());
+        }
         let Change::Task { key, to, attempt, .. } = &event.change else { return Ok(()) };
         match to {
             TaskState::Running => drop(self.running.insert(key.clone(), event.at)),

@@ -9,11 +9,10 @@ use flumen_core::flow::{RunRecord, RunState, TaskRun, TaskState};
 use flumen_project::Project;
 
 use super::runtime::Flowing;
-use super::{server, show};
+use super::server::ServerRecord;
+use super::{server, show, workers};
 use crate::output::duration;
 
-/// A worker that was not seen for so long is not there any more.
-const ABSENT: TimeDelta = TimeDelta::seconds(60);
 /// A worker tells that it is there more often than this.
 const QUIET: TimeDelta = TimeDelta::seconds(20);
 /// Bytes without which a disk is full.
@@ -25,8 +24,26 @@ pub const FULL: &str = "The disk is full: work waits, and goes on by itself when
 ///
 /// Errors: those of the store.
 pub async fn workers(flowing: &Flowing, now: DateTime<Utc>) -> Result<Vec<WorkerRecord>> {
-    let workers = flowing.store.workers().await?;
-    Ok(workers.into_iter().filter(|worker| !worker.draining && now - worker.seen < ABSENT).collect())
+    let mut there = workers::present(flowing, now).await?;
+    there.retain(|worker| worker.slots > 0 && !worker.commanded);
+    Ok(there)
+}
+
+/// A server that works on the project: one of this folder, else one that the store knows of, on this machine or another.
+///
+/// Errors: those of the store and of locks.
+pub async fn server(flowing: &Flowing, now: DateTime<Utc>) -> Result<Option<ServerRecord>> {
+    if let Some(server) = server::current(&flowing.project)? {
+        return Ok(Some(server));
+    }
+    let there = workers::present(flowing, now).await?;
+    let scheduler = there.into_iter().find(|worker| worker.schedules);
+    Ok(scheduler.map(|worker| ServerRecord {
+        process: worker.process,
+        version: worker.version,
+        addresses: Vec::new(),
+        host: Some(worker.host),
+    }))
 }
 
 /// What holds back a run, a sentence each.
@@ -77,7 +94,7 @@ pub async fn is_forsaken(flowing: &Flowing, now: DateTime<Utc>) -> Result<bool> 
     let project = &flowing.project;
     Ok(server::current(project)?.is_none()
         && !server::is_command_at_work(project)?
-        && workers(flowing, now).await?.is_empty())
+        && workers::present(flowing, now).await?.is_empty())
 }
 
 /// What holds back a task run of a run, a sentence each. `pool` and `slots` are what it asks for.

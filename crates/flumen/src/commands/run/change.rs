@@ -11,8 +11,8 @@ use futures::StreamExt as _;
 use crate::context::Context;
 use crate::flows::follow::{FollowOptions, follow, last_event};
 use crate::flows::names::{self, person};
-use crate::flows::runtime::{Flowing, Told, with_local};
-use crate::flows::{server, show};
+use crate::flows::runtime::{Flowing, Told, Wishes, with_local};
+use crate::flows::{show, situation};
 
 /// Stop a run: what runs is stopped, and nothing else begins
 #[derive(Debug, clap::Args)]
@@ -185,13 +185,13 @@ async fn tell(run: RunId, signal: Signal, work: bool, flowing: &Arc<Flowing>, co
     let after = last_event(run, flowing).await?;
     let before = flowing.store.inbox(run).await?.0;
     flowing.store.send(run, &signal).await?;
-    if server::current(&flowing.project)?.is_some() {
+    if situation::server(flowing, context.clock.now()).await?.is_some() {
         taken(run, before, flowing).await?;
         return said(run, flowing, context).await;
     }
     let only = Arc::new(Only::default());
     only.add(run);
-    let host = flowing.host(context, Arc::new(Told::new(context.output)), true)?;
+    let host = flowing.host(context, Arc::new(Told::new(context.output)), Wishes::default())?;
     let slots = if work { None } else { Some(0) };
     let working = async {
         taken(run, before, flowing).await?;

@@ -7,7 +7,7 @@ use serde_json::json;
 use crate::context::Context;
 use crate::flows::follow::{FollowOptions, follow};
 use crate::flows::runtime::Flowing;
-use crate::flows::{names, server, show};
+use crate::flows::{names, show, situation};
 use crate::output::{Table, duration};
 
 /// Events that are read at once.
@@ -106,7 +106,7 @@ impl FollowCommand {
     pub async fn run(self, context: &Context) -> Result<()> {
         let flowing = Flowing::open(context).await?;
         let run = names::run(&*flowing.store, &self.run).await?;
-        if !run.state.is_terminal() && server::current(&flowing.project)?.is_none() {
+        if !run.state.is_terminal() && situation::server(&flowing, context.clock.now()).await?.is_none() {
             context.output.note("no server works on this project now: the run waits for one ('flumen up')");
         }
         let record =
