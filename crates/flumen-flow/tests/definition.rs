@@ -67,6 +67,7 @@ fn surroundings() -> Surroundings {
         flows: [("child".to_owned(), child)].into(),
         datasets: set(&["lake.raw.yellow_tripdata", "lake.raw.green_tripdata"]),
         trusting: false,
+        ..Surroundings::default()
     }
 }
 

@@ -1,8 +1,9 @@
 //! A project: the folder with a `flumen.yml`. Everything else is found from it.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use flumen_core::dataset::LAKE;
 use flumen_core::{Error, Result};
@@ -14,7 +15,7 @@ use crate::connections::local::LocalConfig;
 use crate::environment::{ENV_FILE, Environment};
 use crate::settings::Settings;
 use crate::store::{StoreAt, object_store_for};
-use crate::template::Templates;
+use crate::template::{Rendered, Templates};
 
 /// The name of the file that makes a folder a project.
 pub const PROJECT_FILE: &str = "flumen.yml";
@@ -26,6 +27,8 @@ pub struct Project {
     /// The variables without those of `.env`.
     process: Environment,
     first: Read,
+    /// Variables of templates that somebody keeps elsewhere.
+    kept: Arc<RwLock<Arc<BTreeMap<String, String>>>>,
 }
 
 /// What the project's files said when they were read. Those that were read later follow, and the last counts: whoever has something of
@@ -95,7 +98,7 @@ impl Project {
     pub fn load_with(dir: &Path, environment: Environment) -> Result<Self> {
         let dir = std::path::absolute(dir).map_err(|error| Error::io(dir.display(), error))?;
         let first = Read::of(&dir, &environment)?;
-        Ok(Self { dir, process: environment, first })
+        Ok(Self { dir, process: environment, first, kept: Arc::default() })
     }
 
     /// Reads `flumen.yml` and `.env` again. What they say counts from now on for all who have this project, but what servers open once:
@@ -146,6 +149,52 @@ impl Project {
     /// Renders the templates of this project.
     pub fn templates(&self) -> &Templates {
         &self.first.last().templates
+    }
+
+    /// Variables that count before those of `flumen.yml`, from now on, in place of those that were given before.
+    pub fn keep_variables(&self, variables: BTreeMap<String, String>) {
+        let mut kept = self.kept.write().unwrap_or_else(PoisonError::into_inner);
+        if **kept != variables {
+            *kept = Arc::new(variables);
+        }
+    }
+
+    fn kept(&self) -> Arc<BTreeMap<String, String>> {
+        Arc::clone(&self.kept.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The value that templates of flows have as `var.NAME`: one that is kept, else one of `vars` in `flumen.yml`, else one that `.env`
+    /// names.
+    ///
+    /// Errors: those of a template in `flumen.yml`.
+    pub fn variable(&self, name: &str) -> Result<Option<Rendered>> {
+        if let Some(text) = self.kept().get(name) {
+            return Ok(Some(Rendered { text: text.clone(), secret: false }));
+        }
+        if let Some(source) = self.settings().vars.get(name) {
+            return self.templates().render(source).map(Some).map_err(|error| error.within(format!("vars.{name}")));
+        }
+        let environment = self.environment();
+        let text = environment.file_names().find(|of_file| *of_file == name).and_then(|name| environment.get(name));
+        Ok(text.map(|text| Rendered { text: text.to_owned(), secret: false }))
+    }
+
+    /// Where a variable comes from, if there is one.
+    pub fn variable_place(&self, name: &str) -> Option<&'static str> {
+        if self.kept().contains_key(name) {
+            return Some("flumen var");
+        }
+        if self.settings().vars.contains_key(name) {
+            return Some(PROJECT_FILE);
+        }
+        self.environment().file_names().any(|of_file| of_file == name).then_some(ENV_FILE)
+    }
+
+    /// The names of all variables, sorted.
+    pub fn variable_names(&self) -> BTreeSet<String> {
+        let kept = self.kept();
+        let of_files = self.settings().vars.keys().map(String::as_str).chain(self.environment().file_names());
+        kept.keys().map(String::as_str).chain(of_files).map(str::to_owned).collect()
     }
 
     /// The variables of this process and of `.env`.
@@ -293,6 +342,26 @@ mod tests {
         std::fs::write(dir.path().join(PROJECT_FILE), "vars: [\n").expect("written");
         assert!(project.read_again().is_err());
         assert_eq!(read(&project), "two three process");
+    }
+
+    #[test]
+    fn variables_come_from_three_places() {
+        let (dir, project) = project("vars: { a: file, b: \"{{ env_var('IN') }}\" }", &[("IN", "process")]);
+        std::fs::write(dir.path().join(ENV_FILE), "a=env\nc=env\nIN=env\n").expect("written");
+        project.read_again().expect("read");
+        project.keep_variables([("a".to_owned(), "kept".to_owned())].into());
+        let said = |name: &str| {
+            let value = project.variable(name).expect("a value").map(|value| value.text);
+            value.zip(project.variable_place(name))
+        };
+        assert_eq!(said("a"), Some(("kept".to_owned(), "flumen var")));
+        assert_eq!(said("b"), Some(("process".to_owned(), PROJECT_FILE)));
+        assert_eq!(said("c"), Some(("env".to_owned(), ENV_FILE)));
+        assert_eq!(said("IN"), Some(("process".to_owned(), ENV_FILE)));
+        assert_eq!(said("d"), None);
+        assert_eq!(project.variable_names().into_iter().collect::<Vec<_>>(), ["IN", "a", "b", "c"]);
+        project.keep_variables(BTreeMap::new());
+        assert_eq!(said("a"), Some(("file".to_owned(), PROJECT_FILE)));
     }
 
     #[test]

@@ -40,6 +40,7 @@ pub async fn deliver(host: &Arc<Host>, notice: &Notice) -> Result<()> {
     if wanted.is_empty() {
         return Ok(());
     }
+    host.read_variables().await?;
     let attempt = attempt(host, notice, key).await?;
     for (place, hook) in wanted.into_iter().enumerate() {
         let said = Said { name, place, key, attempt, cause: &notice.cause };

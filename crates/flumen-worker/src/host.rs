@@ -49,6 +49,16 @@ pub struct Host {
     pub ids: Arc<dyn Ids>,
 }
 
+impl Host {
+    /// Reads the variables that the store has: templates have them from then on.
+    ///
+    /// Errors: those of the store.
+    pub async fn read_variables(&self) -> Result<()> {
+        self.project.keep_variables(self.store.variables().await?);
+        Ok(())
+    }
+}
+
 impl fmt::Debug for Host {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Host").field("project", &self.project.dir()).finish_non_exhaustive()

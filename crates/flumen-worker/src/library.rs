@@ -14,6 +14,7 @@ use flumen_core::task_kind::is_template;
 use flumen_core::task_kind::units::Period;
 use flumen_core::{Error, Result};
 use flumen_flow::compiled::Compiled;
+use flumen_flow::definition::params::ParamSpec;
 use flumen_flow::definition::{
     Cache, CacheInputs, Checker, DEFAULT_POOL, Flow, Hooks, Meanings, ProjectFile, Surroundings, Task,
 };
@@ -94,6 +95,8 @@ pub struct TaskUses {
     pub outputs: Option<BTreeSet<String>>,
     /// Whether they ask for the last run that succeeded.
     pub last_success: bool,
+    /// Whether they have variables of the project.
+    pub variables: bool,
 }
 
 /// Versions by their name. Each is read once.
@@ -243,7 +246,14 @@ impl Library {
         })?;
         let secrets = secrets_of(&flow, &read);
         let hooks = variant.apply(&mut flow, &self.project_hooks());
-        let uses = flow.tasks.iter().map(|task| (task.id.clone(), TaskUses::of(task, &read))).collect();
+        // What a default that is a template needs, every task does.
+        let is_template = |spec: &ParamSpec| spec.default.as_ref().and_then(Value::as_str).is_some_and(is_template);
+        let has_templates = flow.params.iter().any(is_template);
+        let uses_of = |task: &Task| {
+            let uses = TaskUses::of(task, &read);
+            TaskUses { variables: uses.variables || has_templates, ..uses }
+        };
+        let uses = flow.tasks.iter().map(|task| (task.id.clone(), uses_of(task))).collect();
         let mut compiled = Compiled::within(flow, &hooks)?;
         let graph = Arc::new(std::mem::replace(&mut compiled.graph, Graph::new("", Vec::new())?));
         let version =
@@ -365,7 +375,7 @@ impl Version {
 
 impl TaskUses {
     fn of(task: &Task, files: &BTreeMap<String, Bytes>) -> Self {
-        let mut uses = Self { outputs: Some(BTreeSet::new()), last_success: false };
+        let mut uses = Self { outputs: Some(BTreeSet::new()), last_success: false, variables: false };
         uses.add_all(&task.config);
         task.env.values().for_each(|text| uses.add(template::names(text)));
         task.when.iter().for_each(|text| uses.add(template::names_in_expression(text)));
@@ -383,7 +393,7 @@ impl TaskUses {
             match files.get(&file.name.text).map(|bytes| std::str::from_utf8(bytes)) {
                 Some(Ok(text)) => uses.add(template::names(text)),
                 // Its name is known only when the task runs.
-                _ => uses.outputs = None,
+                _ => (uses.outputs, uses.variables) = (None, true),
             }
         }
         uses
@@ -391,7 +401,7 @@ impl TaskUses {
 
     /// What the templates in the fields of a kind use.
     pub(crate) fn of_config(config: &Value) -> Self {
-        let mut uses = Self { outputs: Some(BTreeSet::new()), last_success: false };
+        let mut uses = Self { outputs: Some(BTreeSet::new()), last_success: false, variables: false };
         uses.add_all(config);
         uses
     }
@@ -408,6 +418,7 @@ impl TaskUses {
     fn add(&mut self, names: Result<template::Names>) {
         // One that is broken fails when it is rendered.
         let Ok(names) = names else { return };
+        self.variables |= names.used.iter().any(|name| name.parts.first().is_some_and(|part| part == "var"));
         self.last_success |=
             names.top_level().iter().any(|name| name.starts_with("prev_") && name.ends_with("_success"));
         match (&mut self.outputs, names.outputs()) {

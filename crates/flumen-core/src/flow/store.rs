@@ -16,6 +16,8 @@ pub mod commit;
 pub mod objects;
 pub mod work;
 
+use std::collections::BTreeMap;
+
 use async_trait::async_trait;
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
@@ -123,6 +125,9 @@ pub trait MetaStore: Send + Sync {
     /// Data sets that task runs touched, in the order of their ids, from after `after` on.
     async fn touched(&self, after: u64, limit: usize) -> Result<Vec<(u64, RunId, Touched)>>;
 
+    /// The data sets that tasks of a run touched, in order; none of a run that is not there.
+    async fn touched_by(&self, run: RunId) -> Result<Vec<Touched>>;
+
     /// Wakes whoever listens, when there is something new of some kind. One wake may stand for many; a listener that falls
     /// behind is woken once. The stream ends with the store.
     fn wakes(&self) -> BoxStream<'static, Wake>;
@@ -198,6 +203,14 @@ pub trait MetaStore: Send + Sync {
 
     /// The flows whose schedules are stopped, sorted.
     async fn paused(&self) -> Result<Vec<FlowName>>;
+
+    // Variables.
+
+    /// Keeps a variable that templates have as `var.NAME`; or forgets it, where there is no value. Answers whether there was one.
+    async fn set_variable(&self, name: &str, value: Option<&str>) -> Result<bool>;
+
+    /// All variables, by their names.
+    async fn variables(&self) -> Result<BTreeMap<String, String>>;
 
     // Pools and workers.
 

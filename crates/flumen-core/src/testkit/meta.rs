@@ -481,6 +481,9 @@ async fn what_waits_is_found(store: &dyn MetaStore, again: &dyn MetaStore) {
     change.notices = vec![notice(Occasion::RunLate), notice(Occasion::TaskFailed { key: TaskKey::item("a", 1) })];
     change.touched = vec![touched("one"), touched("two")];
     store.commit(&change).await.unwrap();
+    assert_eq!(again.touched_by(run).await.unwrap(), [touched("one"), touched("two")]);
+    let another = make(store, new_run("wait", 51, 0)).await;
+    assert_eq!(again.touched_by(another).await.unwrap(), []);
     let waits = again.waits(0, 10).await.unwrap();
     assert_eq!(waits.len(), 2);
     assert_eq!((&waits[0].key, waits[0].number, &waits[0].wait), (&TaskKey::new("a"), 5, &wait("now?")));
@@ -567,6 +570,18 @@ async fn objects_are_kept(store: &dyn MetaStore, again: &dyn MetaStore) {
     assert_eq!(again.paused().await.unwrap(), ["a".into(), "x".into()]);
     again.set_paused(&"a".into(), false).await.unwrap();
     assert_eq!(store.paused().await.unwrap(), ["x".into()]);
+
+    assert!(!store.set_variable("color", Some("yellow")).await.unwrap());
+    assert!(again.set_variable("color", Some("green")).await.unwrap());
+    assert!(!store.set_variable("empty", Some("")).await.unwrap());
+    let variables = store.variables().await.unwrap();
+    assert_eq!(variables.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect::<Vec<_>>(), [
+        ("color", "green"),
+        ("empty", "")
+    ]);
+    assert!(store.set_variable("empty", None).await.unwrap());
+    assert!(!again.set_variable("empty", None).await.unwrap());
+    assert_eq!(again.variables().await.unwrap().len(), 1);
 
     let backfill = |id: &str, created| Backfill {
         id: id.to_owned(),

@@ -6,6 +6,7 @@ use flumen_core::task_kind::shape;
 use flumen_core::{Error, Result};
 use minijinja::{Environment, ErrorKind};
 
+use super::mistake::Place;
 use super::params::ParamSpec;
 use super::schedule::{RuleSpec, ScheduleSpec};
 
@@ -14,6 +15,8 @@ use super::schedule::{RuleSpec, ScheduleSpec};
 pub struct Surroundings {
     /// The names of its connections.
     pub connections: BTreeSet<String>,
+    /// The fields that connections have. Of one that is not there nothing is known.
+    pub connection_fields: BTreeMap<String, BTreeSet<String>>,
     /// The names of its vars.
     pub vars: BTreeSet<String>,
     /// The names of its pools. `default` need not be among them.
@@ -68,6 +71,10 @@ pub struct KnownFlow {
 pub struct References {
     /// Each of them.
     pub names: BTreeSet<Vec<String>>,
+    /// Where each stands first in the text, as far as that is known.
+    pub places: BTreeMap<Vec<String>, Place>,
+    /// What else is wrong, whatever the names mean.
+    pub problems: Vec<SyntaxProblem>,
 }
 
 /// Why a text is not a template or an expression.
@@ -77,6 +84,8 @@ pub struct SyntaxProblem {
     pub message: String,
     /// The line in the text, from 1.
     pub line: usize,
+    /// The character in it, from 1.
+    pub column: usize,
 }
 
 /// A file of the project.
@@ -139,14 +148,16 @@ impl Texts for PlainTexts {
         let jinja = Environment::new();
         let parsed = jinja.template_from_str(template).map_err(|error| syntax(&error))?;
         let names = parsed.undeclared_variables(true);
-        Ok(References { names: names.iter().map(|name| name.split('.').map(str::to_owned).collect()).collect() })
+        let names = names.iter().map(|name| name.split('.').map(str::to_owned).collect()).collect();
+        Ok(References { names, ..References::default() })
     }
 
     fn expression(&self, expression: &str) -> Result<References, SyntaxProblem> {
         let jinja = Environment::new();
         let parsed = jinja.compile_expression(expression).map_err(|error| syntax(&error))?;
         let names = parsed.undeclared_variables(true);
-        Ok(References { names: names.iter().map(|name| name.split('.').map(str::to_owned).collect()).collect() })
+        let names = names.iter().map(|name| name.split('.').map(str::to_owned).collect()).collect();
+        Ok(References { names, ..References::default() })
     }
 
     fn rule(&self, rule: &RuleSpec, _around: &ScheduleSpec) -> Result<()> {
@@ -189,5 +200,5 @@ fn syntax(error: &minijinja::Error) -> SyntaxProblem {
         ErrorKind::SyntaxError => detail,
         _ => error.to_string(),
     };
-    SyntaxProblem { message, line: error.line().unwrap_or(1) }
+    SyntaxProblem { message, line: error.line().unwrap_or(1), column: 1 }
 }

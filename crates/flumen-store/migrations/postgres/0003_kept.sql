@@ -1,5 +1,8 @@
 -- Runs whose tasks are given to one worker only. A run may be kept before it is there. What the functions take and give is as before.
 
+-- Variables of templates.
+create table variables (name text collate "C" primary key, value text not null);
+
 create table kept_runs (run uuid primary key, worker text collate "C" not null);
 create index kept_runs_worker on kept_runs (worker);
 

@@ -43,6 +43,7 @@ pub(super) struct Runs {
     pub(super) versions: HashMap<FlowVersion, (Bytes, DateTime<Utc>)>,
     pub(super) paused: BTreeSet<FlowName>,
     pub(super) workers: BTreeMap<WorkerId, WorkerRecord>,
+    pub(super) variables: BTreeMap<String, String>,
     /// Runs whose tasks are given to one worker only.
     pub(super) kept_for: HashMap<RunId, WorkerId>,
     pub(super) wakes: Wakes,

@@ -1,5 +1,7 @@
 //! The seam, put together.
 
+use std::collections::BTreeMap;
+
 use async_trait::async_trait;
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
@@ -113,6 +115,10 @@ impl MetaStore for SqliteStore {
         self.readers.read(move |db| reads::touched(db, after, limit)).await
     }
 
+    async fn touched_by(&self, run: RunId) -> Result<Vec<Touched>> {
+        self.readers.read(move |db| reads::touched_by(db, run)).await
+    }
+
     fn wakes(&self) -> BoxStream<'static, Wake> {
         self.bell.listen()
     }
@@ -197,6 +203,15 @@ impl MetaStore for SqliteStore {
     async fn paused(&self) -> Result<Vec<FlowName>> {
         let names = self.readers.read(|db| db.column::<String>("select flow from paused order by flow", ())).await?;
         Ok(names.into_iter().map(FlowName::from).collect())
+    }
+
+    async fn set_variable(&self, name: &str, value: Option<&str>) -> Result<bool> {
+        let (name, value) = (name.to_owned(), value.map(str::to_owned));
+        self.writer.write(move |tx| objects::set_variable(tx, &name, value.as_deref())).await
+    }
+
+    async fn variables(&self) -> Result<BTreeMap<String, String>> {
+        self.readers.read(reads::variables).await
     }
 
     async fn save_pool(&self, pool: &Pool) -> Result<()> {

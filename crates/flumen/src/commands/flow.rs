@@ -1,7 +1,5 @@
 //! `flumen flow`: the flows of a project.
 
-use std::collections::BTreeMap;
-
 use flumen_core::{Error, Result};
 use flumen_core::flow::FlowName;
 use flumen_core::flow::store::RunFilter;
@@ -11,6 +9,7 @@ use serde_json::json;
 
 use crate::context::Context;
 use crate::flows::runtime::Flowing;
+use crate::flows::tree::{self, Branch};
 use crate::flows::show;
 use crate::output::Table;
 
@@ -212,26 +211,16 @@ fn graph(flow: &Flow, format: Option<GraphFormat>, context: &Context) -> Result<
             }
             output.line("}")
         }
-        None => tree(flow, context),
+        None => print_tree(flow, context),
     }
 }
 
-/// A tree: each task below the last of those that it needs; what else it needs stands beside it.
-fn tree(flow: &Flow, context: &Context) -> Result<()> {
-    let place: BTreeMap<&str, usize> = flow.tasks.iter().enumerate().map(|(at, task)| (task.id.as_str(), at)).collect();
-    let mut below: BTreeMap<Option<&str>, Vec<&str>> = BTreeMap::new();
-    for task in &flow.tasks {
-        let last = task.needs.iter().map(String::as_str).max_by_key(|need| place.get(need).copied());
-        below.entry(last).or_default().push(&task.id);
-    }
-    let mut open: Vec<(usize, &str)> = below.get(&None).into_iter().flatten().rev().map(|id| (0, *id)).collect();
-    while let Some((depth, id)) = open.pop() {
-        let Some(task) = flow.task(id) else { continue };
+/// A tree; what else a task needs than the one above it stands beside it.
+fn print_tree(flow: &Flow, context: &Context) -> Result<()> {
+    for Branch { task, lead } in tree::of(flow) {
         let others = task.needs.len().saturating_sub(1);
         let others = if others > 0 { format!("  (needs {})", task.needs.join(", ")) } else { String::new() };
-        let branch = if depth == 0 { String::new() } else { format!("{}└─ ", "   ".repeat(depth - 1)) };
-        context.output.line(format_args!("{branch}{id}  {}{others}", task.kind))?;
-        open.extend(below.get(&Some(id)).into_iter().flatten().rev().map(|id| (depth + 1, *id)));
+        context.output.line(format_args!("{lead}{}  {}{others}", task.id, task.kind))?;
     }
     Ok(())
 }

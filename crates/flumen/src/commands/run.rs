@@ -107,7 +107,7 @@ impl RunCommand {
             if self.detach {
                 return detached(id, server.is_some(), context);
             }
-            let options = FollowOptions { logs: self.logs, after: 0, only_looks: false };
+            let options = FollowOptions { logs: self.logs, ..FollowOptions::default() };
             let record = follow(id, options, &flowing, context).await?;
             return ended(&flowing, &record, context).await;
         }
@@ -121,7 +121,8 @@ impl RunCommand {
         let work = async {
             flowing.store.create_runs(std::slice::from_ref(&run), context.clock.now()).await?;
             let id = run.id;
-            follow(id, FollowOptions { logs: self.logs, after: 0, only_looks: false }, &flowing, context).await
+            let options = FollowOptions { logs: self.logs, is_local: true, ..FollowOptions::default() };
+            follow(id, options, &flowing, context).await
         };
         let record = with_local(&host, only, None, &flowing, context, work).await?;
         ended(&flowing, &record, context).await

@@ -28,6 +28,7 @@ impl StatusCommand {
         let queued = flowing.store.runs(&of_state(vec![RunState::Queued], Some(1_000))).await?;
         let failed = flowing.store.runs(&of_state(vec![RunState::Failed], Some(SHOWN))).await?;
         let pools = flowing.store.pools().await?;
+        let asked = situation::asked(&flowing).await?;
         let output = &context.output;
         if output.json {
             let run = |run: &flumen_core::flow::RunRecord| json!({ "id": run.id, "flow": run.flow, "state": run.state, "cause": run.cause });
@@ -37,6 +38,7 @@ impl StatusCommand {
                 "active": active.iter().map(run).collect::<Vec<_>>(),
                 "queued": queued.len(),
                 "failed": failed.iter().map(run).collect::<Vec<_>>(),
+                "approvals": asked.iter().map(|asked| json!({ "run": asked.run, "task": asked.key, "question": asked.question })).collect::<Vec<_>>(),
                 "disk_full": situation::disk_is_full(&flowing.project),
                 "waiting_tasks": pools.iter().map(|pool| pool.queued).sum::<u64>(),
             }));
@@ -72,6 +74,12 @@ impl StatusCommand {
         }
         if !active.is_empty() && situation::is_forsaken(&flowing, now).await? {
             output.line("  nobody works on them: 'flumen up' goes on, or 'flumen run resume RUN'")?;
+        }
+        if !asked.is_empty() {
+            output.line("waiting for an answer (flumen run approve RUN/TASK):")?;
+            for asked in &asked {
+                output.line(format_args!("  {}/{}  {}", show::short(asked.run), asked.key, asked.question))?;
+            }
         }
         for pool in pools.iter().filter(|pool| pool.queued > 0) {
             output.line(format_args!(

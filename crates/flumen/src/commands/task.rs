@@ -60,7 +60,8 @@ impl TaskCommand {
         let host = flowing.host(context, Arc::new(Unwatched), Wishes { no_cache: true, keeps_runs: true })?;
         let work = async {
             flowing.store.create_runs(std::slice::from_ref(&run), context.clock.now()).await?;
-            follow(run.id, FollowOptions { logs: true, after: 0, only_looks: false }, &flowing, context).await
+            let options = FollowOptions { logs: true, is_local: true, ..FollowOptions::default() };
+            follow(run.id, options, &flowing, context).await
         };
         let record = with_local(&host, only, None, &flowing, context, work).await?;
         let tasks = flowing.store.tasks(record.id).await?;

@@ -301,6 +301,7 @@ impl Roster for ProjectRoster {
     }
 
     async fn render(&self, entry: &Entry, resolved: Resolved) -> Result<Map<String, Value>> {
+        self.flowing.read_variables().await?;
         let mut values = resolved.values;
         let project = &self.flowing.project;
         render_defaults(&entry.flow.flow, project, &mut values, &resolved.templates, self.clock.now())?;

@@ -82,14 +82,24 @@ impl Flowing {
     ///
     /// Errors: those of the folder and of the store.
     pub async fn flows(&self) -> Result<ProjectFlows> {
+        self.read_variables().await?;
         let pools: BTreeSet<String> = self.store.pools().await?.into_iter().map(|pool| pool.pool.name).collect();
         ProjectFlows::read(&self.project, &pools, &self.checker)
+    }
+
+    /// Reads the variables that the store has: templates have them from then on.
+    ///
+    /// Errors: those of the store.
+    pub async fn read_variables(&self) -> Result<()> {
+        self.project.keep_variables(self.store.variables().await?);
+        Ok(())
     }
 
     /// A deployment that is about to be written, checked.
     ///
     /// Errors: its mistakes; those of the store.
     pub async fn check_deployment(&self, file: &str, text: &str) -> Result<Deployment> {
+        self.read_variables().await?;
         let pools: BTreeSet<String> = self.store.pools().await?.into_iter().map(|pool| pool.pool.name).collect();
         check_deployment(&self.project, &pools, &self.checker, file, text)
     }
