@@ -29,7 +29,7 @@ use flumen_core::{Error, Result};
 use minijinja::Value;
 use serde_json::Value as Json;
 
-pub use self::check::{Known, Mistake, check, check_expression, globals, sound, sound_expression};
+pub use self::check::{Known, Mistake, check, check_expression, globals, sound, sound_expression, wrong_member};
 pub use self::context::{Context, Given, Param, ParamKind, Success, Surroundings, Text};
 pub use self::names::{Name, Names};
 pub use self::place::Place;

@@ -11,7 +11,7 @@ use flumen_flow::compiled::Compiled;
 use flumen_flow::definition::params::{Bound, ParamSpec, ParamType};
 use flumen_flow::definition::{
     Checker, DatasetRule, FailureName, Flow, ForEachSource, KnownFlow, Meanings, Mistakes, PlainTexts, ProjectFile,
-    References, RuleSpec, Surroundings, SyntaxProblem, Texts, version,
+    References, RuleSpec, ScheduleSpec, Surroundings, SyntaxProblem, Texts, version,
 };
 use serde_json::{Value, json};
 
@@ -67,6 +67,7 @@ fn surroundings() -> Surroundings {
         flows: [("child".to_owned(), child)].into(),
         datasets: set(&["lake.raw.yellow_tripdata", "lake.raw.green_tripdata"]),
         trusting: false,
+        ..Surroundings::default()
     }
 }
 
@@ -78,8 +79,8 @@ impl Texts for WithFiles {
         PlainTexts.references(template)
     }
 
-    fn rule(&self, rule: &RuleSpec, zone: &str) -> Result<()> {
-        PlainTexts.rule(rule, zone)
+    fn rule(&self, rule: &RuleSpec, around: &ScheduleSpec) -> Result<()> {
+        PlainTexts.rule(rule, around)
     }
 
     fn zone(&self, name: &str) -> Result<()> {

@@ -11,7 +11,7 @@ pub const ENV_FILE: &str = ".env";
 /// Where `env_var` and `secret_env` look. The process comes first, so that `PG_HOST=x flumen …` always works.
 ///
 /// `Debug` shows names, no values: most of them are secrets.
-#[derive(Clone, Default)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct Environment {
     process: BTreeMap<String, String>,
     file: BTreeMap<String, String>,

@@ -17,6 +17,6 @@ pub mod tls;
 pub mod yaml;
 
 pub use connections::{Check, Config, Connection};
-pub use environment::Environment;
-pub use project::{PROJECT_FILE, Project};
+pub use environment::{ENV_FILE, Environment};
+pub use project::{Changes, PROJECT_FILE, Project};
 pub use store::StoreAt;

@@ -1,6 +1,9 @@
 //! A project: the folder with a `flumen.yml`. Everything else is found from it.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use flumen_core::dataset::LAKE;
 use flumen_core::{Error, Result};
@@ -9,10 +12,10 @@ use url::Url;
 use crate::connections::Connection;
 use crate::connections::http::plain_client;
 use crate::connections::local::LocalConfig;
-use crate::environment::Environment;
+use crate::environment::{ENV_FILE, Environment};
 use crate::settings::Settings;
 use crate::store::{StoreAt, object_store_for};
-use crate::template::Templates;
+use crate::template::{Rendered, Templates};
 
 /// The name of the file that makes a folder a project.
 pub const PROJECT_FILE: &str = "flumen.yml";
@@ -21,8 +24,61 @@ pub const PROJECT_FILE: &str = "flumen.yml";
 #[derive(Debug, Clone)]
 pub struct Project {
     dir: PathBuf,
+    /// The variables without those of `.env`.
+    process: Environment,
+    first: Read,
+    /// Variables of templates that somebody keeps elsewhere.
+    kept: Arc<RwLock<Arc<BTreeMap<String, String>>>>,
+}
+
+/// What the project's files said when they were read. Those that were read later follow, and the last counts: whoever has something of
+/// an earlier one keeps it.
+#[derive(Debug, Clone)]
+struct Read {
+    /// Of the text of `flumen.yml`, which may have passwords in it.
+    hash: u64,
     settings: Settings,
     templates: Templates,
+    later: OnceLock<Box<Read>>,
+}
+
+impl Read {
+    fn of(dir: &Path, process: &Environment) -> Result<Self> {
+        let path = dir.join(PROJECT_FILE);
+        let bytes = std::fs::read(&path).map_err(|error| match error.kind() {
+            std::io::ErrorKind::NotFound => {
+                Error::not_found(format!("{}: there is no {PROJECT_FILE} in this folder", dir.display()))
+                    .hint("run 'flumen init' to make a project, or check --project")
+            }
+            _ => Error::io(path.display(), error),
+        })?;
+        let text = String::from_utf8(bytes).map_err(|error| {
+            Error::invalid(format!("{}: this file is not UTF-8 text", path.display())).caused_by(error)
+        })?;
+        let settings = Settings::parse(PROJECT_FILE, &text)?;
+        let environment = process.clone().with_file(dir)?;
+        let templates = Templates::new(environment, settings.vars.clone());
+        let mut hasher = DefaultHasher::new();
+        text.hash(&mut hasher);
+        Ok(Self { hash: hasher.finish(), settings, templates, later: OnceLock::new() })
+    }
+
+    fn last(&self) -> &Self {
+        let mut last = self;
+        while let Some(later) = last.later.get() {
+            last = later;
+        }
+        last
+    }
+}
+
+/// What has changed in the project's files.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// The files that are other ones now.
+    pub files: Vec<&'static str>,
+    /// What is used as it was when the project was loaded, and says something else now.
+    pub not_used: Vec<&'static str>,
 }
 
 impl Project {
@@ -41,21 +97,37 @@ impl Project {
     /// The same with other variables than those of this process.
     pub fn load_with(dir: &Path, environment: Environment) -> Result<Self> {
         let dir = std::path::absolute(dir).map_err(|error| Error::io(dir.display(), error))?;
-        let path = dir.join(PROJECT_FILE);
-        let bytes = std::fs::read(&path).map_err(|error| match error.kind() {
-            std::io::ErrorKind::NotFound => {
-                Error::not_found(format!("{}: there is no {PROJECT_FILE} in this folder", dir.display()))
-                    .hint("run 'flumen init' to make a project, or check --project")
-            }
-            _ => Error::io(path.display(), error),
-        })?;
-        let text = String::from_utf8(bytes).map_err(|error| {
-            Error::invalid(format!("{}: this file is not UTF-8 text", path.display())).caused_by(error)
-        })?;
-        let settings = Settings::parse(PROJECT_FILE, &text)?;
-        let environment = environment.with_file(&dir)?;
-        let templates = Templates::new(environment, settings.vars.clone());
-        Ok(Self { dir, settings, templates })
+        let first = Read::of(&dir, &environment)?;
+        Ok(Self { dir, process: environment, first, kept: Arc::default() })
+    }
+
+    /// Reads `flumen.yml` and `.env` again. What they say counts from now on for all who have this project, but what servers open once:
+    /// the answer names it.
+    ///
+    /// Errors: as [`load`](Self::load); then everything stays as it was.
+    pub fn read_again(&self) -> Result<Changes> {
+        let (new, last) = (Read::of(&self.dir, &self.process)?, self.first.last());
+        let mut changes = Changes::default();
+        if new.hash != last.hash {
+            changes.files.push(PROJECT_FILE);
+        }
+        if new.templates.environment() != last.templates.environment() {
+            changes.files.push(ENV_FILE);
+        }
+        if changes.files.is_empty() {
+            return Ok(changes);
+        }
+        let (now, first) = (&new.settings, &self.first.settings);
+        let opened_once = [
+            ("lake", now.lake_root != first.lake_root),
+            ("serve", now.serve != first.serve),
+            ("store", now.store != first.store || now.keep_runs != first.keep_runs),
+            ("defaults.spool", now.defaults.spool != first.defaults.spool),
+        ];
+        changes.not_used = opened_once.into_iter().filter_map(|(key, is_other)| is_other.then_some(key)).collect();
+        // Where somebody else was faster, that one read the same files.
+        let _ = last.later.set(Box::new(new));
+        Ok(changes)
     }
 
     /// The project's folder, absolute.
@@ -66,30 +138,76 @@ impl Project {
     /// Its name: what `flumen.yml` says, else that of its folder.
     pub fn name(&self) -> String {
         let folder = || self.dir.file_name().map(|name| name.to_string_lossy().into_owned());
-        self.settings.name.clone().or_else(folder).unwrap_or_else(|| "project".to_owned())
+        self.settings().name.clone().or_else(folder).unwrap_or_else(|| "project".to_owned())
     }
 
     /// What `flumen.yml` says, templates not rendered.
     pub fn settings(&self) -> &Settings {
-        &self.settings
+        &self.first.last().settings
     }
 
     /// Renders the templates of this project.
     pub fn templates(&self) -> &Templates {
-        &self.templates
+        &self.first.last().templates
+    }
+
+    /// Variables that count before those of `flumen.yml`, from now on, in place of those that were given before.
+    pub fn keep_variables(&self, variables: BTreeMap<String, String>) {
+        let mut kept = self.kept.write().unwrap_or_else(PoisonError::into_inner);
+        if **kept != variables {
+            *kept = Arc::new(variables);
+        }
+    }
+
+    fn kept(&self) -> Arc<BTreeMap<String, String>> {
+        Arc::clone(&self.kept.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The value that templates of flows have as `var.NAME`: one that is kept, else one of `vars` in `flumen.yml`, else one that `.env`
+    /// names.
+    ///
+    /// Errors: those of a template in `flumen.yml`.
+    pub fn variable(&self, name: &str) -> Result<Option<Rendered>> {
+        if let Some(text) = self.kept().get(name) {
+            return Ok(Some(Rendered { text: text.clone(), secret: false }));
+        }
+        if let Some(source) = self.settings().vars.get(name) {
+            return self.templates().render(source).map(Some).map_err(|error| error.within(format!("vars.{name}")));
+        }
+        let environment = self.environment();
+        let text = environment.file_names().find(|of_file| *of_file == name).and_then(|name| environment.get(name));
+        Ok(text.map(|text| Rendered { text: text.to_owned(), secret: false }))
+    }
+
+    /// Where a variable comes from, if there is one.
+    pub fn variable_place(&self, name: &str) -> Option<&'static str> {
+        if self.kept().contains_key(name) {
+            return Some("flumen var");
+        }
+        if self.settings().vars.contains_key(name) {
+            return Some(PROJECT_FILE);
+        }
+        self.environment().file_names().any(|of_file| of_file == name).then_some(ENV_FILE)
+    }
+
+    /// The names of all variables, sorted.
+    pub fn variable_names(&self) -> BTreeSet<String> {
+        let kept = self.kept();
+        let of_files = self.settings().vars.keys().map(String::as_str).chain(self.environment().file_names());
+        kept.keys().map(String::as_str).chain(of_files).map(str::to_owned).collect()
     }
 
     /// The variables of this process and of `.env`.
     pub fn environment(&self) -> &Environment {
-        self.templates.environment()
+        self.templates().environment()
     }
 
     /// The connections, in the order of the file.
     pub fn connections(&self) -> impl Iterator<Item = Connection> {
         let connect = |settings: &crate::settings::ConnectionSettings| {
-            Connection::new(settings.clone(), self.templates.clone(), self.dir.clone())
+            Connection::new(settings.clone(), self.templates().clone(), self.dir.clone())
         };
-        self.settings.connections.iter().map(connect)
+        self.settings().connections.iter().map(connect)
     }
 
     /// The connection called `name`.
@@ -98,7 +216,7 @@ impl Project {
     pub fn connection(&self, name: &str) -> Result<Connection> {
         self.connections().find(|connection| connection.name() == name).ok_or_else(|| {
             let names: Vec<&str> =
-                self.settings.connections.iter().map(|connection| connection.name.as_str()).collect();
+                self.settings().connections.iter().map(|connection| connection.name.as_str()).collect();
             Error::not_found(format!("there is no connection '{name}' in {PROJECT_FILE}"))
                 .hint(match names.as_slice() {
                     [] => format!("there are none yet; add it with 'flumen connection add {name} --kind KIND'"),
@@ -116,7 +234,7 @@ impl Project {
     /// Errors: `Invalid` when its template or its address is wrong.
     pub fn lake(&self) -> Result<StoreAt> {
         let within = |error: Error| error.within("lake.root");
-        let root = self.templates.render(&self.settings.lake_root).map_err(within)?.text;
+        let root = self.templates().render(&self.settings().lake_root).map_err(within)?.text;
         self.open(&root).map_err(within)
     }
 
@@ -131,15 +249,15 @@ impl Project {
 
     /// The folder for temporary files, if the project names one.
     pub fn spool(&self) -> Result<Option<PathBuf>> {
-        let Some(spool) = &self.settings.defaults.spool else { return Ok(None) };
-        let rendered = self.templates.render(spool).map_err(|error| error.within("defaults.spool"))?;
+        let Some(spool) = &self.settings().defaults.spool else { return Ok(None) };
+        let rendered = self.templates().render(spool).map_err(|error| error.within("defaults.spool"))?;
         Ok(Some(self.dir.join(rendered.text)))
     }
 
     /// The folder whose files clients of a server may read, if the project allows one.
     pub fn served_files(&self) -> Result<Option<PathBuf>> {
-        let Some(folder) = &self.settings.serve.files else { return Ok(None) };
-        let rendered = self.templates.render(folder).map_err(|error| error.within("serve.files"))?;
+        let Some(folder) = &self.settings().serve.files else { return Ok(None) };
+        let rendered = self.templates().render(folder).map_err(|error| error.within("serve.files"))?;
         Ok(Some(self.dir.join(rendered.text)))
     }
 
@@ -200,6 +318,50 @@ mod tests {
         let below = dir.path().join("a/b");
         std::fs::create_dir_all(&below).expect("made");
         assert_eq!(Project::find(&below).expect("looked"), Some(dir.path().to_owned()));
+    }
+
+    #[test]
+    fn files_that_change_count_when_they_are_read_again() {
+        let (dir, project) = project("vars: { a: one }\nconnections: { pg: { kind: postgres } }", &[("IN", "process")]);
+        let read = |project: &Project| {
+            let rendered = project.templates().render("{{ var('a') }} {{ env_var('B', 'none') }} {{ env_var('IN') }}");
+            rendered.expect("a text").text
+        };
+        assert_eq!(project.read_again().expect("read"), Changes::default());
+        let before = project.connection("pg").expect("there");
+        std::fs::write(dir.path().join(PROJECT_FILE), "vars: { a: two }\nlake: elsewhere\n").expect("written");
+        assert_eq!(read(&project), "one none process");
+        let changes = project.read_again().expect("read");
+        assert_eq!(changes, Changes { files: vec![PROJECT_FILE], not_used: vec!["lake"] });
+        std::fs::write(dir.path().join(ENV_FILE), "B=three\nIN=file\n").expect("written");
+        assert_eq!(project.read_again().expect("read").files, [ENV_FILE]);
+        assert_eq!(read(&project), "two three process");
+        assert!(project.connection("pg").is_err());
+        assert_eq!(before.name(), "pg");
+        // What is broken changes nothing.
+        std::fs::write(dir.path().join(PROJECT_FILE), "vars: [\n").expect("written");
+        assert!(project.read_again().is_err());
+        assert_eq!(read(&project), "two three process");
+    }
+
+    #[test]
+    fn variables_come_from_three_places() {
+        let (dir, project) = project("vars: { a: file, b: \"{{ env_var('IN') }}\" }", &[("IN", "process")]);
+        std::fs::write(dir.path().join(ENV_FILE), "a=env\nc=env\nIN=env\n").expect("written");
+        project.read_again().expect("read");
+        project.keep_variables([("a".to_owned(), "kept".to_owned())].into());
+        let said = |name: &str| {
+            let value = project.variable(name).expect("a value").map(|value| value.text);
+            value.zip(project.variable_place(name))
+        };
+        assert_eq!(said("a"), Some(("kept".to_owned(), "flumen var")));
+        assert_eq!(said("b"), Some(("process".to_owned(), PROJECT_FILE)));
+        assert_eq!(said("c"), Some(("env".to_owned(), ENV_FILE)));
+        assert_eq!(said("IN"), Some(("process".to_owned(), ENV_FILE)));
+        assert_eq!(said("d"), None);
+        assert_eq!(project.variable_names().into_iter().collect::<Vec<_>>(), ["IN", "a", "b", "c"]);
+        project.keep_variables(BTreeMap::new());
+        assert_eq!(said("a"), Some(("file".to_owned(), PROJECT_FILE)));
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use chrono::TimeDelta;
-use flumen_core::flow::Notice;
+use flumen_core::flow::{Notice, Occasion};
 use flumen_core::flow::store::{PendingNotice, Wake};
 use flumen_core::{Error, Result};
 use tokio::sync::Notify;
@@ -108,6 +108,13 @@ impl Notices {
             let taken = self.shared.store.take_notices(now, now + HOLD, room).await?;
             let is_last = taken.len() < room;
             for notice in taken {
+                let occasion = &notice.notice.occasion;
+                if matches!(
+                    occasion,
+                    Occasion::RunLate | Occasion::RunLong | Occasion::TaskLate { .. } | Occasion::TaskLong { .. }
+                ) {
+                    self.shared.watcher.told(&News::Late { notice: &notice.notice });
+                }
                 self.begin(notice, 0);
             }
             if is_last {

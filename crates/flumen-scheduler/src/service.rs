@@ -85,6 +85,11 @@ pub enum News<'a> {
         /// Why.
         error: &'a Error,
     },
+    /// A run or a task is later than its `deadline`, or takes longer than its `warn_after`.
+    Late {
+        /// What is said of it.
+        notice: &'a Notice,
+    },
     /// A notice could not be passed on. It is tried again, or given up.
     NoticeFails {
         /// The notice.

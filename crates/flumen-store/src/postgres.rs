@@ -44,6 +44,7 @@ use sessions::{Sessions, failed};
 const MIGRATIONS: &[(i64, &str, &str)] = &[
     (1, "tables", include_str!("../migrations/postgres/0001_tables.sql")),
     (2, "changes", include_str!("../migrations/postgres/0002_changes.sql")),
+    (3, "kept", include_str!("../migrations/postgres/0003_kept.sql")),
 ];
 /// The longest name of a schema: a channel is named after it.
 const SCHEMA_BYTES: usize = 50;

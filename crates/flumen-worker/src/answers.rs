@@ -34,6 +34,9 @@ async fn try_answer(host: &Host, run: &Run, graph: &Graph, key: &TaskKey, ask: A
     let id = key.task.as_str();
     let task = version.compiled.flow.task(id).ok_or_else(|| templates::no_task(&version, id))?;
     let uses = version.uses(id);
+    if uses.variables {
+        host.read_variables().await?;
+    }
     let mut values = version.outputs.clone();
     for other in version
         .compiled

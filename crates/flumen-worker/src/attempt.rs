@@ -144,6 +144,11 @@ impl<'a> Attempt<'a> {
         self.log.line(Stream::Note, &self.masks.apply(text));
     }
 
+    /// Writes a line into the log that stays also where the rest of a look is dropped.
+    pub fn news(&self, text: &str) {
+        self.log.news(&self.masks.apply(text));
+    }
+
     /// What surrounds its programs. Their lines go to `log`.
     pub fn watched<'r>(&'r self, log: &'r dyn Log) -> Run<'r> {
         // How long it may take is counted by the state machine, which asks to stop it.

@@ -231,6 +231,9 @@ async fn renderer(host: &Arc<Host>, version: &Arc<Version>, work: &Work) -> Resu
         Some(names) => names,
         None => version.compiled.flow.tasks.iter().map(|task| task.id.clone()).collect::<BTreeSet<_>>(),
     };
+    if uses.variables {
+        host.read_variables().await?;
+    }
     let mut outputs = version.outputs.clone();
     outputs.extend(templates::outputs_of(&*host.store, &host.kept, work.run.id, &names).await?);
     let seen = templates::Seen { run: &work.run, version, project: &host.project, now: host.clock.now() };

@@ -27,6 +27,7 @@ pub async fn deliver(host: &Arc<Host>, notice: &Notice) -> Result<()> {
     let record = host.store.run(notice.run).await?;
     let version = host.library.version(&record.version, &*host.store).await?;
     let (name, key) = occasion(&notice.occasion);
+    let of_project = host.library.project_hooks();
     let mut wanted: Vec<&Hook> = Vec::new();
     if let Some(task) = key.and_then(|key| version.compiled.flow.task(key.task.as_str())) {
         wanted.extend(of(&task.hooks, name));
@@ -34,11 +35,12 @@ pub async fn deliver(host: &Arc<Host>, notice: &Notice) -> Result<()> {
     // A run's own end is the flow's concern; of its tasks, only their retries and delays are.
     if key.is_none() || matches!(name, "on_retry" | "on_late") {
         wanted.extend(of(&version.compiled.flow.hooks, name));
-        wanted.extend(of(host.library.project_hooks(), name));
+        wanted.extend(of(&of_project, name));
     }
     if wanted.is_empty() {
         return Ok(());
     }
+    host.read_variables().await?;
     let attempt = attempt(host, notice, key).await?;
     for (place, hook) in wanted.into_iter().enumerate() {
         let said = Said { name, place, key, attempt, cause: &notice.cause };

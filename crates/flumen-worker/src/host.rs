@@ -33,6 +33,8 @@ pub struct Host {
     pub kept: Kept,
     /// Whether tasks with a cache use earlier outputs. What comes of them is kept in any case.
     pub use_cache: bool,
+    /// Whether the runs that tasks begin are kept for the worker that has the task: nobody else is to do them.
+    pub keeps_runs: bool,
     /// This program: it runs tasks in processes of their own.
     pub binary: PathBuf,
     /// Interpreters that are kept warm.
@@ -45,6 +47,16 @@ pub struct Host {
     pub clock: Arc<dyn Clock>,
     /// Where ids come from.
     pub ids: Arc<dyn Ids>,
+}
+
+impl Host {
+    /// Reads the variables that the store has: templates have them from then on.
+    ///
+    /// Errors: those of the store.
+    pub async fn read_variables(&self) -> Result<()> {
+        self.project.keep_variables(self.store.variables().await?);
+        Ok(())
+    }
 }
 
 impl fmt::Debug for Host {

@@ -16,6 +16,8 @@ mod sensor;
 mod shell;
 pub mod sql;
 
+pub use sensor::NOT_YET;
+
 use std::sync::Arc;
 
 use async_trait::async_trait;

@@ -33,6 +33,7 @@ pub mod log;
 pub mod logs;
 pub mod outputs;
 pub mod process;
+pub mod presence;
 pub mod project_flows;
 pub mod python;
 pub mod templates;

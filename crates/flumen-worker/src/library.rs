@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
@@ -14,6 +14,7 @@ use flumen_core::task_kind::is_template;
 use flumen_core::task_kind::units::Period;
 use flumen_core::{Error, Result};
 use flumen_flow::compiled::Compiled;
+use flumen_flow::definition::params::ParamSpec;
 use flumen_flow::definition::{
     Cache, CacheInputs, Checker, DEFAULT_POOL, Flow, Hooks, Meanings, ProjectFile, Surroundings, Task,
 };
@@ -94,6 +95,8 @@ pub struct TaskUses {
     pub outputs: Option<BTreeSet<String>>,
     /// Whether they ask for the last run that succeeded.
     pub last_success: bool,
+    /// Whether they have variables of the project.
+    pub variables: bool,
 }
 
 /// Versions by their name. Each is read once.
@@ -102,7 +105,7 @@ pub struct Library {
     checker: Checker,
     kinds: HashMap<&'static str, Arc<dyn Kind>>,
     kept: Kept,
-    hooks: Hooks,
+    hooks: RwLock<Arc<Hooks>>,
     known: Mutex<HashMap<FlowVersion, Arc<Version>>>,
     /// What this process has saved.
     saved: Mutex<HashSet<FlowVersion>>,
@@ -122,15 +125,27 @@ impl Library {
             checker: Checker::new(kinds::known()),
             kinds,
             kept,
-            hooks,
+            hooks: RwLock::new(Arc::new(hooks)),
             known: Mutex::default(),
             saved: Mutex::default(),
         }
     }
 
     /// The hooks of the project.
-    pub fn project_hooks(&self) -> &Hooks {
-        &self.hooks
+    pub fn project_hooks(&self) -> Arc<Hooks> {
+        Arc::clone(&self.hooks.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The hooks of the project are these from now on.
+    pub fn set_project_hooks(&self, hooks: Hooks) {
+        let mut ours = self.hooks.write().unwrap_or_else(PoisonError::into_inner);
+        if **ours == hooks {
+            return;
+        }
+        *ours = Arc::new(hooks);
+        drop(ours);
+        // Versions know which occasions have hooks.
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
     /// The kind called `name`.
@@ -230,8 +245,15 @@ impl Library {
             Error::invalid(format!("version {} of the flow cannot be read here: {}", id.short(), Error::from(mistakes)))
         })?;
         let secrets = secrets_of(&flow, &read);
-        let hooks = variant.apply(&mut flow, &self.hooks);
-        let uses = flow.tasks.iter().map(|task| (task.id.clone(), TaskUses::of(task, &read))).collect();
+        let hooks = variant.apply(&mut flow, &self.project_hooks());
+        // What a default that is a template needs, every task does.
+        let is_template = |spec: &ParamSpec| spec.default.as_ref().and_then(Value::as_str).is_some_and(is_template);
+        let has_templates = flow.params.iter().any(is_template);
+        let uses_of = |task: &Task| {
+            let uses = TaskUses::of(task, &read);
+            TaskUses { variables: uses.variables || has_templates, ..uses }
+        };
+        let uses = flow.tasks.iter().map(|task| (task.id.clone(), uses_of(task))).collect();
         let mut compiled = Compiled::within(flow, &hooks)?;
         let graph = Arc::new(std::mem::replace(&mut compiled.graph, Graph::new("", Vec::new())?));
         let version =
@@ -353,7 +375,7 @@ impl Version {
 
 impl TaskUses {
     fn of(task: &Task, files: &BTreeMap<String, Bytes>) -> Self {
-        let mut uses = Self { outputs: Some(BTreeSet::new()), last_success: false };
+        let mut uses = Self { outputs: Some(BTreeSet::new()), last_success: false, variables: false };
         uses.add_all(&task.config);
         task.env.values().for_each(|text| uses.add(template::names(text)));
         task.when.iter().for_each(|text| uses.add(template::names_in_expression(text)));
@@ -371,7 +393,7 @@ impl TaskUses {
             match files.get(&file.name.text).map(|bytes| std::str::from_utf8(bytes)) {
                 Some(Ok(text)) => uses.add(template::names(text)),
                 // Its name is known only when the task runs.
-                _ => uses.outputs = None,
+                _ => (uses.outputs, uses.variables) = (None, true),
             }
         }
         uses
@@ -379,7 +401,7 @@ impl TaskUses {
 
     /// What the templates in the fields of a kind use.
     pub(crate) fn of_config(config: &Value) -> Self {
-        let mut uses = Self { outputs: Some(BTreeSet::new()), last_success: false };
+        let mut uses = Self { outputs: Some(BTreeSet::new()), last_success: false, variables: false };
         uses.add_all(config);
         uses
     }
@@ -396,6 +418,7 @@ impl TaskUses {
     fn add(&mut self, names: Result<template::Names>) {
         // One that is broken fails when it is rendered.
         let Ok(names) = names else { return };
+        self.variables |= names.used.iter().any(|name| name.parts.first().is_some_and(|part| part == "var"));
         self.last_success |=
             names.top_level().iter().any(|name| name.starts_with("prev_") && name.ends_with("_success"));
         match (&mut self.outputs, names.outputs()) {

@@ -21,6 +21,11 @@ pub enum Stream {
 pub trait Log: Send + Sync {
     /// A line, without its end.
     fn line(&self, stream: Stream, text: &str);
+
+    /// Something that Flumen says and that stays also where the rest of a look is dropped.
+    fn news(&self, text: &str) {
+        self.line(Stream::Note, text);
+    }
 }
 
 /// Secrets, found in text. The longest are looked for first: one may contain another.

@@ -36,6 +36,8 @@ pub(crate) struct AttemptLog<'a> {
 #[derive(Default)]
 struct Lines {
     text: String,
+    /// What stays of a look that saw nothing new.
+    news: String,
     written: usize,
     dropped: u64,
     chunks: u32,
@@ -58,9 +60,10 @@ impl<'a> AttemptLog<'a> {
         !self.prefix.is_empty()
     }
 
-    /// Drops what was not written yet.
+    /// Drops what was not written yet, but news.
     pub(crate) fn forget(&self) {
-        self.lines().text.clear();
+        let mut lines = self.lines();
+        lines.text = std::mem::take(&mut lines.news);
     }
 
     /// Nothing more comes.
@@ -126,6 +129,12 @@ impl<'a> AttemptLog<'a> {
 }
 
 impl Log for AttemptLog<'_> {
+    fn news(&self, text: &str) {
+        let line = line_of(self.host.clock.now(), Stream::Note, text);
+        self.lines().news.push_str(&line);
+        self.line(Stream::Note, text);
+    }
+
     fn line(&self, stream: Stream, text: &str) {
         self.host.watcher.line(self.work, stream, text);
         let mut lines = self.lines();

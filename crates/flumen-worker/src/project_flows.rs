@@ -29,6 +29,8 @@ pub struct ProjectFlows {
     pub deployments: BTreeMap<String, Deployment>,
     /// The mistakes of the others, by file.
     pub mistakes: BTreeMap<String, Mistakes>,
+    /// What could be read of flows with mistakes, by file: to be looked at, and not to be run.
+    pub partly: BTreeMap<String, Arc<Flow>>,
     /// Files that could not be read.
     pub unread: Vec<Error>,
     /// What is done for all flows when something happened: the hooks in `flumen.yml`.
@@ -52,9 +54,12 @@ impl ProjectFlows {
         let meanings = Meanings::new(&lookup);
         let around = surroundings(project, pools, &texts, checker, &meanings);
         for (file, text) in &texts {
-            match checker.check(file, text, &around, &meanings) {
-                Ok(flow) => drop(found.flows.insert(flow.name.clone(), Arc::new(flow))),
-                Err(mistakes) => drop(found.mistakes.insert(file.clone(), mistakes)),
+            match checker.check_partly(file, text, &around, &meanings) {
+                (flow, None) => drop(found.flows.insert(flow.name.clone(), Arc::new(flow))),
+                (flow, Some(mistakes)) => {
+                    found.mistakes.insert(file.clone(), mistakes);
+                    found.partly.insert(file.clone(), Arc::new(flow));
+                }
             }
         }
         circles::warn(&mut found.flows);
@@ -93,8 +98,17 @@ impl ProjectFlows {
 
     /// The deployment called `name`.
     ///
-    /// Errors: `NotFound`, with the nearest name.
+    /// Errors: `Invalid` with the mistakes of its file; `NotFound`, with the nearest name.
     pub fn deployment(&self, name: &str) -> Result<&Deployment> {
+        let of_name = |file: &&String| {
+            let path = Path::new(file.as_str());
+            path.starts_with(DEPLOYMENTS_FOLDER) && path.file_stem().is_some_and(|stem| stem == name)
+        };
+        if !self.deployments.contains_key(name)
+            && let Some(mistakes) = self.mistakes.keys().find(of_name).and_then(|file| self.mistakes.get(file))
+        {
+            return Err(Error::from(mistakes.clone()));
+        }
         self.deployments.get(name).ok_or_else(|| {
             Error::not_found(format!("there is no deployment '{name}' in {DEPLOYMENTS_FOLDER}/"))
                 .hint("'flumen deploy list' shows them")
@@ -109,7 +123,10 @@ impl ProjectFlows {
         if let Some(flow) = self.flows.get(name) {
             return Ok(flow);
         }
-        let stem = |file: &&String| Path::new(file.as_str()).file_stem().is_some_and(|stem| stem == name);
+        let stem = |file: &&String| {
+            let path = Path::new(file.as_str());
+            path.starts_with(FLOWS_FOLDER) && path.file_stem().is_some_and(|stem| stem == name)
+        };
         if let Some(file) = self.mistakes.keys().find(stem) {
             return Err(Error::from(self.mistakes[file].clone()));
         }
@@ -158,7 +175,13 @@ fn surroundings(
 ) -> Surroundings {
     let mut around = Surroundings {
         connections: project.connections().map(|connection| connection.name().to_owned()).collect(),
-        vars: project.settings().vars.keys().cloned().collect(),
+        connection_fields: project
+            .settings()
+            .connections
+            .iter()
+            .map(|one| (one.name.clone(), one.fields.iter().map(|(name, _)| name.clone()).collect()))
+            .collect(),
+        vars: project.variable_names(),
         pools: pools.iter().chain(project.settings().pools.keys()).cloned().collect(),
         ..Surroundings::default()
     };

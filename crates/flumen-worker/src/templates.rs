@@ -28,13 +28,11 @@ struct OfProject(Arc<Project>);
 
 impl Surroundings for OfProject {
     fn variable(&self, name: &str) -> Result<Option<Text>> {
-        let Some(source) = self.0.settings().vars.get(name) else { return Ok(None) };
-        let rendered = self.0.templates().render(source).map_err(|error| error.within(format!("vars.{name}")))?;
-        Ok(Some(Text { text: rendered.text, secret: rendered.secret }))
+        Ok(self.0.variable(name)?.map(|rendered| Text { text: rendered.text, secret: rendered.secret }))
     }
 
     fn variables(&self) -> Vec<String> {
-        self.0.settings().vars.keys().cloned().collect()
+        self.0.variable_names().into_iter().collect()
     }
 
     fn connection(&self, name: &str) -> Result<Option<BTreeMap<String, Text>>> {

@@ -136,11 +136,11 @@ pub fn watch(input: impl BufRead, mark: &str) {
 }
 
 /// Ends what is left of workers whose processes are gone, and waits until it has ended: their watching processes may not have come to it
-/// yet. `workers` are the ids of their processes.
-pub fn clear(workers: &BTreeSet<u32>) {
+/// yet. `workers` are the ids of their processes, and when each began, as the system counts; 0 where that is not known.
+pub fn clear(workers: &BTreeSet<(u32, u64)>) {
     let is_theirs = |mark: &str| {
-        let process = mark.split('-').next().and_then(|process| process.parse().ok());
-        process.is_some_and(|process| workers.contains(&process))
+        let parts = mark.split_once('-').and_then(|(process, born)| Some((process.parse().ok()?, born.parse().ok()?)));
+        parts.is_some_and(|(process, born)| workers.contains(&(process, born)) || workers.contains(&(process, 0)))
     };
     for _ in 0..LOOKS_FOR_AN_END {
         if kill_marked(is_theirs) == 0 {
@@ -185,9 +185,16 @@ mod tests {
             Command::new("sleep").arg("1000").env(MARK, "4194305-1").process_group(0).spawn().unwrap();
         // A program that has just begun has no environment yet.
         while of_the_dead.try_wait().unwrap().is_none() {
-            clear(&BTreeSet::from([4_194_305]));
+            clear(&BTreeSet::from([(4_194_305, 1)]));
         }
         assert!(finished.try_wait().unwrap().is_none());
+        // Another process may have the number by now.
+        let mut of_another =
+            Command::new("sleep").arg("1000").env(MARK, "4194305-2").process_group(0).spawn().unwrap();
+        clear(&BTreeSet::from([(4_194_305, 1)]));
+        assert!(of_another.try_wait().unwrap().is_none());
+        of_another.kill().unwrap();
+        of_another.wait().unwrap();
         finished.kill().unwrap();
         finished.wait().unwrap();
     }

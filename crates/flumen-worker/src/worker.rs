@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::execute::execute;
 use crate::host::Host;
+use crate::presence::{BEAT, this_process};
 
 /// How long a lease holds, unless told otherwise.
 pub const LEASE: Duration = Duration::from_secs(30);
@@ -37,14 +38,16 @@ pub struct Settings {
     pub id: WorkerId,
     /// The machine.
     pub host: String,
-    /// The version of Flumen.
-    pub version: String,
     /// The pools from which it takes work; all, where none is named. With the default one go those of rates.
     pub pools: Vec<String>,
     /// The runs of which it takes work; all, where none is named.
     pub only: Arc<Only>,
     /// Whether others are told that it is there: not one that lives as long as a run.
     pub announced: bool,
+    /// Whether its process steps runs and makes those of schedules.
+    pub schedules: bool,
+    /// Whether it works for a command, on the runs of that alone.
+    pub commanded: bool,
     /// How many attempts it has room for.
     pub slots: usize,
     /// How long a lease holds.
@@ -70,7 +73,8 @@ impl Only {
         }
     }
 
-    fn runs(&self) -> Vec<RunId> {
+    /// These runs.
+    pub fn runs(&self) -> Vec<RunId> {
         self.runs.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
@@ -114,12 +118,24 @@ impl Worker {
         Self { host, settings, started }
     }
 
+    /// Its name.
+    pub fn id(&self) -> &WorkerId {
+        &self.settings.id
+    }
+
+    /// Tells others that it is there, before it works.
+    ///
+    /// Errors: those of the store.
+    pub async fn announce(&self) -> Result<()> {
+        self.host.store.beat(&self.record(false)).await
+    }
+
     /// Works until `stop`; then it takes no more, and ends when what it has has ended, or the time for that is over.
     pub async fn run(&self, stop: &CancellationToken) {
         let mut wakes = self.host.store.wakes();
         let mut running: HashMap<Held, Running> = HashMap::new();
         let mut tasks: JoinSet<Held> = JoinSet::new();
-        let mut renewals = tokio::time::interval(self.settings.lease / 3);
+        let mut renewals = tokio::time::interval((self.settings.lease / 3).min(BEAT));
         renewals.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let (mut look, mut wait) = (true, FIRST_WAIT);
         let mut drain: Option<tokio::time::Instant> = None;
@@ -274,6 +290,7 @@ impl Worker {
     /// Workers that were not seen for long are shown to nobody any more.
     async fn forget_others(&self) {
         if self.settings.announced
+            && !self.settings.commanded
             && let Err(error) = self.host.store.forget_workers(self.host.clock.now() - REMEMBERED).await
         {
             self.host.watcher.store_fails(&error);
@@ -281,23 +298,23 @@ impl Worker {
     }
 
     async fn beat(&self, draining: bool) {
-        let settings = &self.settings;
-        if !settings.announced {
-            return;
+        if self.settings.announced
+            && let Err(error) = self.timely(self.host.store.beat(&self.record(draining))).await
+        {
+            self.host.watcher.store_fails(&error);
         }
-        let record = WorkerRecord {
-            id: settings.id.clone(),
-            host: settings.host.clone(),
-            process: std::process::id(),
-            version: settings.version.clone(),
+    }
+
+    /// What it says of itself.
+    fn record(&self, draining: bool) -> WorkerRecord {
+        let settings = &self.settings;
+        WorkerRecord {
             pools: settings.pools.clone(),
             slots: u32::try_from(settings.slots).unwrap_or(u32::MAX),
-            started: self.started,
-            seen: self.host.clock.now(),
             draining,
-        };
-        if let Err(error) = self.timely(self.host.store.beat(&record)).await {
-            self.host.watcher.store_fails(&error);
+            schedules: settings.schedules,
+            commanded: settings.commanded,
+            ..this_process(settings.id.clone(), settings.host.clone(), self.started, self.host.clock.now())
         }
     }
 }

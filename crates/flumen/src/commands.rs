@@ -25,6 +25,7 @@ mod store;
 mod task;
 mod up;
 mod user;
+mod var;
 mod why;
 
 use flumen_core::Result;
@@ -58,6 +59,7 @@ pub enum Command {
     Serve(serve::ServeCommand),
     Sql(sql::SqlCommand),
     User(user::UserCommand),
+    Var(var::VarCommand),
     Up(Box<up::UpCommand>),
     Scheduler(up::SchedulerCommand),
     Worker(up::WorkerCommand),
@@ -100,6 +102,7 @@ impl Command {
             Command::Serve(command) => command.run(context).await,
             Command::Sql(command) => command.run(context).await,
             Command::User(command) => command.run(context).await,
+            Command::Var(command) => command.run(context).await,
             Command::Up(command) => command.run(context).await,
             Command::Scheduler(command) => command.run(context).await,
             Command::Worker(command) => command.run(context).await,

@@ -272,6 +272,11 @@ pub fn count(number: u64) -> String {
     text
 }
 
+/// So many rows: `1 row`, `1,369,765 rows`.
+pub fn rows(number: u64) -> String {
+    if number == 1 { "1 row".to_owned() } else { format!("{} rows", count(number)) }
+}
+
 /// Bytes in the unit that fits: `812 B`, `1.4 MB`. Units of a thousand, as disks and networks are sold.
 pub fn bytes(number: u64) -> String {
     const UNITS: [&str; 6] = ["kB", "MB", "GB", "TB", "PB", "EB"];
@@ -313,6 +318,11 @@ mod tests {
     fn counts_have_separators() {
         let texts: Vec<String> = [0, 12, 999, 1000, 1_369_765, u64::MAX].into_iter().map(count).collect();
         assert_eq!(texts, ["0", "12", "999", "1,000", "1,369,765", "18,446,744,073,709,551,615"]);
+    }
+
+    #[test]
+    fn one_row_is_one() {
+        assert_eq!([0, 1, 2_000].map(rows), ["0 rows", "1 row", "2,000 rows"]);
     }
 
     #[test]

@@ -141,7 +141,7 @@ pub enum WaitFor {
     Check {
         /// Seconds from one look to the next.
         every_seconds: u64,
-        /// What to look at, in the words of the task's kind.
+        /// What to look at, in the words of the task's kind; `for` says it to a person.
         what: Value,
     },
     /// Somebody says yes or no.
@@ -157,7 +157,10 @@ impl fmt::Display for WaitFor {
             WaitFor::Time { at } => write!(f, "{}", at.format("%Y-%m-%d %H:%M:%S UTC")),
             WaitFor::Run { run } => write!(f, "the end of run {run}"),
             WaitFor::Dataset { dataset, .. } => write!(f, "an update of {dataset}"),
-            WaitFor::Check { every_seconds, .. } => write!(f, "a condition, looked at every {every_seconds} s"),
+            WaitFor::Check { every_seconds, what } => {
+                let what = what["for"].as_str().unwrap_or("a condition");
+                write!(f, "{what}, looked at every {every_seconds} s")
+            }
             WaitFor::Person { question } => write!(f, "somebody's answer to '{question}'"),
         }
     }

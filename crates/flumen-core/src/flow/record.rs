@@ -361,6 +361,20 @@ pub enum Occasion {
     RunLong,
 }
 
+impl Occasion {
+    /// The task run that it is about; none where it is about the run.
+    pub fn key(&self) -> Option<&TaskKey> {
+        match self {
+            Occasion::TaskFailed { key }
+            | Occasion::TaskSucceeded { key }
+            | Occasion::TaskRetries { key, .. }
+            | Occasion::TaskLate { key }
+            | Occasion::TaskLong { key } => Some(key),
+            Occasion::RunFailed | Occasion::RunSucceeded | Occasion::RunLate | Occasion::RunLong => None,
+        }
+    }
+}
+
 /// Data sets that a task run read and changed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Touched {

@@ -16,6 +16,8 @@ pub mod commit;
 pub mod objects;
 pub mod work;
 
+use std::collections::BTreeMap;
+
 use async_trait::async_trait;
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
@@ -91,7 +93,12 @@ pub trait MetaStore: Send + Sync {
     /// decided already.
     async fn finish(&self, held: &Held, outcome: &Outcome, now: DateTime<Utc>) -> Result<()>;
 
-    /// Takes back, at once, all leases of a worker that is known to be gone. The runs are told. Answers with their number.
+    /// Keeps runs for one worker: nobody else is given their tasks until that one is [lost](Self::lose_worker). They need not be
+    /// there yet: so a run can be kept before anybody sees it.
+    async fn keep_for(&self, worker: &WorkerId, runs: &[RunId]) -> Result<()>;
+
+    /// Takes back, at once, all leases of a worker that is known to be gone. The runs are told. Answers with their number. Runs that
+    /// were kept for it are everybody's from now on.
     async fn lose_worker(&self, worker: &WorkerId, cause: &str, now: DateTime<Utc>) -> Result<usize>;
 
     /// Takes back up to `limit` leases that ended at `now` or before. The runs are told.
@@ -117,6 +124,9 @@ pub trait MetaStore: Send + Sync {
 
     /// Data sets that task runs touched, in the order of their ids, from after `after` on.
     async fn touched(&self, after: u64, limit: usize) -> Result<Vec<(u64, RunId, Touched)>>;
+
+    /// The data sets that tasks of a run touched, in order; none of a run that is not there.
+    async fn touched_by(&self, run: RunId) -> Result<Vec<Touched>>;
 
     /// Wakes whoever listens, when there is something new of some kind. One wake may stand for many; a listener that falls
     /// behind is woken once. The stream ends with the store.
@@ -193,6 +203,14 @@ pub trait MetaStore: Send + Sync {
 
     /// The flows whose schedules are stopped, sorted.
     async fn paused(&self) -> Result<Vec<FlowName>>;
+
+    // Variables.
+
+    /// Keeps a variable that templates have as `var.NAME`; or forgets it, where there is no value. Answers whether there was one.
+    async fn set_variable(&self, name: &str, value: Option<&str>) -> Result<bool>;
+
+    /// All variables, by their names.
+    async fn variables(&self) -> Result<BTreeMap<String, String>>;
 
     // Pools and workers.
 

@@ -27,6 +27,7 @@ pub async fn meta_store(store: &dyn MetaStore, again: &dyn MetaStore) {
     pools_have_limits_and_runs_take_turns(store).await;
     runs_of_a_flow_begin_within_a_limit(store, again).await;
     work_is_claimed_of_some_runs(store).await;
+    runs_are_kept_for_one_worker(store, again).await;
     what_waits_is_found(store, again).await;
     the_runs_before_and_after_know_each_other(store).await;
     schedules_move_on_once(store, again).await;
@@ -437,6 +438,34 @@ async fn work_is_claimed_of_some_runs(store: &dyn MetaStore) {
     assert_eq!(names(&store.claim(&all).await.unwrap().work), ["a", "b"]);
 }
 
+async fn runs_are_kept_for_one_worker(store: &dyn MetaStore, again: &dyn MetaStore) {
+    let (own, other) = (new_run("own", 609, 0), new_run("own", 610, 0));
+    let (owner, stranger) = (WorkerId::from("owner"), WorkerId::from("stranger"));
+    // Before it is there.
+    store.keep_for(&owner, &[own.id]).await.unwrap();
+    let (own, other) = (make(store, own).await, make(store, other).await);
+    enqueue(store, own, vec![queued("a", "kept"), queued("b", "kept"), queued("c", "kept")]).await;
+    enqueue(store, other, vec![queued("d", "kept"), queued("e", "kept")]).await;
+    // What is kept for another is not in the way of what is not.
+    assert_eq!(names(&claim(again, "stranger", "kept", 1, 0).await), ["d"]);
+    let of_own = Claim { only: vec![own], ..wish("stranger", "kept", 9, 0) };
+    assert_eq!(names(&store.claim(&of_own).await.unwrap().work), [""; 0]);
+    assert_eq!(names(&claim(store, "owner", "kept", 2, 0).await), ["a", "b"]);
+    assert_eq!(names(&claim(again, "stranger", "kept", 9, 0).await), ["e"]);
+    // Another worker that is lost changes nothing.
+    assert_eq!(store.lose_worker(&stranger, "gone", at(1)).await.unwrap(), 2);
+    assert_eq!(names(&claim(again, "stranger", "kept", 9, 0).await), [""; 0]);
+    assert_eq!(again.lose_worker(&owner, "gone", at(1)).await.unwrap(), 2);
+    assert_eq!(names(&claim(store, "stranger", "kept", 9, 0).await), ["c"]);
+    // Who has it already can be another.
+    store.keep_for(&owner, &[own]).await.unwrap();
+    store.keep_for(&stranger, &[own]).await.unwrap();
+    store.lose_worker(&owner, "gone", at(1)).await.unwrap();
+    enqueue(store, own, vec![queued("f", "kept")]).await;
+    assert_eq!(names(&claim(store, "owner", "kept", 9, 0).await), [""; 0]);
+    assert_eq!(names(&claim(store, "stranger", "kept", 9, 0).await), ["f"]);
+}
+
 async fn what_waits_is_found(store: &dyn MetaStore, again: &dyn MetaStore) {
     let run = make(store, new_run("wait", 50, 0)).await;
     let wait = |question: &str| Wait { on: WaitFor::Person { question: question.to_owned() }, until: Some(at(9)) };
@@ -452,6 +481,9 @@ async fn what_waits_is_found(store: &dyn MetaStore, again: &dyn MetaStore) {
     change.notices = vec![notice(Occasion::RunLate), notice(Occasion::TaskFailed { key: TaskKey::item("a", 1) })];
     change.touched = vec![touched("one"), touched("two")];
     store.commit(&change).await.unwrap();
+    assert_eq!(again.touched_by(run).await.unwrap(), [touched("one"), touched("two")]);
+    let another = make(store, new_run("wait", 51, 0)).await;
+    assert_eq!(again.touched_by(another).await.unwrap(), []);
     let waits = again.waits(0, 10).await.unwrap();
     assert_eq!(waits.len(), 2);
     assert_eq!((&waits[0].key, waits[0].number, &waits[0].wait), (&TaskKey::new("a"), 5, &wait("now?")));
@@ -539,6 +571,18 @@ async fn objects_are_kept(store: &dyn MetaStore, again: &dyn MetaStore) {
     again.set_paused(&"a".into(), false).await.unwrap();
     assert_eq!(store.paused().await.unwrap(), ["x".into()]);
 
+    assert!(!store.set_variable("color", Some("yellow")).await.unwrap());
+    assert!(again.set_variable("color", Some("green")).await.unwrap());
+    assert!(!store.set_variable("empty", Some("")).await.unwrap());
+    let variables = store.variables().await.unwrap();
+    assert_eq!(variables.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect::<Vec<_>>(), [
+        ("color", "green"),
+        ("empty", "")
+    ]);
+    assert!(store.set_variable("empty", None).await.unwrap());
+    assert!(!again.set_variable("empty", None).await.unwrap());
+    assert_eq!(again.variables().await.unwrap().len(), 1);
+
     let backfill = |id: &str, created| Backfill {
         id: id.to_owned(),
         flow: "x".into(),
@@ -571,6 +615,10 @@ async fn objects_are_kept(store: &dyn MetaStore, again: &dyn MetaStore) {
         started: at(0),
         seen: at(seen),
         draining: false,
+        schedules: true,
+        commanded: false,
+        boot: "a".to_owned(),
+        born: 3,
     };
     store.beat(&worker("w2", 1)).await.unwrap();
     store.beat(&worker("w1", 5)).await.unwrap();

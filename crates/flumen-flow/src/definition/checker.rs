@@ -1,7 +1,9 @@
 //! From the text of a flow's file to the flow, or to everything that is wrong with it.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
+use flumen_core::task_kind::units::Period;
 use flumen_core::task_kind::{Kinds, NamedFlow, Path, Problem, Uses, is_template};
 use serde_json::Value;
 
@@ -14,7 +16,7 @@ use super::params::{self, Given, ParamSpec};
 use super::reading::{Reading, those_of, unknown_connection};
 use super::schedule;
 use super::schemas::Schemas;
-use super::surroundings::{Surroundings, Texts};
+use super::surroundings::{ProjectFile, Surroundings, Texts};
 use super::tasks::{self, Draft};
 use super::yaml::{Broken, Content, Node};
 
@@ -38,6 +40,21 @@ impl Checker {
     ///
     /// Errors: everything that is wrong with it.
     pub fn check(&self, file: &str, text: &str, around: &Surroundings, texts: &dyn Texts) -> Result<Flow, Mistakes> {
+        match self.check_partly(file, text, around, texts) {
+            (_, Some(mistakes)) => Err(mistakes),
+            (flow, None) => Ok(flow),
+        }
+    }
+
+    /// The flow in `text`, and everything that is wrong with it: what can be read of one with mistakes is not fit to run, but to be looked
+    /// at.
+    pub fn check_partly(
+        &self,
+        file: &str,
+        text: &str,
+        around: &Surroundings,
+        texts: &dyn Texts,
+    ) -> (Flow, Option<Mistakes>) {
         let mut broken = Vec::new();
         let root = match Node::parse(text, &mut broken) {
             Ok(root) => root,
@@ -51,14 +68,11 @@ impl Checker {
             reading.note_in(file, *place, message.clone(), hint.clone());
         }
         if root.entries().is_empty() && !broken.is_empty() {
-            return Mistakes::of(reading.mistakes).map_or_else(|| Ok(nothing()), Err);
+            return (nothing(), Mistakes::of(reading.mistakes));
         }
         let mut flow = self.read(text, around, texts, &mut reading);
         flow.warnings = std::mem::take(&mut reading.warnings);
-        match Mistakes::of(reading.mistakes) {
-            Some(mistakes) => Err(mistakes),
-            None => Ok(flow),
-        }
+        (flow, Mistakes::of(reading.mistakes))
     }
 
     /// The hooks in the settings of a project: `on_failure`, `on_success`, `on_retry` and `on_late` at the top of `text`, the
@@ -90,7 +104,7 @@ impl Checker {
         let hooks = tasks::hooks(self, lists, "", &Path::top(), &mut reading);
         // What outputs and parameters there are differs from flow to flow.
         let order = Order::of(&[], &[], &mut reading);
-        let names = Names { texts, around, params: &[], drafts: &[], order: &order };
+        let names = Names { texts, around, params: &[], drafts: &[], order: &order, source: text };
         let scope = Scope { context: "the project", has_item: false, more: OF_HOOKS, outputs: Outputs::None };
         self.check_hooks(&hooks, &scope, &names, &mut reading);
         Mistakes::of(reading.mistakes).map_or(Ok(hooks), Err)
@@ -102,7 +116,11 @@ impl Checker {
         let known = value.as_object().map(|map| those_of(map, &self.schemas.flow)).unwrap_or_default();
         let fields: FlowFields = reading.typed("", &top, known);
         let name = self.name(&fields, around, reading);
-        let params = self.params(texts, reading);
+        let params = self.params(around, texts, reading);
+        if !around.trusting && fields.timeout == Some(Period(Duration::ZERO)) {
+            let problem = Problem::new(Path::of(["timeout"]), "a run with a timeout of 0s would end before it begins");
+            reading.note("", &top, problem.hint("leave 'timeout' out where a run may take any time"));
+        }
         let defaults = fields.defaults.unwrap_or_default();
         tasks::check_shared("", &Path::of(["defaults"]), &defaults, around, reading);
         let schedule = fields.schedule.map(|field| schedule::read(field, &params, around, texts, reading));
@@ -117,7 +135,7 @@ impl Checker {
         add_setups(&mut drafts, reading);
         let order = Order::of(&drafts, &groups, reading);
         check_branches(&drafts, &order, reading);
-        let names = Names { texts, around, params: &params, drafts: &drafts, order: &order };
+        let names = Names { texts, around, params: &params, drafts: &drafts, order: &order, source: text };
         let lists = [fields.on_failure, fields.on_success, fields.on_retry, fields.on_late];
         let hooks = tasks::hooks(self, lists, "the flow", &top, reading);
         let of_flow = Scope { context: "the flow", has_item: false, more: OF_HOOKS, outputs: Outputs::All };
@@ -178,9 +196,23 @@ impl Checker {
         name.clone()
     }
 
-    fn params(&self, texts: &dyn Texts, reading: &mut Reading<'_>) -> Vec<ParamSpec> {
+    fn params(&self, around: &Surroundings, texts: &dyn Texts, reading: &mut Reading<'_>) -> Vec<ParamSpec> {
         let Some(node) = reading.root.get("params") else { return Vec::new() };
-        node.entries().iter().map(|entry| self.param(&entry.key, &entry.value, texts, reading)).collect()
+        let mut params = Vec::new();
+        for entry in node.entries() {
+            let spec = self.param(&entry.key, &entry.value, texts, reading);
+            let default = spec.default.as_ref().and_then(Value::as_str);
+            let default = default.filter(|name| spec.kind == ParamType::File && !is_template(name) && !around.trusting);
+            if let Some(name) = default.filter(|name| texts.file(name) == ProjectFile::Missing) {
+                let at = Path::of(["params", &entry.key]);
+                let at = if entry.value.entries().is_empty() { at } else { at.key("default") };
+                let problem = Problem::new(at, format!("there is no file '{name}'"));
+                let context = format!("parameter '{}'", entry.key);
+                reading.note(&context, &Path::top(), problem.hint("paths start in the project's folder"));
+            }
+            params.push(spec);
+        }
+        params
     }
 
     fn param(&self, name: &str, node: &Node, texts: &dyn Texts, reading: &mut Reading<'_>) -> ParamSpec {

@@ -1,9 +1,10 @@
 //! What texts in a flow mean, as timetables and templates have it: the [`Texts`] of everybody but tests.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use flumen_core::Result;
 
+use super::mistake::Place;
 use super::schedule::{RuleSpec, ScheduleSpec};
 use super::surroundings::{ProjectFile, References, SyntaxProblem, Texts};
 use crate::compiled::timetable_of;
@@ -42,8 +43,8 @@ impl Texts for Meanings<'_> {
         template::sound_expression(expression).map(references).map_err(problem)
     }
 
-    fn rule(&self, rule: &RuleSpec, zone: &str) -> Result<()> {
-        let spec = ScheduleSpec { rules: vec![rule.clone()], timezone: zone.to_owned(), ..ScheduleSpec::default() };
+    fn rule(&self, rule: &RuleSpec, around: &ScheduleSpec) -> Result<()> {
+        let spec = ScheduleSpec { rules: vec![rule.clone()], ..around.clone() };
         timetable_of(Some(&spec)).map(drop)
     }
 
@@ -64,9 +65,13 @@ impl Texts for Meanings<'_> {
     }
 }
 
-fn references(names: Names) -> References {
+fn references((names, mistakes): (Names, Vec<template::Mistake>)) -> References {
+    let mut places = BTreeMap::new();
+    for name in &names.used {
+        places.entry(name.parts.clone()).or_insert(Place { line: name.place.line, column: name.place.column });
+    }
     let names: BTreeSet<Vec<String>> = names.used.into_iter().map(|name| name.parts).collect();
-    References { names }
+    References { names, places, problems: mistakes.into_iter().map(problem).collect() }
 }
 
 fn problem(mistake: template::Mistake) -> SyntaxProblem {
@@ -74,5 +79,5 @@ fn problem(mistake: template::Mistake) -> SyntaxProblem {
         Some(hint) => format!("{}: {hint}", mistake.message),
         None => mistake.message,
     };
-    SyntaxProblem { message, line: mistake.place.line }
+    SyntaxProblem { message, line: mistake.place.line, column: mistake.place.column }
 }

@@ -50,6 +50,8 @@ pub(super) struct Names<'a> {
     pub params: &'a [ParamSpec],
     pub drafts: &'a [Draft],
     pub order: &'a Order,
+    /// The text of the flow's file.
+    pub source: &'a str,
 }
 
 impl Names<'_> {
@@ -79,36 +81,58 @@ impl Names<'_> {
 
     /// A template at `path`.
     pub fn check(&self, text: &str, path: &Path, scope: &Scope<'_>, reading: &mut Reading<'_>) {
-        self.found(self.texts.references(text), "template", path, scope, reading);
+        self.found(text, self.texts.references(text), "template", path, scope, reading);
     }
 
     /// An expression at `path`.
     pub fn check_expression(&self, text: &str, path: &Path, scope: &Scope<'_>, reading: &mut Reading<'_>) {
-        self.found(self.texts.expression(text), "expression", path, scope, reading);
+        self.found(text, self.texts.expression(text), "expression", path, scope, reading);
     }
 
     fn found(
         &self,
+        text: &str,
         references: Result<References, SyntaxProblem>,
         what: &str,
         path: &Path,
         scope: &Scope<'_>,
         reading: &mut Reading<'_>,
     ) {
+        let mut note = |place: Option<Place>, message: String, hint: Option<String>| {
+            let place = place.and_then(|place| self.place_in(text, place, path, reading));
+            reading.note_at(scope.context, place, Problem { path: path.clone(), at_key: false, message, hint });
+        };
+        let broken = |problem: &SyntaxProblem| format!("the {what} is broken: {}", problem.message);
+        let of = |problem: &SyntaxProblem| Some(Place { line: problem.line, column: problem.column });
         match references {
             Ok(references) => {
+                // A version that is kept is one that was checked.
+                for problem in references.problems.iter().filter(|_| !self.around.trusting) {
+                    note(of(problem), broken(problem), None);
+                }
                 for name in &references.names {
                     if let Some((message, hint)) = self.wrong(name, scope) {
-                        let problem = Problem { path: path.clone(), at_key: false, message, hint };
-                        reading.note(scope.context, &Path::top(), problem);
+                        note(references.places.get(name).copied(), message, hint);
                     }
                 }
             }
-            Err(syntax) => {
-                let problem = Problem::new(path.clone(), format!("the {what} is broken: {}", syntax.message));
-                reading.note(scope.context, &Path::top(), problem);
-            }
+            Err(syntax) => note(of(&syntax), broken(&syntax), None),
         }
+    }
+
+    /// Where a place in the text of a field is in the file, where the field has several lines there: its lines are looked for, since they
+    /// are cut to size when they are read.
+    fn place_in(&self, text: &str, place: Place, path: &Path, reading: &Reading<'_>) -> Option<Place> {
+        let line = text.contains('\n').then(|| text.lines().nth(place.line.saturating_sub(1)))??;
+        let bare = line.trim();
+        let begin = reading.root.place_of(path, false);
+        if bare.is_empty() {
+            return None;
+        }
+        let mut lines = self.source.lines().enumerate().skip(begin.line.saturating_sub(1));
+        let (number, before) = lines.find_map(|(number, of_file)| Some((number, of_file.split_once(bare)?.0)))?;
+        let indent = line.chars().take_while(|c| c.is_whitespace()).count();
+        Some(Place { line: number + 1, column: before.chars().count() + place.column.saturating_sub(indent) })
     }
 
     /// A file that a task names at `path`: whether it is there, and the names in it.
@@ -127,6 +151,11 @@ impl Names<'_> {
         }
         match self.texts.references(&text) {
             Ok(references) => {
+                for problem in references.problems.iter().filter(|_| !self.around.trusting) {
+                    let message = format!("{}: the template is broken: {}", scope.context, problem.message);
+                    let place = Place { line: problem.line, column: problem.column };
+                    reading.note_in(file, place, message, None);
+                }
                 for name in &references.names {
                     if let Some((message, hint)) = self.wrong(name, scope) {
                         reading.note_in(file, locate(&text, name), format!("{}: {message}", scope.context), hint);
@@ -135,7 +164,7 @@ impl Names<'_> {
             }
             Err(syntax) => {
                 let message = format!("{}: the template is broken: {}", scope.context, syntax.message);
-                reading.note_in(file, Place { line: syntax.line, column: 1 }, message, None);
+                reading.note_in(file, Place { line: syntax.line, column: syntax.column }, message, None);
             }
         }
     }
@@ -153,11 +182,22 @@ impl Names<'_> {
                 let known = self.around.connections.iter().map(String::as_str);
                 Some(unknown("there is no connection", conn, known, "the connections are"))
             }
+            ("conn", Some(conn)) => rest.get(1).and_then(|field| self.wrong_field(conn, field)),
             ("var", Some("value" | "json")) => rest.get(1).and_then(|var| self.wrong_var(var)),
             ("var", Some(var)) => self.wrong_var(var),
             ("outputs", Some(task)) => self.wrong_output(task, scope),
-            _ => self.wrong_root(root, scope),
+            _ => self.wrong_root(root, scope).or_else(|| {
+                let is_own = scope.more.contains(&root.as_str());
+                template::wrong_member(name).filter(|_| !is_own && !self.around.trusting)
+            }),
         }
+    }
+
+    /// What is wrong with a field of a connection.
+    fn wrong_field(&self, conn: &str, field: &str) -> Option<(String, Option<String>)> {
+        let known = self.around.connection_fields.get(conn).filter(|known| !known.contains(field))?;
+        let what = format!("connection '{conn}' has no field");
+        Some(unknown(&what, field, known.iter().map(String::as_str), "it has"))
     }
 
     fn wrong_var(&self, var: &str) -> Option<(String, Option<String>)> {

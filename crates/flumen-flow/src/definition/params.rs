@@ -114,8 +114,23 @@ impl ParamSpec {
     ///
     /// Errors: why it does not fit.
     pub fn read(&self, text: &str) -> Result<Value, Problem> {
-        let value = read(self.kind, self.items, text).ok_or_else(|| self.wrong(&Value::String(text.to_owned())))?;
-        self.check_bounds(value)
+        let like_default = self.items_of_default().and_then(|items| read(self.kind, Some(items), text));
+        let value = like_default.or_else(|| read(self.kind, self.items, text));
+        self.check_bounds(value.ok_or_else(|| self.wrong(&Value::String(text.to_owned())))?)
+    }
+
+    /// What the items of a list are by those of its default, where nothing else says it. Other items may be given all the same.
+    fn items_of_default(&self) -> Option<ParamType> {
+        if self.kind != ParamType::List || self.items.is_some() {
+            return None;
+        }
+        let types: Vec<ParamType> = self.default.as_ref()?.as_array()?.iter().map(|item| type_of(item, true)).collect();
+        let are_numbers = types.iter().all(|kind| matches!(kind, ParamType::Int | ParamType::Float));
+        match types.split_first() {
+            Some((first, rest)) if rest.iter().all(|kind| kind == first) => Some(*first),
+            Some(_) if are_numbers => Some(ParamType::Float),
+            _ => None,
+        }
     }
 
     /// The value that `value` stands for: a text where the type is another is read as one.

@@ -33,6 +33,14 @@ impl<'a> Reading<'a> {
         self.mistakes.push(mistake);
     }
 
+    /// Notes a problem, which stands at `place` of the file where that is known.
+    pub fn note_at(&mut self, context: &str, place: Option<Place>, problem: Problem) {
+        self.note(context, &Path::top(), problem);
+        if let (Some(place), Some(last)) = (place, self.mistakes.last_mut()) {
+            last.place = place;
+        }
+    }
+
     /// Notes an error about the value at `path`.
     pub fn note_error(&mut self, path: &Path, error: &Error) {
         let mut problem = Problem::new(path.clone(), error.message());

@@ -106,6 +106,9 @@ impl fmt::Display for DatasetRule {
     }
 }
 
+/// Stands for a start that cannot be read.
+const SOME_DAY: &str = "1970-01-01";
+
 /// A text of a rule with its place.
 type Placed<T> = (Path, T);
 
@@ -198,13 +201,19 @@ fn check_texts(spec: &ScheduleSpec, rules: &[Placed<RuleSpec>], texts: &dyn Text
             "UTC"
         }
     };
+    // A start that cannot be read is told once, and not again by every rule that begins there.
+    let mut start = spec.start.clone();
     for (key, text) in [("start", &spec.start), ("end", &spec.end)] {
         if let Some(Err(error)) = text.as_deref().map(|text| texts.moment(text)) {
             reading.note_error(&at.key(key), &error);
+            if key == "start" {
+                start = Some(SOME_DAY.to_owned());
+            }
         }
     }
+    let around = ScheduleSpec { timezone: zone.to_owned(), start, ..ScheduleSpec::default() };
     for (path, rule) in rules {
-        if let Err(error) = texts.rule(rule, zone) {
+        if let Err(error) = texts.rule(rule, &around) {
             reading.note_error(path, &error);
         }
     }

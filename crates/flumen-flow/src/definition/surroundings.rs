@@ -6,6 +6,7 @@ use flumen_core::task_kind::shape;
 use flumen_core::{Error, Result};
 use minijinja::{Environment, ErrorKind};
 
+use super::mistake::Place;
 use super::params::ParamSpec;
 use super::schedule::{RuleSpec, ScheduleSpec};
 
@@ -14,6 +15,8 @@ use super::schedule::{RuleSpec, ScheduleSpec};
 pub struct Surroundings {
     /// The names of its connections.
     pub connections: BTreeSet<String>,
+    /// The fields that connections have. Of one that is not there nothing is known.
+    pub connection_fields: BTreeMap<String, BTreeSet<String>>,
     /// The names of its vars.
     pub vars: BTreeSet<String>,
     /// The names of its pools. `default` need not be among them.
@@ -68,6 +71,10 @@ pub struct KnownFlow {
 pub struct References {
     /// Each of them.
     pub names: BTreeSet<Vec<String>>,
+    /// Where each stands first in the text, as far as that is known.
+    pub places: BTreeMap<Vec<String>, Place>,
+    /// What else is wrong, whatever the names mean.
+    pub problems: Vec<SyntaxProblem>,
 }
 
 /// Why a text is not a template or an expression.
@@ -77,6 +84,8 @@ pub struct SyntaxProblem {
     pub message: String,
     /// The line in the text, from 1.
     pub line: usize,
+    /// The character in it, from 1.
+    pub column: usize,
 }
 
 /// A file of the project.
@@ -100,10 +109,10 @@ pub trait Texts {
         self.references(&format!("{{{{ {expression} }}}}"))
     }
 
-    /// Whether a rule of a schedule can be read, in this time zone.
+    /// Whether a rule can be read in a schedule with the time zone and the start of `around`.
     ///
     /// Errors: what is wrong with it.
-    fn rule(&self, rule: &RuleSpec, zone: &str) -> Result<()>;
+    fn rule(&self, rule: &RuleSpec, around: &ScheduleSpec) -> Result<()>;
 
     /// Whether there is a time zone of this name.
     ///
@@ -139,17 +148,19 @@ impl Texts for PlainTexts {
         let jinja = Environment::new();
         let parsed = jinja.template_from_str(template).map_err(|error| syntax(&error))?;
         let names = parsed.undeclared_variables(true);
-        Ok(References { names: names.iter().map(|name| name.split('.').map(str::to_owned).collect()).collect() })
+        let names = names.iter().map(|name| name.split('.').map(str::to_owned).collect()).collect();
+        Ok(References { names, ..References::default() })
     }
 
     fn expression(&self, expression: &str) -> Result<References, SyntaxProblem> {
         let jinja = Environment::new();
         let parsed = jinja.compile_expression(expression).map_err(|error| syntax(&error))?;
         let names = parsed.undeclared_variables(true);
-        Ok(References { names: names.iter().map(|name| name.split('.').map(str::to_owned).collect()).collect() })
+        let names = names.iter().map(|name| name.split('.').map(str::to_owned).collect()).collect();
+        Ok(References { names, ..References::default() })
     }
 
-    fn rule(&self, rule: &RuleSpec, _zone: &str) -> Result<()> {
+    fn rule(&self, rule: &RuleSpec, _around: &ScheduleSpec) -> Result<()> {
         match rule {
             RuleSpec::Cron(text) => {
                 let fields = text.split_whitespace().count();
@@ -189,5 +200,5 @@ fn syntax(error: &minijinja::Error) -> SyntaxProblem {
         ErrorKind::SyntaxError => detail,
         _ => error.to_string(),
     };
-    SyntaxProblem { message, line: error.line().unwrap_or(1) }
+    SyntaxProblem { message, line: error.line().unwrap_or(1), column: 1 }
 }

@@ -210,7 +210,11 @@ fn for_each(field: ForEachField, context: &str, path: &Path, reading: &mut Readi
     let with = |source| ForEach { source, max_active: None, limit: FOR_EACH_LIMIT };
     let full = match field {
         ForEachField::List(items) => return Some(with(ForEachSource::Items(items))),
-        ForEachField::Expression(text) => return Some(with(ForEachSource::Expression(bare_expression(&text)))),
+        ForEachField::Expression(text) => {
+            let text = bare_expression(&text);
+            check_list(&text, &path.key("for_each"), context, reading);
+            return Some(with(ForEachSource::Expression(text)));
+        }
         ForEachField::Full(full) => full,
     };
     let at = path.key("for_each");
@@ -226,12 +230,29 @@ fn for_each(field: ForEachField, context: &str, path: &Path, reading: &mut Readi
     }
     let source = match (full.items, full.query, full.glob) {
         (Some(Items::List(items)), ..) => ForEachSource::Items(items),
-        (Some(Items::Expression(text)), ..) => ForEachSource::Expression(bare_expression(&text)),
+        (Some(Items::Expression(text)), ..) => {
+            let text = bare_expression(&text);
+            check_list(&text, &at.key("items"), context, reading);
+            ForEachSource::Expression(text)
+        }
         (_, Some(query), _) => ForEachSource::Query { query, connection: full.connection },
         (.., Some(glob)) => ForEachSource::Glob(glob),
         (None, None, None) => return None,
     };
     Some(ForEach { source, max_active: full.max_active, limit: full.limit.unwrap_or(FOR_EACH_LIMIT) })
+}
+
+/// Notes an expression that is a number or a text, and so never a list.
+fn check_list(expression: &str, at: &Path, context: &str, reading: &mut Reading<'_>) {
+    let quoted = ['\'', '"'].iter().any(|quote| {
+        let inner = expression.strip_prefix(*quote).and_then(|rest| rest.strip_suffix(*quote));
+        inner.is_some_and(|inner| !inner.contains(*quote))
+    });
+    if quoted || expression.parse::<f64>().is_ok() || matches!(expression, "true" | "false") {
+        let problem = Problem::new(at.clone(), format!("{expression} is no list"));
+        let hint = "write a list, such as [1, 2, 3] or {{ range(5) }}, or an expression that gives one";
+        reading.note(context, &Path::top(), problem.hint(hint));
+    }
 }
 
 /// The expression in a text that may have it in `{{ }}`.
@@ -379,6 +400,10 @@ pub(super) fn check_shared(
     around: &Surroundings,
     reading: &mut Reading<'_>,
 ) {
+    if !around.trusting && shared.timeout == Some(Period(Duration::ZERO)) {
+        let problem = Problem::new(Path::of(["timeout"]), "an attempt with a timeout of 0s would end before it begins");
+        reading.note(context, path, problem.hint("leave 'timeout' out where it may take any time"));
+    }
     if let Some(pool) = shared.pool.as_ref().filter(|pool| !around.has_pool(pool)) {
         let pools = around.pools.iter().map(String::as_str).chain([DEFAULT_POOL]);
         let problem = Problem::new(Path::of(["pool"]), format!("there is no pool '{pool}'"));

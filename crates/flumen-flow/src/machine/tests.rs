@@ -8,7 +8,7 @@ mod times;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use flumen_core::flow::{
-    Answer, Failure, FlowName, FlowVersion, Interval, Occasion, Origin, Outcome, RunId, RunRecord, RunState, Signal,
+    Answer, Change, Failure, FlowName, FlowVersion, Interval, Occasion, Origin, Outcome, RunId, RunRecord, RunState, Signal,
     TaskKey, TaskState, Timer, WorkerId,
 };
 use serde_json::{Map, Value, json};

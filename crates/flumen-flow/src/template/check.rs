@@ -10,7 +10,7 @@ use super::engine::{self, Broken};
 use super::names::{Name, Names};
 use super::place::Place;
 use super::scope::{DATES, INSTANCE, RUN, TOP};
-use super::{dates, is_template, macros};
+use super::{dates, is_template, macros, strftime};
 
 /// Filters of dates, with the format of each.
 pub(super) const DATE_FILTERS: &[(&str, &str)] = &[
@@ -161,24 +161,29 @@ pub fn globals() -> &'static [&'static str] {
     &GLOBALS
 }
 
-/// The names in a template.
+/// The names in a template, and all that is wrong with it whatever the context is: filters that there are not, formats of dates.
 ///
-/// Errors: the first thing that is wrong with it whatever the context is: its syntax, a filter that there is not.
-pub fn sound(source: &str) -> Result<Names, Mistake> {
-    if is_template(source) { sound_names(engine::names_of(source)) } else { Ok(Names::default()) }
+/// Errors: its syntax.
+pub fn sound(source: &str) -> Result<(Names, Vec<Mistake>), Mistake> {
+    if is_template(source) { sound_names(engine::names_of(source)) } else { Ok(Default::default()) }
 }
 
-/// The names in an expression.
+/// The same of an expression.
 ///
 /// Errors: as [`sound`].
-pub fn sound_expression(source: &str) -> Result<Names, Mistake> {
+pub fn sound_expression(source: &str) -> Result<(Names, Vec<Mistake>), Mistake> {
     sound_names(engine::names_of_expression(engine::bare(source)))
 }
 
-fn sound_names(names: Result<Names, Broken>) -> Result<Names, Mistake> {
+fn sound_names(names: Result<Names, Broken>) -> Result<(Names, Vec<Mistake>), Mistake> {
     let names = names?;
-    let first = structure(&names).next();
-    first.map_or(Ok(names), |broken| Err(broken.into()))
+    let mistakes = structure(&names).map(Mistake::from).collect();
+    Ok((names, mistakes))
+}
+
+/// What is wrong with what is asked of a date, of `macros`, `ti` or `dag_run`: the message, and the remedy.
+pub fn wrong_member(parts: &[String]) -> Option<(String, Option<String>)> {
+    unknown_member(parts).map(|broken| (broken.message, broken.hint))
 }
 
 /// All that is wrong with a template.
@@ -238,7 +243,23 @@ fn structure(names: &Names) -> impl Iterator<Item = Broken> {
             None => broken,
         })
     });
-    others.chain(applied)
+    let formats = names.formats.iter().filter_map(|(format, place)| {
+        strftime::check(format).map(|message| Broken::new(message).at(*place))
+    });
+    others.chain(applied).chain(formats)
+}
+
+/// Something asked of a name whose members are known, that is none of them.
+fn unknown_member(parts: &[String]) -> Option<Broken> {
+    let (first, second) = (parts.first()?.as_str(), parts.get(1)?);
+    let members = match first {
+        "macros" => macros::MACROS,
+        "ti" | "task_instance" => INSTANCE,
+        "dag_run" => RUN,
+        _ if DATES.contains(&first) => dates::MEMBERS,
+        _ => return None,
+    };
+    (!members.contains(&second.as_str())).then(|| unknown(parts, 1, members.iter().copied()))
 }
 
 fn wrong_name(name: &Name, known: &Known) -> Option<Broken> {
@@ -251,19 +272,11 @@ fn wrong_name(name: &Name, known: &Known) -> Option<Broken> {
         return Some(unknown(&name.parts, 0, at_top).at(name.place));
     }
     let second = name.parts.get(1)?;
-    let all = |names: &'static [&'static str]| Some(names.to_vec());
+    if let Some(broken) = unknown_member(&name.parts) {
+        return Some(broken.at(name.place));
+    }
     let given =
         |names: &Option<BTreeSet<String>>| -> Option<Vec<String>> { Some(names.as_ref()?.iter().cloned().collect()) };
-    let fixed = match first {
-        "macros" => all(macros::MACROS),
-        "ti" | "task_instance" => all(INSTANCE),
-        "dag_run" => all(RUN),
-        _ if DATES.contains(&first) => all(dates::MEMBERS),
-        _ => None,
-    };
-    if let Some(fixed) = fixed {
-        return (!fixed.contains(&second.as_str())).then(|| unknown(&name.parts, 1, fixed).at(name.place));
-    }
     let names = match first {
         "params" => given(&known.params),
         "outputs" => given(&known.outputs),

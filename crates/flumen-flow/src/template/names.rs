@@ -36,6 +36,8 @@ pub struct Names {
     /// Each use of a name.
     pub used: Vec<Name>,
     pub(super) applied: Vec<Applied>,
+    /// Formats of dates, where they are written out.
+    pub(super) formats: Vec<(String, Place)>,
     /// Statements that need other templates.
     pub(super) other_templates: Vec<Place>,
 }
@@ -272,6 +274,12 @@ impl<'s> Walk<'s> {
             ast::CallArg::Pos(ast::Expr::Const(it)) => it.value.as_str().map(str::to_owned),
             _ => None,
         });
+        if let (ast::Expr::GetAttr(method), Some(format)) = (&it.expr, &first)
+            && method.name == "strftime"
+        {
+            let place = self.place(span);
+            self.names.formats.push((format.clone(), place));
+        }
         match (&it.expr, first) {
             (ast::Expr::Var(var), Some(first)) if super::TAKES_NAME.contains(&var.id) => {
                 self.push(vec![var.id.to_owned(), first], false, span);

@@ -345,7 +345,9 @@ impl Node {
                     .hint("add it under 'vars' in flumen.yml, or with 'flumen var'")
                     .did_you_mean(name, variables.iter().map(String::as_str))
             }
-            "secret" => Flumen::invalid(format!("there is no secret '{name}'")).hint("add the secret to the project"),
+            "secret" => Flumen::invalid(format!("there is no secret '{name}'")).hint(format!(
+                "write {name}=… into the file .env of the project, set it in the environment, or mount it as /run/secrets/{name}"
+            )),
             _ => Flumen::invalid(format!("the environment variable {name} is not set"))
                 .hint(format!("set {name} in the environment, or in the file .env of the project")),
         }

@@ -53,6 +53,11 @@ pub(super) fn format(moment: &DateTime<Tz>, format: &str) -> Result<String, Stri
     Ok(out)
 }
 
+/// What is wrong with a format, whatever the moment.
+pub(super) fn check(format: &str) -> Option<String> {
+    self::format(&DateTime::UNIX_EPOCH.with_timezone(&Tz::UTC), format).err()
+}
+
 fn unknown(format: &str, directive: char) -> String {
     format!("the format '{format}' has no directive that is known: '%{directive}'; write %% for a %")
 }

@@ -127,6 +127,15 @@ impl Model {
 
     fn check_event(&mut self, graph: &Graph, event: &Event) -> Result<(), String> {
         match &event.change {
+            Change::Run { from, to } if from == to => {
+                let known = self.runs.get(&event.run).copied().unwrap_or(RunState::Queued);
+                hold(known == *from && !from.is_terminal(), || format!("it was {known}"))
+            }
+            // It is told of, and stays what it is.
+            Change::Task { key, from, to, .. } if from == to => {
+                let known = self.state(event.run, key);
+                hold(known == *from && !from.is_terminal(), || format!("it was {known}"))
+            }
             Change::Run { from, to } => {
                 let known = self.runs.insert(event.run, *to).unwrap_or(RunState::Queued);
                 hold(known == *from, || format!("it was {known}"))?;

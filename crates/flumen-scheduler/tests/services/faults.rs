@@ -99,6 +99,7 @@ gated! {
     claim(claim: &Claim) -> Claimed;
     renew(worker: &WorkerId, held: &[Held], expires: DateTime<Utc>) -> Vec<Renewal>;
     finish(held: &Held, outcome: &Outcome, now: DateTime<Utc>) -> ();
+    keep_for(worker: &WorkerId, runs: &[RunId]) -> ();
     lose_worker(worker: &WorkerId, cause: &str, now: DateTime<Utc>) -> usize;
     expire_leases(now: DateTime<Utc>, limit: usize) -> Rung;
     ring_timers(now: DateTime<Utc>, limit: usize) -> Rung;
@@ -107,6 +108,7 @@ gated! {
     take_notices(now: DateTime<Utc>, until: DateTime<Utc>, limit: usize) -> Vec<PendingNotice>;
     settle_notice(id: u64) -> ();
     touched(after: u64, limit: usize) -> Vec<(u64, RunId, Touched)>;
+    touched_by(run: RunId) -> Vec<Touched>;
     run(run: RunId) -> RunRecord;
     runs(filter: &RunFilter) -> Vec<RunRecord>;
     active_runs(flow: &FlowName) -> u64;
@@ -123,6 +125,8 @@ gated! {
     version(version: &FlowVersion) -> Bytes;
     set_paused(flow: &FlowName, paused: bool) -> ();
     paused() -> Vec<FlowName>;
+    set_variable(name: &str, value: Option<&str>) -> bool;
+    variables() -> BTreeMap<String, String>;
     save_pool(pool: &Pool) -> ();
     remove_pool(name: &str) -> ();
     pools() -> Vec<PoolUse>;

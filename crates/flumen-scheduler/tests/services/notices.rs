@@ -106,6 +106,10 @@ async fn runs_that_are_late_or_long_are_told_of() {
     assert_eq!(occasions(&world), [Occasion::RunLate, Occasion::RunLong]);
     let times: Vec<String> = world.outside.tries.lock().unwrap().clone();
     assert_eq!(times, ["01:05:00", "01:10:00"]);
+    let told = world.diary.take();
+    let [late, long] = told.as_slice() else { panic!("{told:?}") };
+    assert!(late.starts_with("late: its deadline of 5m is over: it should have been done by"), "{late}");
+    assert_eq!(long, "late: it takes longer than 10m (warn_after)");
 }
 
 #[tokio::test(start_paused = true)]

@@ -164,6 +164,7 @@ impl Watcher for Diary {
             News::Missed { flow, first, last } => format!("{flow} missed {}..{}", short(*first), short(*last)),
             News::LeftOut { flow, first, last } => format!("{flow} left out {}..{}", short(*first), short(*last)),
             News::LookFails { error, .. } => format!("look fails: {error}"),
+            News::Late { notice } => format!("late: {}", notice.cause),
             News::NoticeFails { error, is_last, .. } => format!("notice fails: {error}, last: {is_last}"),
         });
     }

@@ -1,5 +1,7 @@
 //! The seam, over the data in [`runs`](super::runs).
 
+use std::collections::BTreeMap;
+
 use async_trait::async_trait;
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
@@ -68,6 +70,12 @@ impl MetaStore for MemoryStore {
         self.kept_runs().finish(held, outcome, now)
     }
 
+    async fn keep_for(&self, worker: &WorkerId, runs: &[RunId]) -> Result<()> {
+        let mut kept = self.kept_runs();
+        kept.kept_for.extend(runs.iter().map(|run| (*run, worker.clone())));
+        Ok(())
+    }
+
     async fn lose_worker(&self, worker: &WorkerId, cause: &str, now: DateTime<Utc>) -> Result<usize> {
         self.kept_runs().lose_worker(worker, cause, now)
     }
@@ -118,6 +126,11 @@ impl MetaStore for MemoryStore {
         let kept = self.kept_runs();
         let touched = kept.touched.range(after.saturating_add(1)..).take(limit);
         Ok(touched.map(|(id, (run, touched))| (*id, *run, touched.clone())).collect())
+    }
+
+    async fn touched_by(&self, run: RunId) -> Result<Vec<Touched>> {
+        let kept = self.kept_runs();
+        Ok(kept.touched.values().filter(|(of, _)| *of == run).map(|(_, touched)| touched.clone()).collect())
     }
 
     fn wakes(&self) -> BoxStream<'static, Wake> {
@@ -242,6 +255,19 @@ impl MetaStore for MemoryStore {
 
     async fn paused(&self) -> Result<Vec<FlowName>> {
         Ok(self.kept_runs().paused.iter().cloned().collect())
+    }
+
+    async fn set_variable(&self, name: &str, value: Option<&str>) -> Result<bool> {
+        let variables = &mut self.kept_runs().variables;
+        Ok(match value {
+            Some(value) => variables.insert(name.to_owned(), value.to_owned()),
+            None => variables.remove(name),
+        }
+        .is_some())
+    }
+
+    async fn variables(&self) -> Result<BTreeMap<String, String>> {
+        Ok(self.kept_runs().variables.clone())
     }
 
     async fn save_pool(&self, pool: &Pool) -> Result<()> {

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use flumen_core::flow::store::{Claim, Pool, PoolUse, Rate};
-use flumen_core::flow::{Queued, RunId, TaskKey};
+use flumen_core::flow::{Queued, RunId, TaskKey, WorkerId};
 
 /// A row's place in its pool: the higher priority first, then by turns, then by age.
 type Place = (Reverse<i32>, u64, u64);
@@ -77,8 +77,9 @@ impl Queue {
         Some(queued)
     }
 
-    /// Takes rows for a worker; and when more may begin, where only a rate holds them back.
-    pub(super) fn take(&mut self, claim: &Claim) -> (Vec<TakenRow>, Option<DateTime<Utc>>) {
+    /// Takes rows for a worker, but those of runs that are `kept` for another; and when more may begin, where only a rate holds them
+    /// back.
+    pub(super) fn take(&mut self, claim: &Claim, kept: &HashMap<RunId, WorkerId>) -> (Vec<TakenRow>, Option<DateTime<Utc>>) {
         let mut taken = Vec::new();
         let mut again = None;
         while taken.len() < claim.limit {
@@ -88,7 +89,7 @@ impl Queue {
                 if !claim.pools.is_empty() && !claim.pools.contains(name) {
                     continue;
                 }
-                match pool.first(claim) {
+                match pool.first(claim, kept) {
                     First::Row(place) if first.as_ref().is_none_or(|(best, _)| place < *best) => {
                         first = Some((place, name.clone()))
                     }
@@ -145,9 +146,10 @@ enum First {
 }
 
 impl PoolQueue {
-    fn first(&self, claim: &Claim) -> First {
+    fn first(&self, claim: &Claim, kept: &HashMap<RunId, WorkerId>) -> First {
         let now = claim.now;
-        let is_wanted = |run: &RunId| claim.only.is_empty() || claim.only.contains(run);
+        let is_anothers = |run: &RunId| kept.get(run).is_some_and(|worker| *worker != claim.worker);
+        let is_wanted = |run: &RunId| (claim.only.is_empty() || claim.only.contains(run)) && !is_anothers(run);
         let first = self.rows.iter().find(|(_, (run, _))| is_wanted(run));
         let Some((place, (_, queued))) = first else { return First::Nothing };
         let all = self.limits.as_ref().and_then(|limits| limits.slots).unwrap_or(u32::MAX);

@@ -43,6 +43,9 @@ pub(super) struct Runs {
     pub(super) versions: HashMap<FlowVersion, (Bytes, DateTime<Utc>)>,
     pub(super) paused: BTreeSet<FlowName>,
     pub(super) workers: BTreeMap<WorkerId, WorkerRecord>,
+    pub(super) variables: BTreeMap<String, String>,
+    /// Runs whose tasks are given to one worker only.
+    pub(super) kept_for: HashMap<RunId, WorkerId>,
     pub(super) wakes: Wakes,
     /// The last id of anything.
     last: u64,
@@ -293,7 +296,7 @@ impl Runs {
     }
 
     pub(super) fn claim(&mut self, claim: &Claim) -> Claimed {
-        let (taken, again) = self.queue.take(claim);
+        let (taken, again) = self.queue.take(claim, &self.kept_for);
         let mut work = Vec::new();
         for TakenRow { run, queued, slots } in taken {
             let Some(record) = self.runs.get(&run).map(|kept| kept.record.clone()) else { continue };
@@ -347,6 +350,11 @@ impl Runs {
         lost.sort();
         for held in &lost {
             self.finish(held, &Outcome::Lost { worker: worker.clone(), cause: cause.to_owned() }, now)?;
+        }
+        let count = self.kept_for.len();
+        self.kept_for.retain(|_, owner| owner != worker);
+        if self.kept_for.len() < count {
+            self.wakes.wake(Wake::Queue);
         }
         Ok(lost.len())
     }
@@ -404,6 +412,7 @@ impl Runs {
 
     fn forget(&mut self, run: RunId) {
         let Some(kept) = self.runs.remove(&run) else { return };
+        self.kept_for.remove(&run);
         let line = (kept.record.flow.clone(), kept.record.deployment.clone());
         self.order.remove(&kept.age);
         if let Some(line) = self.lines.get_mut(&line) {

@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc};
 use flumen_core::Result;
 use flumen_core::flow::store::{Held, Renewal, Rung, not_held};
-use flumen_core::flow::{Outcome, Signal, TaskKey, WorkerId};
+use flumen_core::flow::{Outcome, RunId, Signal, TaskKey, WorkerId};
 use sqlx::Row as _;
 use sqlx::postgres::PgRow;
 use sqlx::types::Uuid;
@@ -85,6 +85,19 @@ impl PostgresStore {
                 .bind(&*self.channel)
         };
         self.rung(&self.sessions.write_if(ask, is_some).await?)
+    }
+
+    pub(super) async fn keep_runs(&self, worker: &WorkerId, runs: &[RunId]) -> Result<()> {
+        let runs: Vec<Uuid> = runs.iter().map(|run| run.uuid()).collect();
+        let ask = || {
+            sqlx::query(
+                "insert into kept_runs (run, worker) select unnest($1::uuid[]), $2
+                 on conflict (run) do update set worker = excluded.worker",
+            )
+            .bind(&runs)
+            .bind(worker.as_str())
+        };
+        Ok(self.sessions.write(ask).await.map(drop)?)
     }
 
     pub(super) async fn lose_all(&self, worker: &WorkerId, cause: &str, now: DateTime<Utc>) -> Result<usize> {

@@ -1,5 +1,7 @@
 //! The seam, put together.
 
+use std::collections::BTreeMap;
+
 use async_trait::async_trait;
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
@@ -58,6 +60,10 @@ impl MetaStore for PostgresStore {
         self.finish_lease(held, outcome, now).await
     }
 
+    async fn keep_for(&self, worker: &WorkerId, runs: &[RunId]) -> Result<()> {
+        self.keep_runs(worker, runs).await
+    }
+
     async fn lose_worker(&self, worker: &WorkerId, cause: &str, now: DateTime<Utc>) -> Result<usize> {
         self.lose_all(worker, cause, now).await
     }
@@ -88,6 +94,10 @@ impl MetaStore for PostgresStore {
 
     async fn touched(&self, after: u64, limit: usize) -> Result<Vec<(u64, RunId, Touched)>> {
         self.read_touched(after, limit).await
+    }
+
+    async fn touched_by(&self, run: RunId) -> Result<Vec<Touched>> {
+        self.read_touched_by(run).await
     }
 
     fn wakes(&self) -> BoxStream<'static, Wake> {
@@ -162,6 +172,14 @@ impl MetaStore for PostgresStore {
 
     async fn paused(&self) -> Result<Vec<FlowName>> {
         self.read_paused().await
+    }
+
+    async fn set_variable(&self, name: &str, value: Option<&str>) -> Result<bool> {
+        self.keep_variable(name, value).await
+    }
+
+    async fn variables(&self) -> Result<BTreeMap<String, String>> {
+        self.read_variables().await
     }
 
     async fn save_pool(&self, pool: &Pool) -> Result<()> {

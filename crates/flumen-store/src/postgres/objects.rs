@@ -94,6 +94,25 @@ impl PostgresStore {
         Ok(())
     }
 
+    pub(super) async fn keep_variable(&self, name: &str, value: Option<&str>) -> Result<bool> {
+        let Some(value) = value else {
+            let ask = || sqlx::query("delete from variables where name = $1 returning name").bind(name);
+            return Ok(!self.sessions.write_if(ask, any).await?.is_empty());
+        };
+        let ask = || {
+            sqlx::query(
+                "with was as (select name from variables where name = $1),
+                    put as (insert into variables (name, value) values ($1, $2)
+                        on conflict (name) do update set value = excluded.value)
+                 select exists (select from was)",
+            )
+            .bind(name)
+            .bind(value)
+        };
+        let rows = self.sessions.write(ask).await?;
+        rows.first().map_or(Ok(false), |row| row.try_get(0).map_err(|error| self.sessions.failed(error)))
+    }
+
     pub(super) async fn read_pools(&self) -> Result<Vec<PoolUse>> {
         let ask = || {
             sqlx::query(

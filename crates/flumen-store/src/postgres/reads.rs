@@ -1,5 +1,7 @@
 //! Looking. Each call is one statement, so that all of its answer is of one moment.
 
+use std::collections::BTreeMap;
+
 use chrono::{DateTime, Utc};
 use flumen_core::flow::store::{Letter, Loaded, PendingWait, RunFilter, no_run};
 use flumen_core::flow::{
@@ -135,6 +137,16 @@ impl PostgresStore {
             Ok((positive(self.get(row, 0)?), RunId::new(self.get(row, 1)?), body(&self.get::<String>(row, 2)?)?))
         };
         rows.iter().map(touched).collect()
+    }
+
+    pub(super) async fn read_touched_by(&self, run: RunId) -> Result<Vec<Touched>> {
+        let of_run = "select body from touched where run = (select seq from runs where id = $1) order by id";
+        self.bodies(|| sqlx::query(of_run).bind(run.uuid())).await
+    }
+
+    pub(super) async fn read_variables(&self) -> Result<BTreeMap<String, String>> {
+        let rows = self.sessions.read(|| sqlx::query("select name, value from variables")).await?;
+        rows.iter().map(|row| Ok((self.get(row, 0)?, self.get(row, 1)?))).collect()
     }
 
     pub(super) async fn read_runs(&self, filter: &RunFilter) -> Result<Vec<RunRecord>> {

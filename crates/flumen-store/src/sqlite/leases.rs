@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc};
 use flumen_core::Result;
 use flumen_core::flow::store::{Held, Renewal, Rung, Wake, not_held};
-use flumen_core::flow::{Outcome, Signal, WorkerId};
+use flumen_core::flow::{Outcome, RunId, Signal, WorkerId};
 use rusqlite::{Row, params};
 
 use super::runs::{key_of, post};
@@ -77,7 +77,18 @@ pub(super) fn lose_worker(tx: &mut Tx, worker: &WorkerId, cause: &str, now: Date
         params![worker.as_str()],
         Lost::read,
     )?;
+    if tx.execute("delete from kept_runs where worker = ?", params![worker.as_str()])? > 0 {
+        tx.wake(Wake::Queue);
+    }
     lose(tx, leases, |_| cause.to_owned(), now)
+}
+
+pub(super) fn keep_for(tx: &Tx, worker: &WorkerId, runs: &[RunId]) -> Result<()> {
+    for run in runs {
+        let kept = "insert or replace into kept_runs (run, worker) values (?, ?)";
+        tx.execute(kept, params![key_of(*run), worker.as_str()])?;
+    }
+    Ok(())
 }
 
 pub(super) fn expire(tx: &mut Tx, now: DateTime<Utc>, limit: usize) -> Result<Rung> {

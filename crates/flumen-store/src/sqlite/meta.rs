@@ -1,5 +1,7 @@
 //! The seam, put together.
 
+use std::collections::BTreeMap;
+
 use async_trait::async_trait;
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
@@ -74,6 +76,11 @@ impl MetaStore for SqliteStore {
         self.writer.write(move |tx| leases::finish(tx, &held, &outcome, now)).await
     }
 
+    async fn keep_for(&self, worker: &WorkerId, runs: &[RunId]) -> Result<()> {
+        let (worker, runs) = (worker.clone(), runs.to_vec());
+        self.writer.write(move |tx| leases::keep_for(tx, &worker, &runs)).await
+    }
+
     async fn lose_worker(&self, worker: &WorkerId, cause: &str, now: DateTime<Utc>) -> Result<usize> {
         let (worker, cause) = (worker.clone(), cause.to_owned());
         self.writer.write(move |tx| leases::lose_worker(tx, &worker, &cause, now)).await
@@ -106,6 +113,10 @@ impl MetaStore for SqliteStore {
 
     async fn touched(&self, after: u64, limit: usize) -> Result<Vec<(u64, RunId, Touched)>> {
         self.readers.read(move |db| reads::touched(db, after, limit)).await
+    }
+
+    async fn touched_by(&self, run: RunId) -> Result<Vec<Touched>> {
+        self.readers.read(move |db| reads::touched_by(db, run)).await
     }
 
     fn wakes(&self) -> BoxStream<'static, Wake> {
@@ -192,6 +203,15 @@ impl MetaStore for SqliteStore {
     async fn paused(&self) -> Result<Vec<FlowName>> {
         let names = self.readers.read(|db| db.column::<String>("select flow from paused order by flow", ())).await?;
         Ok(names.into_iter().map(FlowName::from).collect())
+    }
+
+    async fn set_variable(&self, name: &str, value: Option<&str>) -> Result<bool> {
+        let (name, value) = (name.to_owned(), value.map(str::to_owned));
+        self.writer.write(move |tx| objects::set_variable(tx, &name, value.as_deref())).await
+    }
+
+    async fn variables(&self) -> Result<BTreeMap<String, String>> {
+        self.readers.read(reads::variables).await
     }
 
     async fn save_pool(&self, pool: &Pool) -> Result<()> {

@@ -12,6 +12,7 @@ const STEPS: &[(i64, &str, &str)] = &[
     (1, "users", include_str!("../../migrations/0001_users.sql")),
     (2, "runs", include_str!("../../migrations/0002_runs.sql")),
     (3, "begun", include_str!("../../migrations/0003_begun.sql")),
+    (4, "kept", include_str!("../../migrations/0004_kept.sql")),
 ];
 
 const NOTES: &str = "CREATE TABLE IF NOT EXISTS _sqlx_migrations (

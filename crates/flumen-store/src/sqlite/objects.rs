@@ -52,6 +52,15 @@ pub(super) fn set_paused(tx: &mut Tx, flow: &FlowName, paused: bool) -> Result<(
     Ok(())
 }
 
+pub(super) fn set_variable(tx: &Tx, name: &str, value: Option<&str>) -> Result<bool> {
+    let was = tx.value::<i64>("select 1 from variables where name = ?", params![name])?.is_some();
+    match value {
+        Some(value) => tx.execute("insert or replace into variables (name, value) values (?, ?)", params![name, value])?,
+        None => tx.execute("delete from variables where name = ?", params![name])?,
+    };
+    Ok(was)
+}
+
 pub(super) fn save_pool(tx: &mut Tx, pool: &Pool) -> Result<()> {
     let per = |rate: Rate| i64::try_from(rate.per.as_micros()).unwrap_or(i64::MAX);
     tx.execute(

@@ -120,23 +120,27 @@ struct Waiting {
     queued: Queued,
 }
 
-/// The first rows of a pool; of the runs in `only`, a JSON list of ids as text, where there is one.
-fn first_rows(db: &Db, pool: &str, limit: usize, only: Option<&str>) -> Result<VecDeque<Waiting>> {
+/// The first rows of a pool that are not of the runs in `others`, a JSON list of their numbers; of the runs in `only`, a JSON list of
+/// ids as text, where there is one.
+fn first_rows(db: &Db, pool: &str, limit: usize, others: &str, only: Option<&str>) -> Result<VecDeque<Waiting>> {
     let read = |row: &Row<'_>| {
         let place = (std::cmp::Reverse(row.get("priority")?), row.get("turn")?, row.get("id")?);
         Ok((row.get::<_, i64>("run")?, place, row.get::<_, String>("body")?))
     };
     let rows = match only {
         None => db.rows(
-            "select id, run, priority, turn, body from queue where pool = ?1 order by priority desc, turn, id limit ?2",
-            params![pool, most(limit)],
+            "select id, run, priority, turn, body from queue
+             where pool = ?1 and run not in (select value from json_each(?3))
+             order by priority desc, turn, id limit ?2",
+            params![pool, most(limit), others],
             read,
         ),
         Some(only) => db.rows(
-            "select id, run, priority, turn, body from queue where pool = ?1 and run in (
-                select seq from runs where id in (select unhex(value) from json_each(?3)))
+            "select id, run, priority, turn, body from queue
+             where pool = ?1 and run not in (select value from json_each(?3)) and run in (
+                select seq from runs where id in (select unhex(value) from json_each(?4)))
              order by priority desc, turn, id limit ?2",
-            params![pool, most(limit), only],
+            params![pool, most(limit), others, only],
             read,
         ),
     };
@@ -150,9 +154,13 @@ pub(super) fn claim(tx: &mut Tx, claim: &Claim) -> Result<Claimed> {
         true => tx.column("select distinct pool from queue", ())?,
         false => claim.pools.clone(),
     };
+    let others = listed(&tx.column::<i64>(
+        "select seq from runs where id in (select run from kept_runs where worker <> ?)",
+        params![claim.worker.as_str()],
+    )?)?;
     let mut pools = Vec::with_capacity(names.len());
     for pool in &names {
-        let rows = first_rows(tx, pool, claim.limit, only.as_deref())?;
+        let rows = first_rows(tx, pool, claim.limit, &others, only.as_deref())?;
         if !rows.is_empty() {
             pools.push((pool, Room::of(tx, pool)?, rows));
         }

@@ -1,5 +1,7 @@
 //! Looking: by connections of their own, which see what was last committed and hold nobody up.
 
+use std::collections::BTreeMap;
+
 use chrono::{DateTime, Utc};
 use flumen_core::flow::store::{Letter, Loaded, PendingWait, RunFilter, no_run};
 use flumen_core::flow::{
@@ -213,6 +215,16 @@ pub(super) fn touched(db: &Db, after: u64, limit: usize) -> Result<Vec<(u64, Run
         |row| Ok((row.get::<_, i64>(0)?, row.get::<_, Vec<u8>>(1)?, row.get::<_, String>(2)?)),
     )?;
     rows.into_iter().map(|(id, run, text)| Ok((positive(id), uuid_of(&run)?, body(&text)?))).collect()
+}
+
+pub(super) fn touched_by(db: &Db, run: RunId) -> Result<Vec<Touched>> {
+    let of_run = "select body from touched where run = (select seq from runs where id = ?) order by id";
+    bodies(db, of_run, params![key_of(run)])
+}
+
+pub(super) fn variables(db: &Db) -> Result<BTreeMap<String, String>> {
+    let rows = db.rows("select name, value from variables", (), |row| Ok((row.get(0)?, row.get(1)?)))?;
+    Ok(rows.into_iter().collect())
 }
 
 pub(super) fn ended(db: &Db, before: DateTime<Utc>) -> Result<Vec<RunId>> {

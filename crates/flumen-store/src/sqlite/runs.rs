@@ -231,6 +231,8 @@ pub(super) fn prune(tx: &Tx, before: DateTime<Utc>, limit: usize) -> Result<usiz
         let sql = format!("delete from {table} where run in (select value from json_each(?))");
         tx.execute(&sql, params![list])?;
     }
+    let kept = "delete from kept_runs where run in (select id from runs where seq in (select value from json_each(?)))";
+    tx.execute(kept, params![list])?;
     tx.execute("delete from runs where seq in (select value from json_each(?))", params![list])?;
     let unused = "delete from versions where saved_us < ? and not exists (select 1 from runs where runs.version = versions.hash)";
     tx.execute(unused, params![us(before)])?;

@@ -46,11 +46,17 @@ impl TaskKind for Export {
 
     fn check(&self, config: &Value) -> Vec<Problem> {
         let given = ["table", "query", "file"].iter().filter(|key| !config[**key].is_null()).count();
-        if given == 1 {
-            Vec::new()
-        } else {
-            vec![Problem::at_key(Path::top(), "give one of 'table', 'query' and 'file'")]
+        let mut problems = Vec::new();
+        if given != 1 {
+            problems.push(Problem::at_key(Path::top(), "give one of 'table', 'query' and 'file'"));
         }
+        if let Some(mode) = config["mode"].as_str().filter(|mode| matches!(*mode, "merge" | "scd2"))
+            && config["key"].is_null()
+        {
+            let problem = Problem::new(Path::of(["mode"]), format!("mode '{mode}' needs a 'key'"));
+            problems.push(problem.hint("name the columns that tell rows apart"));
+        }
+        problems
     }
 
     fn uses(&self, config: &Value) -> Uses {

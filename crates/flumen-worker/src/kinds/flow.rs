@@ -157,6 +157,9 @@ async fn begin(attempt: &Attempt<'_>, fields: Fields) -> Result<RunId> {
         start: false,
     };
     let name = new.flow.clone();
+    if host.keeps_runs {
+        host.store.keep_for(&attempt.work.lease.worker, &[new.id]).await?;
+    }
     let created = host.store.create_runs(&[new], now).await?;
     let id = created.first().map(|created| created.id);
     host.store.start_runs(&name, flow.max_active_runs).await?;

@@ -8,7 +8,7 @@ use std::path::Path as FilePath;
 use async_trait::async_trait;
 use flumen_core::flow::Outcome;
 use flumen_core::task_kind::units::{Bytes, Period};
-use flumen_core::task_kind::{Named, Path, Problem, TaskKind, Uses, schema_of};
+use flumen_core::task_kind::{Named, Path, Problem, TaskKind, Uses, is_template, schema_of};
 use flumen_core::{Error, Result};
 use reqwest::header::{CONTENT_TYPE, HeaderMap, SET_COOKIE};
 use reqwest::{Response, StatusCode};
@@ -56,6 +56,14 @@ struct Fields {
     limit: Option<Bytes>,
 }
 
+/// What is wrong with the `url` of a request, where no connection says what it is below.
+pub(super) fn no_address(config: &Value) -> Option<Problem> {
+    let url = config["url"].as_str().filter(|url| config["connection"].is_null() && !is_template(url))?;
+    let is_address = url::Url::parse(url).is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
+    let problem = Problem::new(Path::of(["url"]), format!("'{url}' is no address of a web server"));
+    (!is_address).then(|| problem.hint("write https://…, or name a connection of kind http"))
+}
+
 impl TaskKind for Http {
     fn name(&self) -> &'static str {
         "http"
@@ -74,10 +82,11 @@ impl TaskKind for Http {
     }
 
     fn check(&self, config: &Value) -> Vec<Problem> {
+        let mut problems: Vec<Problem> = no_address(config).into_iter().collect();
         if !config["body"].is_null() && !config["json"].is_null() {
-            return vec![Problem::at_key(Path::of(["json"]), "there is a 'body' too").hint("keep one of the two")];
+            problems.push(Problem::at_key(Path::of(["json"]), "there is a 'body' too").hint("keep one of the two"));
         }
-        Vec::new()
+        problems
     }
 
     fn uses(&self, config: &Value) -> Uses {

@@ -176,7 +176,12 @@ impl TaskKind for Ingest {
     }
 
     fn check(&self, config: &Value) -> Vec<Problem> {
-        check_mode(config)
+        let mut problems = check_mode(config);
+        if config["from"].as_array().is_some_and(Vec::is_empty) {
+            let problem = Problem::new(Path::of(["from"]), "'from' names nothing to load");
+            problems.push(problem.hint("name a file, a pattern, an address or a table"));
+        }
+        problems
     }
 
     fn uses(&self, config: &Value) -> Uses {

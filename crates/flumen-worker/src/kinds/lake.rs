@@ -1,6 +1,6 @@
 //! `lake`: looking after tables of the lake.
 
-use flumen_core::task_kind::{Path, Problem, TaskKind, Uses, schema_of};
+use flumen_core::task_kind::{Path, Problem, TaskKind, Uses, is_template, schema_of};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
@@ -26,6 +26,31 @@ pub struct Fields {
     pub maintain: Option<bool>,
 }
 
+/// What names no table.
+fn wrong_tables(key: &str, tables: &Value) -> Vec<Problem> {
+    let one = |text: &str, path: Path| {
+        // One text may have several names in it.
+        let names = text.split(',').map(str::trim).filter(|name| *name != "all" && !is_template(text));
+        let wrong = names.into_iter().find(|name| !is_table(name))?;
+        let problem = Problem::new(path, format!("'{wrong}' is not the name of a table"));
+        Some(problem.hint("write it such as lake.raw.trips, or all"))
+    };
+    match tables {
+        Value::String(text) => one(text, Path::of([key])).into_iter().collect(),
+        Value::Array(items) => {
+            let each = items.iter().enumerate();
+            each.filter_map(|(index, item)| one(item.as_str()?, Path::of([key]).index(index))).collect()
+        }
+        _ => Vec::new(),
+    }
+}
+
+/// Whether a table of the lake can be called so: with its namespace, and perhaps with `lake` before it.
+fn is_table(name: &str) -> bool {
+    let parts: Vec<&str> = name.split('.').collect();
+    (2..=3).contains(&parts.len()) && parts.iter().all(|part| !part.trim().is_empty())
+}
+
 impl TaskKind for Lake {
     fn name(&self) -> &'static str {
         "lake"
@@ -44,7 +69,8 @@ impl TaskKind for Lake {
             let hint = "give 'optimize', 'vacuum', 'check' or 'maintain'";
             return vec![Problem::at_key(Path::top(), "there is nothing to do").hint(hint)];
         }
-        Vec::new()
+        let keys = ["optimize", "vacuum", "check"];
+        keys.into_iter().flat_map(|key| wrong_tables(key, &config[key])).collect()
     }
 
     fn uses(&self, _: &Value) -> Uses {

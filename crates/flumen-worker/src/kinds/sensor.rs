@@ -7,22 +7,25 @@
 mod looks;
 mod updates;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use chrono::{DateTime, TimeDelta, Utc};
 use flumen_core::flow::outcome::TIMEOUT;
-use flumen_core::flow::{Failure, Outcome, Wait, WaitFor};
+use flumen_core::flow::{Failure, Outcome, RunId, TaskKey, Wait, WaitFor};
 use flumen_core::task_kind::units::Period;
 use flumen_core::task_kind::{Named, NamedFlow, Path, Problem, TaskKind, Uses, is_template, schema_of};
 use flumen_core::{ErrorKind, Result};
 use flumen_flow::template::names_in_expression;
+use flumen_flow::timetable::dates::Stretch;
 use flumen_project::Project;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
+use super::http::no_address;
 use super::{Kind, OneOrMore};
 use crate::attempt::Attempt;
 use crate::files;
@@ -31,6 +34,10 @@ use crate::files;
 const EVERY: Duration = Duration::from_secs(30);
 /// The shortest wait from one look to the next, unless a worker is kept for it.
 const LEAST_EVERY: Duration = Duration::from_secs(1);
+/// What is said before what a look saw that did not see what is waited for.
+pub const NOT_YET: &str = "not yet: ";
+/// Task runs of which it is remembered what their looks saw.
+const REMEMBERED: usize = 10_000;
 /// The most files that a look tells of.
 const FILES: usize = 1_000;
 /// What there is to wait for.
@@ -40,6 +47,8 @@ const CONDITIONS: [&str; 7] = ["file", "http", "sql", "dataset", "run", "time", 
 #[derive(Debug, Default)]
 pub struct Sensor {
     updates: updates::Updates,
+    /// What the last look of each task run saw.
+    last: Mutex<HashMap<(RunId, TaskKey), String>>,
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -155,8 +164,8 @@ struct RunCondition {
 enum Look {
     /// It is there; the output.
     There(Value),
-    /// Not yet. What it waits for, if that is something that can be watched without looking.
-    NotYet(Option<WaitFor>),
+    /// Not yet. What it waits for, if that is something that can be watched without looking; and what it saw.
+    NotYet(Option<WaitFor>, String),
     /// It will not come.
     Never(Outcome),
 }
@@ -195,6 +204,15 @@ impl TaskKind for Sensor {
         let run = &config["run"];
         if run.is_object() && run["flow"].is_null() == run["id"].is_null() {
             problems.push(Problem::at_key(Path::of(["run"]), "give either 'flow' or 'id'"));
+        }
+        if let Some(problem) = no_address(&config["http"]) {
+            problems.push(Problem { path: Path::of(["http"]).join(&problem.path), ..problem });
+        }
+        let times = [Path::of(["time"]), Path::of(["dataset", "since"]), Path::of(["run", "interval"])];
+        for (path, named) in times.into_iter().filter_map(|path| Some((path.clone(), Named::at(config, path)?))) {
+            if let Some(Err(error)) = (!named.is_template()).then(|| Stretch::parse(&named.text, chrono_tz::UTC)) {
+                problems.push(Problem::new(path, error.message()).hint(error.remedy().unwrap_or_default()));
+            }
         }
         let when = &config["http"]["when"];
         if let Some(text) = when.as_str().filter(|text| !is_template(text))
@@ -239,7 +257,10 @@ impl Kind for Sensor {
             let event = match self.look(attempt, &fields).await? {
                 Look::There(output) => return Ok(Outcome::success(output)),
                 Look::Never(outcome) => return Ok(outcome),
-                Look::NotYet(event) => event,
+                Look::NotYet(event, saw) => {
+                    self.tell(attempt, saw);
+                    event
+                }
             };
             let now = attempt.host.clock.now();
             if deadline.is_some_and(|deadline| deadline <= now) {
@@ -250,10 +271,10 @@ impl Kind for Sensor {
             match mode {
                 // Whoever watches fails the task when its time is over; a look can skip it too.
                 Mode::Deferred if soft => {
-                    return Ok(Outcome::Deferred { wait: Wait { on: check(every), until: None } });
+                    return Ok(Outcome::Deferred { wait: Wait { on: check(attempt, every), until: None } });
                 }
                 Mode::Deferred => {
-                    let on = event.unwrap_or_else(|| check(every));
+                    let on = event.unwrap_or_else(|| check(attempt, every));
                     return Ok(Outcome::Deferred { wait: Wait { on, until: deadline } });
                 }
                 Mode::Reschedule => return Ok(Outcome::Rescheduled { until: next }),
@@ -265,6 +286,20 @@ impl Kind for Sensor {
 }
 
 impl Sensor {
+    /// Tells what a look saw, where that is something else than what the one before saw.
+    fn tell(&self, attempt: &Attempt<'_>, saw: String) {
+        let of = (attempt.work.run.id, attempt.work.queued.key.clone());
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        if last.get(&of) == Some(&saw) {
+            return;
+        }
+        if last.len() >= REMEMBERED {
+            last.clear();
+        }
+        attempt.news(&format!("{NOT_YET}{saw}"));
+        last.insert(of, saw);
+    }
+
     /// One look. A system that does not answer now is one that has nothing to show yet.
     async fn look(&self, attempt: &Attempt<'_>, fields: &Fields) -> Result<Look> {
         let look = async {
@@ -285,8 +320,7 @@ impl Sensor {
         tokio::select! {
             looked = look => match looked {
                 Err(error) if error.kind() == ErrorKind::Unavailable => {
-                    attempt.note(&format!("it looks again later: {}", error.message()));
-                    Ok(Look::NotYet(None))
+                    Ok(Look::NotYet(None, format!("it looks again later: {}", error.message())))
                 }
                 looked => looked,
             },
@@ -295,8 +329,30 @@ impl Sensor {
     }
 }
 
-fn check(every: Duration) -> WaitFor {
-    WaitFor::Check { every_seconds: every.as_secs_f64().ceil() as u64, what: Value::Object(Map::new()) }
+fn check(attempt: &Attempt<'_>, every: Duration) -> WaitFor {
+    let what = json!({ "for": described(attempt.shown) });
+    WaitFor::Check { every_seconds: every.as_secs_f64().ceil() as u64, what }
+}
+
+/// What a sensor waits for, without secrets.
+fn described(shown: &Value) -> String {
+    let text = |value: &Value, key: &str| value.as_str().or(value[key].as_str()).unwrap_or_default().to_owned();
+    if let Some(file) = shown["file"].as_str() {
+        return format!("file {file}");
+    }
+    if !shown["http"].is_null() {
+        return format!("an answer of {}", text(&shown["http"], "url"));
+    }
+    if !shown["sql"].is_null() {
+        return format!("a true answer to: {}", text(&shown["sql"], "query").split_whitespace().collect::<Vec<_>>().join(" "));
+    }
+    if !shown["dataset"].is_null() {
+        return format!("an update of {}", text(&shown["dataset"], "name"));
+    }
+    match shown["run"]["id"].as_str() {
+        Some(id) => format!("the end of run {id}"),
+        None => format!("a run of flow '{}'", text(&shown["run"], "flow")),
+    }
 }
 
 fn out_of_patience(soft: bool) -> Outcome {
@@ -339,7 +395,7 @@ fn delta(span: Duration) -> TimeDelta {
 async fn look_for_files(project: &Project, pattern: &str) -> Result<Look> {
     let found = files::find(project, pattern, FILES).await?;
     if found.is_empty() {
-        return Ok(Look::NotYet(None));
+        return Ok(Look::NotYet(None, format!("there is no file {pattern}")));
     }
     let files: Vec<String> = found.into_iter().map(|file| file.address).collect();
     Ok(Look::There(json!({ "files": files })))

@@ -80,7 +80,7 @@ impl Attempt<'_> {
     pub fn ended_badly(&self, ended: Ended) -> Outcome {
         let failure = match ended {
             Ended::Exited(code) => Failure { exit_code: Some(code), ..Failure::new("exit", "the command failed") },
-            Ended::Signalled(9) => Failure {
+            Ended::Signalled(9) if self.memory_bytes().is_some() => Failure {
                 exit_code: Some(137),
                 ..Failure::new("out_of_memory", "the program was killed (signal 9): most likely it ran out of memory")
             },

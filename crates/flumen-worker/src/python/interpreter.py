@@ -76,7 +76,13 @@ def call(task):
         import asyncio
 
         returned = asyncio.run(returned)
-    write(task["result"], json.dumps(returned, default=plain, allow_nan=False))
+    try:
+        text = json.dumps(returned, default=plain, allow_nan=False)
+    except ValueError as error:
+        if "JSON compliant" not in str(error):
+            raise
+        raise ValueError("an output cannot have nan or an infinite number in it: return None in its place") from None
+    write(task["result"], text)
 
 
 def compiled(known, path):

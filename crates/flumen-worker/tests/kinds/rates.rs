@@ -89,10 +89,11 @@ async fn the_pools_of_rates_are_made_with_their_flows() {
 /// A worker that takes from this pool.
 fn worker(fixture: &Fixture, pool: &str) -> Worker {
     let settings = Settings {
+        schedules: false,
+        commanded: false,
         announced: true,
         id: pool.into(),
         host: "here".to_owned(),
-        version: String::new(),
         pools: vec![pool.to_owned()],
         only: Arc::default(),
         slots: 4,

@@ -259,7 +259,7 @@ async fn a_wait_is_looked_at_until_it_is_over() {
     // What the attempt and its last look printed is there, in order; what others did is not.
     let lines = LogReader::new(fixture.host.kept.clone(), run.id).more(|_, _| true).await.unwrap();
     let texts: Vec<&str> = lines.iter().map(|line| line.text.as_str()).collect();
-    assert!(texts.len() == 2 && texts[0].starts_with("it looks again later") && texts[1].contains("403"), "{texts:?}");
+    assert!(texts.len() == 2 && texts[0].starts_with("not yet: it looks again later") && texts[1].contains("403"), "{texts:?}");
     assert!(lines.iter().all(|line| line.attempt == 3 && line.number == work.lease.number));
     // A wait of a run that is not there any more cannot be looked at.
     let gone = PendingWait { run: RunId::new(uuid::Uuid::nil()), ..wait };

@@ -155,6 +155,7 @@ impl Fixture {
             library,
             flows: Arc::clone(&flows) as Arc<dyn FlowsNow>,
             kept,
+            keeps_runs: false,
             use_cache: true,
             binary: folder.path().join("flumen"),
             interpreters: Interpreters::default(),

@@ -18,8 +18,8 @@ use tokio_util::sync::CancellationToken;
 use crate::context::Context;
 use crate::flows::names::person;
 use crate::flows::roster::ProjectRoster;
-use crate::flows::runtime::{DRAIN, Flowing, WorkerOptions, services, worker};
-use crate::flows::{server, show};
+use crate::flows::runtime::{DRAIN, Flowing, Wishes, WorkerOptions, services, worker};
+use crate::flows::{show, situation};
 use crate::output::{Table, count};
 
 /// Run a flow for many intervals, as if its schedule had always been there
@@ -118,6 +118,10 @@ impl BackfillCommand {
         roster.read().await?;
         let name = self.flow.clone().unwrap_or_default();
         let flow = flowing.flows().await?.flow(&name)?.name.clone();
+        if let Some(deployment) = &self.deployment {
+            // What is wrong with its file, or the nearest name.
+            flowing.flows().await?.deployment(deployment)?;
+        }
         let entry = roster.find(&flow.as_str().into(), self.deployment.as_deref()).ok_or_else(|| {
             let deployment = self.deployment.as_deref().unwrap_or_default();
             Error::not_found(format!("flow '{flow}' has no deployment '{deployment}'"))
@@ -126,11 +130,15 @@ impl BackfillCommand {
         let wish = self.wish(&entry, context)?;
         if self.dry_run {
             let plan = backfill::plan(store, &*roster, &entry, &wish, context.clock.now()).await?;
-            return planned(&plan, &entry, context);
+            return planned(&plan, wish.reprocess, &entry, context);
         }
         let made = backfill::create(store, &*roster, &*context.ids, &entry, &wish, context.clock.now()).await?;
         context.output.note(format_args!("backfill {}: {} runs", short(&made), count(made.total)));
-        if server::current(&flowing.project)?.is_some() || self.detach {
+        if made.total == 0 {
+            let plan = backfill::plan(store, &*roster, &entry, &wish, context.clock.now()).await?;
+            context.output.note(nothing_to_do(&plan, wish.reprocess));
+        }
+        if self.detach || situation::server(&flowing, context.clock.now()).await?.is_some() {
             if self.detach {
                 return match context.output.json {
                     true => context.output.json(&made),
@@ -140,12 +148,14 @@ impl BackfillCommand {
             return follow(&flowing, made, &Only::default(), context).await;
         }
         let only = Arc::new(Only::default());
-        let host = flowing.host(context, Arc::new(Unwatched), true)?;
+        let host = flowing.host(context, Arc::new(Unwatched), Wishes::default())?;
         let services = services(&host, roster, context.output);
         let options = WorkerOptions {
             pools: Vec::new(),
             only: Arc::clone(&only),
             announced: false,
+            schedules: false,
+            commanded: true,
             slots: None,
             lease: None,
             drain: DRAIN,
@@ -239,7 +249,19 @@ fn said(backfill: &Backfill, context: &Context) -> Result<()> {
     Ok(())
 }
 
-fn planned(plan: &backfill::Plan, entry: &Entry, context: &Context) -> Result<()> {
+/// Why a backfill has no runs.
+fn nothing_to_do(plan: &backfill::Plan, reprocess: Reprocess) -> String {
+    match (plan.intervals, reprocess) {
+        (0, _) => "no complete interval of the schedule starts from --from to --to: 'flumen schedule preview' shows which there are".to_owned(),
+        (1, Reprocess::None) => "the interval has a run already: --reprocess failed or all runs it again".to_owned(),
+        (many, Reprocess::None) => {
+            format!("all {} intervals have runs already: --reprocess failed or all runs them again", count(many))
+        }
+        (many, _) => format!("none of the {} intervals has a run that failed", count(many)),
+    }
+}
+
+fn planned(plan: &backfill::Plan, reprocess: Reprocess, entry: &Entry, context: &Context) -> Result<()> {
     let output = &context.output;
     if output.json {
         let one = |interval: &flumen_core::flow::Interval| json!({ "start": show::iso(interval.start), "end": show::iso(interval.end) });
@@ -249,6 +271,9 @@ fn planned(plan: &backfill::Plan, entry: &Entry, context: &Context) -> Result<()
         }));
     }
     output.line(format_args!("{}: {} intervals, {} runs", entry.label(), count(plan.intervals), count(plan.runs)))?;
+    if plan.runs == 0 {
+        output.note(nothing_to_do(plan, reprocess));
+    }
     for interval in &plan.first {
         output.line(format_args!("  {}", show::interval(interval)))?;
     }

@@ -43,8 +43,12 @@ impl CheckCommand {
         }
         let bad: Vec<_> = found.mistakes.iter().filter(|(file, _)| wanted("", file)).collect();
         let good: Vec<_> = found.flows.values().filter(|flow| wanted(&flow.name, &flow.file)).collect();
-        let (inner, left_out) = languages::mistakes(&good, &flowing.project).await;
-        let mistakes: Vec<_> = bad.iter().flat_map(|(_, mistakes)| mistakes.iter()).chain(&inner).collect();
+        // SQL and Python are read also where something else is wrong.
+        let partly = found.partly.iter().filter(|(file, _)| wanted("", file)).map(|(_, flow)| flow);
+        let read: Vec<_> = good.iter().copied().chain(partly).collect();
+        let (inner, left_out) = languages::mistakes(&read, &flowing.project).await;
+        let mut mistakes: Vec<_> = bad.iter().flat_map(|(_, mistakes)| mistakes.iter()).chain(&inner).collect();
+        mistakes.sort_by(|a, b| (&a.file, a.place).cmp(&(&b.file, b.place)));
         let warnings: Vec<_> = good.iter().flat_map(|flow| &flow.warnings).collect();
         let unread: Vec<String> = found.unread.iter().map(ToString::to_string).collect();
         let output = &context.output;

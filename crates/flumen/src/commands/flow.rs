@@ -1,8 +1,6 @@
 //! `flumen flow`: the flows of a project.
 
-use std::collections::BTreeMap;
-
-use flumen_core::Result;
+use flumen_core::{Error, Result};
 use flumen_core::flow::FlowName;
 use flumen_core::flow::store::RunFilter;
 use flumen_flow::compiled::timetable_of;
@@ -11,6 +9,7 @@ use serde_json::json;
 
 use crate::context::Context;
 use crate::flows::runtime::Flowing;
+use crate::flows::tree::{self, Branch};
 use crate::flows::show;
 use crate::output::Table;
 
@@ -66,7 +65,12 @@ impl FlowCommand {
         let flowing = Flowing::open(context).await?;
         match self.action {
             Action::List { tag } => list(&flowing, tag.as_deref(), context).await,
-            Action::Show { flow } => show_flow(flowing.flows().await?.flow(&flow)?, context),
+            Action::Show { flow } => {
+                let paused = flowing.store.paused().await?;
+                let flows = flowing.flows().await?;
+                let flow = flows.flow(&flow)?;
+                show_flow(flow, paused.iter().any(|name| name.as_str() == flow.name), context)
+            }
             Action::Graph { flow, format } => graph(flowing.flows().await?.flow(&flow)?, format, context),
             Action::Pause { flow } => set_paused(&flowing, &flow, true, context).await,
             Action::Resume { flow } => set_paused(&flowing, &flow, false, context).await,
@@ -117,20 +121,39 @@ async fn list(flowing: &Flowing, tag: Option<&str>, context: &Context) -> Result
     Ok(())
 }
 
-fn show_flow(flow: &Flow, context: &Context) -> Result<()> {
+fn show_flow(flow: &Flow, is_paused: bool, context: &Context) -> Result<()> {
     let output = &context.output;
+    let timetable = timetable_of(flow.schedule.as_ref())?;
+    // A run is due at the end of its interval.
+    let next = timetable.upcoming(context.clock.now()).next().map(|interval| interval.end).filter(|_| !is_paused);
     if output.json {
-        return output.json(flow);
+        let mut value =
+            serde_json::to_value(flow).map_err(|error| Error::internal("a flow cannot be shown").caused_by(error))?;
+        value["paused"] = is_paused.into();
+        value["next"] = next.map(show::iso).into();
+        return output.json(&value);
     }
     output.line(format_args!("{}: {}", flow.name, flow.description.as_deref().unwrap_or(&flow.file)))?;
     if let Some(schedule) = &flow.schedule {
         output.line(format_args!("schedule: {schedule}"))?;
-        let timetable = timetable_of(Some(schedule))?;
-        let next = timetable.firing_after(context.clock.now());
-        if let Some(next) = next {
-            output.line(format_args!("next: {}", timetable.shown(next)))?;
+        let bounds = [("start", schedule.start.as_deref()), ("end", schedule.end.as_deref())];
+        for (name, text) in bounds.into_iter().filter_map(|(name, text)| Some((name, text?))) {
+            output.line(format_args!("{name}: {text}"))?;
         }
+        output.line(format_args!("catchup: {}", word(&schedule.catchup)))?;
+        match (is_paused, next) {
+            (true, _) => output
+                .line(format_args!("next: none, since the flow is paused ('flumen flow resume {}')", flow.name))?,
+            (false, Some(next)) => output.line(format_args!("next: {}", timetable.shown(next)))?,
+            (false, None) if timetable.is_scheduled() && !timetable.is_continuous() => {
+                output.line("next: none, since the schedule has ended")?
+            }
+            (false, None) => {}
+        }
+    } else if is_paused {
+        output.line("paused: no scheduled run begins")?;
     }
+    output.line(format_args!("max_active_runs: {} (on_overlap: {})", flow.max_active_runs, word(&flow.on_overlap)))?;
     if !flow.params.is_empty() {
         let mut table = Table::new(["parameter", "type", "default", "description"]);
         for param in &flow.params {
@@ -188,28 +211,23 @@ fn graph(flow: &Flow, format: Option<GraphFormat>, context: &Context) -> Result<
             }
             output.line("}")
         }
-        None => tree(flow, context),
+        None => print_tree(flow, context),
     }
 }
 
-/// A tree: each task below the last of those that it needs; what else it needs stands beside it.
-fn tree(flow: &Flow, context: &Context) -> Result<()> {
-    let place: BTreeMap<&str, usize> = flow.tasks.iter().enumerate().map(|(at, task)| (task.id.as_str(), at)).collect();
-    let mut below: BTreeMap<Option<&str>, Vec<&str>> = BTreeMap::new();
-    for task in &flow.tasks {
-        let last = task.needs.iter().map(String::as_str).max_by_key(|need| place.get(need).copied());
-        below.entry(last).or_default().push(&task.id);
-    }
-    let mut open: Vec<(usize, &str)> = below.get(&None).into_iter().flatten().rev().map(|id| (0, *id)).collect();
-    while let Some((depth, id)) = open.pop() {
-        let Some(task) = flow.task(id) else { continue };
+/// A tree; what else a task needs than the one above it stands beside it.
+fn print_tree(flow: &Flow, context: &Context) -> Result<()> {
+    for Branch { task, lead } in tree::of(flow) {
         let others = task.needs.len().saturating_sub(1);
         let others = if others > 0 { format!("  (needs {})", task.needs.join(", ")) } else { String::new() };
-        let branch = if depth == 0 { String::new() } else { format!("{}└─ ", "   ".repeat(depth - 1)) };
-        context.output.line(format_args!("{branch}{id}  {}{others}", task.kind))?;
-        open.extend(below.get(&Some(id)).into_iter().flatten().rev().map(|id| (depth + 1, *id)));
+        context.output.line(format_args!("{lead}{}  {}{others}", task.id, task.kind))?;
     }
     Ok(())
+}
+
+/// The word for something in a flow's file.
+fn word(value: &impl serde::Serialize) -> String {
+    serde_json::to_value(value).ok().and_then(|word| word.as_str().map(str::to_owned)).unwrap_or_default()
 }
 
 /// A name as Mermaid takes it.

@@ -16,9 +16,9 @@ use serde_json::json;
 
 use crate::context::Context;
 use crate::flows::follow::{FollowOptions, follow, verdict};
-use crate::flows::runtime::{Flowing, Told, with_local};
+use crate::flows::runtime::{Flowing, Told, Wishes, with_local};
 use crate::flows::start::{self, RunOptions};
-use crate::flows::{server, show as shown};
+use crate::flows::{show as shown, situation};
 
 /// Run a flow, and look at runs
 #[derive(Debug, clap::Args)]
@@ -101,26 +101,28 @@ impl RunCommand {
         for warning in &flow.warnings {
             context.output.warning(warning);
         }
-        let server = server::current(&flowing.project)?;
+        let server = situation::server(&flowing, context.clock.now()).await?;
         if self.detach || (server.is_some() && !self.local && !self.no_cache) {
             let id = start::begin(&run, &flow, &flowing, context).await?;
             if self.detach {
                 return detached(id, server.is_some(), context);
             }
-            let options = FollowOptions { logs: self.logs, after: 0, only_looks: false };
+            let options = FollowOptions { logs: self.logs, ..FollowOptions::default() };
             let record = follow(id, options, &flowing, context).await?;
             return ended(&flowing, &record, context).await;
         }
         let only = Arc::new(Only::default());
         only.add(run.id);
         let watcher = Local { told: Told::new(context.output), only: Arc::clone(&only) };
-        let host = flowing.host(context, Arc::new(watcher), !self.no_cache)?;
+        let wishes = Wishes { no_cache: self.no_cache, keeps_runs: self.local || self.no_cache };
+        let host = flowing.host(context, Arc::new(watcher), wishes)?;
         // It is somebody's wish here and now: it waits for no other run of the flow.
         let run = NewRun { start: true, ..run };
         let work = async {
             flowing.store.create_runs(std::slice::from_ref(&run), context.clock.now()).await?;
             let id = run.id;
-            follow(id, FollowOptions { logs: self.logs, after: 0, only_looks: false }, &flowing, context).await
+            let options = FollowOptions { logs: self.logs, is_local: true, ..FollowOptions::default() };
+            follow(id, options, &flowing, context).await
         };
         let record = with_local(&host, only, None, &flowing, context, work).await?;
         ended(&flowing, &record, context).await

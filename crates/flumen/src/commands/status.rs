@@ -7,7 +7,7 @@ use serde_json::json;
 
 use crate::context::Context;
 use crate::flows::runtime::Flowing;
-use crate::flows::{server, show, situation};
+use crate::flows::{show, situation};
 use crate::output::{count, duration};
 
 /// Runs that are shown of each state.
@@ -20,7 +20,7 @@ pub struct StatusCommand {}
 impl StatusCommand {
     pub async fn run(self, context: &Context) -> Result<()> {
         let flowing = Flowing::open(context).await?;
-        let server = server::current(&flowing.project)?;
+        let server = situation::server(&flowing, context.clock.now()).await?;
         let now = context.clock.now();
         let workers = situation::workers(&flowing, now).await?;
         let of_state = |states: Vec<RunState>, limit| RunFilter { states, limit, ..RunFilter::default() };
@@ -28,6 +28,7 @@ impl StatusCommand {
         let queued = flowing.store.runs(&of_state(vec![RunState::Queued], Some(1_000))).await?;
         let failed = flowing.store.runs(&of_state(vec![RunState::Failed], Some(SHOWN))).await?;
         let pools = flowing.store.pools().await?;
+        let asked = situation::asked(&flowing).await?;
         let output = &context.output;
         if output.json {
             let run = |run: &flumen_core::flow::RunRecord| json!({ "id": run.id, "flow": run.flow, "state": run.state, "cause": run.cause });
@@ -37,13 +38,15 @@ impl StatusCommand {
                 "active": active.iter().map(run).collect::<Vec<_>>(),
                 "queued": queued.len(),
                 "failed": failed.iter().map(run).collect::<Vec<_>>(),
+                "approvals": asked.iter().map(|asked| json!({ "run": asked.run, "task": asked.key, "question": asked.question })).collect::<Vec<_>>(),
                 "disk_full": situation::disk_is_full(&flowing.project),
                 "waiting_tasks": pools.iter().map(|pool| pool.queued).sum::<u64>(),
             }));
         }
         match &server {
             Some(server) if server.addresses.is_empty() => {
-                output.line(format_args!("server: process {}", server.process))?
+                let on = server.host.as_ref().map(|host| format!(" on {host}")).unwrap_or_default();
+                output.line(format_args!("server: process {}{on}", server.process))?
             }
             Some(server) => {
                 output.line(format_args!("server: process {}, at {}", server.process, server.addresses.join(", ")))?
@@ -71,6 +74,12 @@ impl StatusCommand {
         }
         if !active.is_empty() && situation::is_forsaken(&flowing, now).await? {
             output.line("  nobody works on them: 'flumen up' goes on, or 'flumen run resume RUN'")?;
+        }
+        if !asked.is_empty() {
+            output.line("waiting for an answer (flumen run approve RUN/TASK):")?;
+            for asked in &asked {
+                output.line(format_args!("  {}/{}  {}", show::short(asked.run), asked.key, asked.question))?;
+            }
         }
         for pool in pools.iter().filter(|pool| pool.queued > 0) {
             output.line(format_args!(

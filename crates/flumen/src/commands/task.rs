@@ -15,7 +15,7 @@ use serde_json::Value;
 use crate::context::Context;
 use crate::flows::follow::{FollowOptions, follow};
 use crate::flows::names::TEST;
-use crate::flows::runtime::{Flowing, with_local};
+use crate::flows::runtime::{Flowing, Wishes, with_local};
 use crate::flows::start::{self, RunOptions};
 
 /// One task of a flow
@@ -57,10 +57,11 @@ impl TaskCommand {
         let run = NewRun { deployment: Some(TEST.to_owned()), start: true, ..run };
         let only = Arc::new(Only::default());
         only.add(run.id);
-        let host = flowing.host(context, Arc::new(Unwatched), false)?;
+        let host = flowing.host(context, Arc::new(Unwatched), Wishes { no_cache: true, keeps_runs: true })?;
         let work = async {
             flowing.store.create_runs(std::slice::from_ref(&run), context.clock.now()).await?;
-            follow(run.id, FollowOptions { logs: true, after: 0, only_looks: false }, &flowing, context).await
+            let options = FollowOptions { logs: true, is_local: true, ..FollowOptions::default() };
+            follow(run.id, options, &flowing, context).await
         };
         let record = with_local(&host, only, None, &flowing, context, work).await?;
         let tasks = flowing.store.tasks(record.id).await?;

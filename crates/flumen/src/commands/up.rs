@@ -8,7 +8,7 @@ use std::time::Duration;
 use flumen_core::flow::store::WorkerRecord;
 use flumen_core::task_kind::units::Period;
 use flumen_core::{Error, Result};
-use flumen_worker::watchdog;
+use flumen_project::Changes;
 use flumen_worker::worker::Only;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
@@ -16,9 +16,10 @@ use tokio_util::sync::CancellationToken;
 use crate::context::Context;
 use crate::doors::{Addresses, DoorOptions, Doors, announce};
 use crate::flows::history;
-use crate::flows::roster::{ProjectRoster, Reading, Watched};
-use crate::flows::runtime::{DRAIN, Flowing, Told, WorkerOptions, services, worker};
+use crate::flows::roster::{ProjectRoster, Reading, Watched, not_used};
+use crate::flows::runtime::{DRAIN, Flowing, Told, Wishes, WorkerOptions, new_id, services, worker};
 use crate::flows::server::{ServerLock, ServerRecord};
+use crate::flows::{watching, workers};
 use crate::memory;
 use crate::output::{Output, Table};
 
@@ -103,6 +104,8 @@ impl Options {
         Ok(WorkerOptions {
             pools: self.pools,
             announced: true,
+            schedules: false,
+            commanded: false,
             only: Arc::new(Only::default()),
             slots: self.slots,
             lease: Some(lease),
@@ -170,6 +173,7 @@ fn record(addresses: &Addresses) -> ServerRecord {
         process: std::process::id(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         addresses: addresses.pg.iter().chain(&addresses.flight).cloned().collect(),
+        host: None,
     }
 }
 
@@ -192,12 +196,12 @@ async fn serve(parts: Parts, ready_file: Option<PathBuf>, context: &Context) -> 
     let flowing = Flowing::open(context).await?;
     flowing.apply_pools().await?;
     let stop = context.cancel.clone();
-    let host = flowing.host(context, Arc::new(Told::new(context.output)), true)?;
+    let host = flowing.host(context, Arc::new(Told::new(context.output)), Wishes::default())?;
     let mut tasks = tokio::task::JoinSet::new();
     // The scheduler ends last: how the tasks ended that the worker still had is for it to see.
     let mut last = tokio::task::JoinSet::new();
     let (stop_last, output) = (CancellationToken::new(), context.output);
-    lose_dead_workers(&flowing, context).await?;
+    workers::lose_dead(&flowing, context.clock.now()).await?;
     if parts.scheduler {
         let roster = Arc::new(ProjectRoster::new(Arc::clone(&flowing), context));
         tell_reading(context.output, true, roster.read().await);
@@ -222,9 +226,25 @@ async fn serve(parts: Parts, ready_file: Option<PathBuf>, context: &Context) -> 
             }
         });
     }
+    if !parts.scheduler {
+        let (project, stop) = (Arc::clone(&flowing.project), stop.clone());
+        tasks.spawn(async move {
+            if let Err(error) = watching::follow_settings(&project, &stop, |changes| tell_settings(output, changes)).await {
+                output.warning(error);
+                stop.cancelled().await;
+            }
+        });
+    }
     let slots = parts.worker.as_ref().map(|options| options.slots.unwrap_or_else(crate::flows::runtime::default_slots));
+    if parts.scheduler {
+        let (flowing, clock) = (Arc::clone(&flowing), Arc::clone(&context.clock));
+        tasks.spawn(workers::watch_over(Arc::clone(&flowing), Arc::clone(&clock), output, stop.clone()));
+        if parts.worker.is_none() {
+            tasks.spawn(workers::tell_of_scheduler(flowing, new_id(context), clock, stop.clone()));
+        }
+    }
     if let Some(options) = parts.worker {
-        let worker = worker(&host, options, context);
+        let worker = worker(&host, WorkerOptions { schedules: parts.scheduler, ..options }, context);
         let stop = stop.clone();
         tasks.spawn(async move { worker.run(&stop).await });
     }
@@ -249,23 +269,6 @@ async fn serve(parts: Parts, ready_file: Option<PathBuf>, context: &Context) -> 
         Some(path) => std::fs::remove_file(path).map_err(|error| Error::io(path.display(), error)),
         None => Ok(()),
     }
-}
-
-/// Takes back the leases of workers on this machine whose processes are gone: nobody has to wait for their end.
-async fn lose_dead_workers(flowing: &Flowing, context: &Context) -> Result<()> {
-    let machine = crate::flows::runtime::machine();
-    let is_gone = |worker: &WorkerRecord| {
-        worker.host == machine && !std::path::Path::new(&format!("/proc/{}", worker.process)).exists()
-    };
-    let mut gone = flowing.store.workers().await?;
-    gone.retain(is_gone);
-    // Their tasks must have ended before others begin them again.
-    watchdog::clear(&gone.iter().map(|worker| worker.process).collect());
-    for worker in gone {
-        let cause = format!("worker {} ended without a word", worker.id);
-        flowing.store.lose_worker(&worker.id, &cause, context.clock.now()).await?;
-    }
-    Ok(())
 }
 
 /// Waits for the end of everything.
@@ -307,6 +310,20 @@ fn tell_ready(
     Ok(())
 }
 
+/// Tells what became of the project's settings.
+fn tell_settings(output: Output, changes: Result<Changes>) {
+    match changes {
+        Ok(changes) if changes.files.is_empty() => {}
+        Ok(changes) => {
+            output.note(format_args!("read again: {}", changes.files.join(", ")));
+            if let Some(text) = not_used(&changes) {
+                output.warning(text);
+            }
+        }
+        Err(error) => output.warning(error),
+    }
+}
+
 /// Tells what became of the flows' files.
 fn tell_reading(output: Output, is_first: bool, reading: Result<Reading>) {
     match reading {
@@ -324,7 +341,9 @@ fn tell_reading(output: Output, is_first: bool, reading: Result<Reading>) {
 
 async fn list(context: &Context) -> Result<()> {
     let flowing = Flowing::open(context).await?;
-    let workers: Vec<WorkerRecord> = flowing.store.workers().await?;
+    let mut workers: Vec<WorkerRecord> = flowing.store.workers().await?;
+    // Schedulers and commands are not told of here.
+    workers.retain(|worker| worker.slots > 0 && !worker.commanded);
     if context.output.json {
         return context.output.json(&workers);
     }

@@ -1,14 +1,19 @@
 //! `flumen why`: what holds a task back, or how it came to what it is.
 
 use flumen_core::Result;
-use flumen_core::flow::{Change, TaskKey};
+use flumen_core::flow::{Change, RunId, RunRecord, TaskKey, TaskRun, TaskState};
 use flumen_flow::machine::{self, Run};
+use flumen_worker::kinds::NOT_YET;
+use flumen_worker::log::Stream;
+use flumen_worker::logs::LogReader;
 use serde_json::json;
 
 use crate::context::Context;
 use crate::flows::runtime::Flowing;
 use crate::flows::{names, situation};
 
+/// Tasks that a sentence names before it only counts them.
+const NAMED: usize = 5;
 /// Events that are read at once.
 const EVENTS: usize = 10_000;
 
@@ -44,6 +49,9 @@ impl WhyCommand {
         if let (Some(task), Some(number)) = (run.task(&version.graph, &key), version.graph.number(key.task.as_str())) {
             let node = version.graph.node(number);
             situation.extend(situation::of_task(task, &node.pool, node.slots, &flowing, now).await?);
+            if matches!(task.state, TaskState::Deferred | TaskState::UpForReschedule) {
+                situation.extend(last_answer(&flowing, record.id, &key).await?);
+            }
         }
         for sentence in situation {
             text.push(' ');
@@ -61,6 +69,17 @@ impl WhyCommand {
     }
 }
 
+/// What the last look of a sensor saw that saw something new.
+async fn last_answer(flowing: &Flowing, run: RunId, key: &TaskKey) -> Result<Option<String>> {
+    let lines = LogReader::new(flowing.kept.clone(), run).more(|of, _| of == key).await?;
+    let answers = lines.into_iter().filter(|line| line.stream == Stream::Note && line.text.starts_with(NOT_YET));
+    let last = answers.max_by_key(|line| line.at);
+    Ok(last.map(|line| {
+        let saw = line.text.trim_start_matches(NOT_YET);
+        format!("Since {} its looks say: {saw}.", line.at.format("%Y-%m-%d %H:%M:%S UTC"))
+    }))
+}
+
 /// What happened to a task run, a line each.
 async fn history(flowing: &Flowing, run: flumen_core::flow::RunId, key: &TaskKey) -> Result<Vec<String>> {
     let events = flowing.store.events(run, 0, EVENTS).await?;
@@ -74,10 +93,52 @@ async fn history(flowing: &Flowing, run: flumen_core::flow::RunId, key: &TaskKey
     Ok(of_task.collect())
 }
 
+/// What is at work in a run, and what waits, a sentence each.
+async fn of_tasks(run: &RunRecord, flowing: &Flowing) -> Result<Vec<String>> {
+    if run.state.is_terminal() {
+        return Ok(Vec::new());
+    }
+    let tasks = flowing.store.tasks(run.id).await?;
+    let of = |states: &[TaskState]| -> Vec<&TaskRun> {
+        tasks.iter().filter(|task| states.contains(&task.state)).collect()
+    };
+    let named = |found: &[&TaskRun], with_cause: bool| {
+        let name = |task: &&TaskRun| match with_cause {
+            true => format!("{} ({}: {})", task.key, task.state, task.cause.lines().next().unwrap_or_default()),
+            false => task.key.to_string(),
+        };
+        let mut names: Vec<String> = found.iter().take(NAMED).map(name).collect();
+        if found.len() > NAMED {
+            names.push(format!("{} more", found.len() - NAMED));
+        }
+        names.join(", ")
+    };
+    let running = of(&[TaskState::Running]);
+    let waiting = of(&[
+        TaskState::Scheduled,
+        TaskState::Queued,
+        TaskState::UpForRetry,
+        TaskState::UpForReschedule,
+        TaskState::Deferred,
+        TaskState::Paused,
+    ]);
+    let mut said = Vec::new();
+    if !running.is_empty() {
+        said.push(format!("At work: {}.", named(&running, false)));
+    }
+    if !waiting.is_empty() {
+        said.push(format!("Waiting: {}.", named(&waiting, true)));
+    }
+    Ok(said)
+}
+
 async fn of_run(text: &str, flowing: &Flowing, context: &Context) -> Result<()> {
     let record = names::run(&*flowing.store, text).await?;
     let mut why = format!("The run is {}: {}.", record.state, record.cause);
-    for sentence in situation::of_run(&record, flowing, context.clock.now()).await? {
+    let now = context.clock.now();
+    let mut sentences = of_tasks(&record, flowing).await?;
+    sentences.extend(situation::of_waiting(&record, true, flowing, now).await?);
+    for sentence in sentences {
         why.push(' ');
         why.push_str(&sentence);
     }

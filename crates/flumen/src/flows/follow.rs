@@ -1,6 +1,6 @@
 //! A run, followed to its end: what happens is shown as it happens, by this process or another.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::IsTerminal as _;
 use std::time::Duration;
 
@@ -11,13 +11,13 @@ use flumen_core::{Error, Result};
 use flumen_worker::log::Stream;
 use flumen_worker::logs::{LogLine, LogReader};
 use futures::StreamExt as _;
-use indicatif::{ProgressBar, ProgressStyle};
 
+use super::live::{self, Known, Live};
 use super::names::person;
 use super::runtime::Flowing;
-use super::show;
+use super::{show, situation};
 use crate::context::Context;
-use crate::output::{Color, count, duration, paint, printable};
+use crate::output::{Color, count, duration, paint, printable, rows};
 
 /// Events that are read at once.
 const EVENTS: usize = 1_000;
@@ -27,6 +27,8 @@ const MANY_TASKS: usize = 60;
 const LOG_LINES: usize = 20;
 /// How often the log of a run is read again while something runs.
 const LOGS_EVERY: Duration = Duration::from_millis(300);
+/// How long nothing happens before it is told what a run waits for.
+const PATIENCE: Duration = Duration::from_secs(1);
 /// How often a run is looked at without being woken: for wakes that get lost.
 const LOOK_EVERY: Duration = Duration::from_secs(15);
 
@@ -39,6 +41,8 @@ pub struct FollowOptions {
     pub after: u64,
     /// Whether whoever follows only looks: Ctrl-C ends the looking and not the run.
     pub only_looks: bool,
+    /// Whether this process does the run itself: then there is a worker that nobody else knows of.
+    pub is_local: bool,
 }
 
 /// Follows a run to its end. Ctrl-C asks it to stop, and waits for that.
@@ -46,11 +50,14 @@ pub struct FollowOptions {
 /// Errors: those of the store. How the run ends is none.
 pub async fn follow(run: RunId, options: FollowOptions, flowing: &Flowing, context: &Context) -> Result<RunRecord> {
     let mut wakes = flowing.store.wakes();
-    let mut view = View::new(run, options.after, flowing, context);
+    let mut view = View::new(run, options, flowing, context);
     let mut logs = options.logs.then(|| LogReader::new(flowing.kept.clone(), run));
     let mut told_to_stop = false;
+    let mut quiet = Some(tokio::time::Instant::now() + PATIENCE);
     loop {
-        view.look().await?;
+        if view.look().await? {
+            quiet = Some(tokio::time::Instant::now() + PATIENCE);
+        }
         if let Some(logs) = &mut logs {
             view.print_logs(logs).await?;
         }
@@ -66,12 +73,23 @@ pub async fn follow(run: RunId, options: FollowOptions, flowing: &Flowing, conte
         let every = if logs.is_some() { LOGS_EVERY } else { LOOK_EVERY };
         let looked_at = tokio::time::Instant::now();
         loop {
+            let is_quiet = async move {
+                match quiet {
+                    Some(at) => tokio::time::sleep_until(at).await,
+                    None => std::future::pending().await,
+                }
+            };
             tokio::select! {
                 wake = wakes.next() => match wake {
                     Some(Wake::Run) | None => break,
                     Some(_) => {}
                 },
                 () = tokio::time::sleep_until(looked_at + every) => break,
+                () = is_quiet => {
+                    quiet = None;
+                    view.say_what_it_waits_for().await?;
+                }
+                () = tokio::time::sleep(live::EVERY), if view.live.is_some() => view.draw(),
                 () = context.cancel.cancelled(), if options.only_looks => return Err(Error::cancelled()),
                 () = context.cancel.cancelled(), if !told_to_stop && !options.only_looks => {
                     told_to_stop = true;
@@ -89,42 +107,30 @@ struct View<'a> {
     run: RunId,
     flowing: &'a Flowing,
     context: &'a Context,
-    bar: Option<ProgressBar>,
+    is_local: bool,
+    /// The tree, where there is a terminal that shows it.
+    live: Option<Live>,
     seen: u64,
     running: BTreeMap<TaskKey, DateTime<Utc>>,
-    done: usize,
     total: usize,
     named: bool,
+    /// What it was said to wait for.
+    told: BTreeSet<String>,
 }
 
 impl<'a> View<'a> {
-    fn new(run: RunId, seen: u64, flowing: &'a Flowing, context: &'a Context) -> Self {
-        let output = &context.output;
-        let is_live = std::io::stderr().is_terminal() && !output.quiet && !output.json;
-        let bar = is_live.then(|| {
-            let style = ProgressStyle::with_template("{spinner:.cyan} {wide_msg}")
-                .unwrap_or_else(|_| ProgressStyle::default_spinner());
-            let bar = ProgressBar::new_spinner().with_style(style);
-            bar.enable_steady_tick(Duration::from_millis(100));
-            bar
-        });
-        Self { run, flowing, context, bar, seen, running: BTreeMap::new(), done: 0, total: 0, named: false }
+    fn new(run: RunId, options: FollowOptions, flowing: &'a Flowing, context: &'a Context) -> Self {
+        let (running, told) = (BTreeMap::new(), BTreeSet::new());
+        let FollowOptions { after: seen, is_local, .. } = options;
+        Self { run, flowing, context, is_local, live: None, seen, running, total: 0, named: false, told }
     }
 
-    /// Shows what has happened since the last look.
-    async fn look(&mut self) -> Result<()> {
+    /// Shows what has happened since the last look; whether anything has.
+    async fn look(&mut self) -> Result<bool> {
         if !self.named {
-            let record = self.flowing.store.run(self.run).await?;
-            let version = self.flowing.library.version(&record.version, &*self.flowing.store).await?;
-            self.total = version.graph.nodes().len();
-            self.named = true;
-            self.note(&format!(
-                "run {} of {} for {}",
-                show::short(record.id),
-                record.flow,
-                show::interval(&record.interval)
-            ));
+            self.begin().await?;
         }
+        let before = self.seen;
         loop {
             let events = self.flowing.store.events(self.run, self.seen, EVENTS).await?;
             let Some((last, _)) = events.last() else { break };
@@ -133,68 +139,104 @@ impl<'a> View<'a> {
                 self.happened(event).await?;
             }
         }
-        self.say_what_runs();
-        Ok(())
+        self.draw();
+        Ok(self.seen > before)
     }
 
-    async fn happened(&mut self, event: &Event) -> Result<()> {
-        let Change::Task { key, to, attempt, .. } = &event.change else { return Ok(()) };
-        match to {
-            TaskState::Running => drop(self.running.insert(key.clone(), event.at)),
-            to => {
-                let began = self.running.remove(key);
-                self.done += usize::from(to.is_terminal() && key.index.is_none());
-                let took = began.map(|began| (event.at - began).to_std().unwrap_or_default());
-                self.changed(key, *to, *attempt, took, &event.cause).await?;
-            }
+    async fn begin(&mut self) -> Result<()> {
+        let record = self.flowing.store.run(self.run).await?;
+        let version = self.flowing.library.version(&record.version, &*self.flowing.store).await?;
+        self.total = version.graph.nodes().len();
+        self.named = true;
+        let interval = show::interval(&record.interval);
+        let title = format!("run {} of {} for {interval}", show::short(record.id), record.flow);
+        self.note(&title);
+        let output = &self.context.output;
+        if std::io::stderr().is_terminal() && !output.quiet && !output.json {
+            self.live = Some(Live::new(version, record.flow.to_string(), output.stderr_colors));
         }
         Ok(())
     }
 
-    async fn changed(
-        &self,
-        key: &TaskKey,
-        to: TaskState,
-        attempt: u32,
-        took: Option<Duration>,
-        cause: &str,
-    ) -> Result<()> {
+    async fn happened(&mut self, event: &Event) -> Result<()> {
+        let (is_told_of, what) = match &event.change {
+            Change::Run { from, to } => (from == to, None),
+            Change::Task { from, to, key, .. } => (from == to, Some(key)),
+        };
+        if is_told_of {
+            // It stays what it is, and somebody should know.
+            let what = what.map_or_else(|| "the run".to_owned(), ToString::to_string);
+            let sign = paint("!", Color::Yellow, self.context.output.stderr_colors);
+            self.note(&format!("{sign} {what}: {}", event.cause));
+            return Ok(());
+        }
+        let Change::Task { key, to, attempt, .. } = &event.change else { return Ok(()) };
+        let began = match to {
+            TaskState::Running => {
+                self.running.insert(key.clone(), event.at);
+                None
+            }
+            _ => self.running.remove(key),
+        };
+        let took = began.map(|began| (event.at - began).to_std().unwrap_or_default());
+        let words = self.words(key, *to, took, &event.cause).await?;
+        if let Some(live) = &mut self.live {
+            let first = words.lines().next().unwrap_or_default().to_owned();
+            live.know(key.clone(), Known { state: *to, since: event.at, words: first });
+        }
+        self.changed(key, *to, *attempt, took.is_some(), &words).await
+    }
+
+    /// What is said of a task run beside its name.
+    async fn words(&self, key: &TaskKey, to: TaskState, took: Option<Duration>, cause: &str) -> Result<String> {
+        // Of items that go well nothing is shown.
+        let is_shown = !(key.index.is_some() && to == TaskState::Success) && self.total <= MANY_TASKS;
+        let mut words = Vec::new();
+        let colors = self.context.output.stderr_colors;
+        words.extend(took.map(|took| paint(&duration(took), Color::Dim, colors)));
+        match to {
+            TaskState::Success if is_shown => words.extend(self.result(key).await?),
+            TaskState::Success | TaskState::Running => {}
+            _ => words.push(format!("{to}: {cause}")),
+        }
+        Ok(words.join("  "))
+    }
+
+    async fn changed(&self, key: &TaskKey, to: TaskState, attempt: u32, has_begun: bool, words: &str) -> Result<()> {
+        // The tree shows the others.
         let is_shown = match to {
             TaskState::Failed | TaskState::UpForRetry | TaskState::Cancelled | TaskState::Paused => true,
             TaskState::Success | TaskState::Skipped | TaskState::UpstreamFailed => {
-                self.total <= MANY_TASKS && key.index.is_none()
+                self.live.is_none() && self.total <= MANY_TASKS && key.index.is_none()
             }
-            TaskState::Deferred => self.total <= MANY_TASKS,
+            TaskState::Deferred => self.live.is_none() && self.total <= MANY_TASKS,
             _ => false,
         };
         if !is_shown || self.context.output.quiet || self.context.output.json {
             return Ok(());
         }
-        let colors = self.context.output.stderr_colors;
-        let mut line = format!("{} {key}", show::mark(to, colors));
-        if let Some(took) = took {
-            line.push_str(&format!("  {}", paint(&duration(took), Color::Dim, colors)));
+        let words = if words.is_empty() { String::new() } else { format!("  {words}") };
+        self.note(&format!("{} {key}{words}", show::mark(to, self.context.output.stderr_colors)));
+        if to == TaskState::Paused {
+            let short = show::short(self.run);
+            self.note(&format!("    to answer: flumen run approve {short}/{key}   (--no refuses it)"));
         }
-        match to {
-            TaskState::Success => {
-                if let Some(rows) = self.rows(key).await? {
-                    line.push_str(&format!("  {} rows", count(rows)));
-                }
-            }
-            _ => line.push_str(&format!("  {to}: {cause}")),
-        }
-        self.note(&line);
-        if matches!(to, TaskState::Failed | TaskState::UpForRetry) && took.is_some() {
+        if matches!(to, TaskState::Failed | TaskState::UpForRetry) && has_begun {
             self.print_end_of_log(key, attempt).await?;
         }
         Ok(())
     }
 
-    /// The rows that a task says it wrote.
-    async fn rows(&self, key: &TaskKey) -> Result<Option<u64>> {
+    /// What a task says that it wrote.
+    async fn result(&self, key: &TaskKey) -> Result<Option<String>> {
         let tasks: Vec<TaskRun> = self.flowing.store.tasks_of(self.run, &[TaskId::from(key.task.as_str())]).await?;
-        let task = tasks.iter().find(|task| task.key == *key);
-        Ok(task.and_then(|task| task.output.as_ref()?.get("rows")?.as_u64()))
+        let output = tasks.into_iter().find(|task| task.key == *key).and_then(|task| task.output);
+        let number = |name: &str| output.as_ref()?.get(name)?.as_u64();
+        Ok(match (number("rows"), number("files"), number("files_skipped")) {
+            (Some(0), Some(0), Some(1..)) => Some("left out, loaded already".to_owned()),
+            (Some(written), ..) => Some(rows(written)),
+            _ => None,
+        })
     }
 
     async fn print_end_of_log(&self, key: &TaskKey, attempt: u32) -> Result<()> {
@@ -215,7 +257,9 @@ impl<'a> View<'a> {
     }
 
     async fn print_logs(&self, logs: &mut LogReader) -> Result<()> {
-        for line in logs.more(|_, _| true).await? {
+        let mut lines = logs.more(|_, _| true).await?;
+        lines.sort_by_key(|line| line.at);
+        for line in lines {
             self.note(&format!("{} | {}", line.key, self.printable(&line)));
         }
         Ok(())
@@ -225,24 +269,45 @@ impl<'a> View<'a> {
         printable(&line.text, self.context.output.stderr_colors)
     }
 
-    fn say_what_runs(&self) {
-        let Some(bar) = &self.bar else { return };
-        let names: Vec<String> = self.running.keys().take(6).map(ToString::to_string).collect();
-        let more = self.running.len().saturating_sub(names.len());
-        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-        bar.set_message(format!("{} of {} tasks  {}{more}", self.done, self.total, names.join(", ")));
+    /// Says what the run waits for, each thing once.
+    async fn say_what_it_waits_for(&mut self) -> Result<()> {
+        if self.context.output.quiet || self.context.output.json {
+            return Ok(());
+        }
+        let record = self.flowing.store.run(self.run).await?;
+        let waits = situation::of_waiting(&record, self.is_local, self.flowing, self.context.clock.now()).await?;
+        match &mut self.live {
+            Some(live) => live.waits = waits,
+            None => {
+                for wait in waits {
+                    if self.told.insert(wait.clone()) {
+                        self.note(&format!("· {wait}"));
+                    }
+                }
+            }
+        }
+        self.draw();
+        Ok(())
+    }
+
+    fn draw(&self) {
+        if let Some(live) = &self.live {
+            live.draw(self.context.clock.now());
+        }
     }
 
     fn note(&self, text: &str) {
-        match &self.bar {
-            Some(bar) => bar.suspend(|| self.context.output.note(text)),
+        match &self.live {
+            Some(live) => live.above(|| self.context.output.note(text)),
             None => self.context.output.note(text),
         }
     }
 
     fn end(&mut self, record: &RunRecord) {
-        if let Some(bar) = self.bar.take() {
-            bar.finish_and_clear();
+        if let Some(live) = self.live.take() {
+            for line in live.end(self.context.clock.now()) {
+                self.context.output.note(line);
+            }
         }
         let took = record.started.zip(record.ended).map(|(began, ended)| (ended - began).to_std().unwrap_or_default());
         let took = took.map(|took| format!(" in {}", duration(took))).unwrap_or_default();

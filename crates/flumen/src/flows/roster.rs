@@ -4,15 +4,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
-use std::time::Duration;
 
 use async_trait::async_trait;
 use flumen_core::flow::{FlowName, FlowVersion};
-use flumen_core::{Error, Result};
+use flumen_core::{Error, ErrorKind, Result};
 use flumen_flow::compiled::Compiled;
 use flumen_flow::definition::params::Resolved;
 use flumen_flow::definition::{Deployment, Flow};
-use flumen_project::PROJECT_FILE;
+use flumen_project::{Changes, ENV_FILE, PROJECT_FILE};
 use flumen_scheduler::{Entry, Roster};
 use flumen_worker::library::Variant;
 use flumen_worker::project_flows::{DEPLOYMENTS_FOLDER, FLOWS_FOLDER, ProjectFlows};
@@ -24,11 +23,8 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::runtime::Flowing;
-use super::watching::{BETWEEN_LOOKS, Places, Watching};
+use super::watching::{BETWEEN_LOOKS, Places, QUIET, Watching};
 use crate::context::Context;
-
-/// How long files must be quiet before they are read.
-const QUIET: Duration = Duration::from_millis(100);
 
 /// How many times as long files are waited for that are never quiet.
 const UNQUIET: u32 = 5;
@@ -83,11 +79,10 @@ struct Sources {
 impl Sources {
     /// With the files that flows name, as paths in the project.
     fn of(project: &Path, named: &BTreeSet<String>) -> Self {
-        let settings = project.join(PROJECT_FILE);
         Self {
             project: project.to_owned(),
             folders: [FLOWS_FOLDER, DEPLOYMENTS_FOLDER].map(|folder| project.join(folder)),
-            files: named.iter().map(|name| project.join(name)).chain([settings]).collect(),
+            files: named.iter().map(String::as_str).chain([PROJECT_FILE, ENV_FILE]).map(|name| project.join(name)).collect(),
         }
     }
 
@@ -138,8 +133,12 @@ impl ProjectRoster {
     ///
     /// Errors: those of the store. What is wrong with a file is told.
     pub async fn read(&self) -> Result<Reading> {
-        let found = self.flowing.flows().await?;
         let mut reading = Reading::default();
+        self.read_settings(&mut reading).await?;
+        let found = self.flowing.flows().await?;
+        if !found.mistakes.contains_key(PROJECT_FILE) {
+            self.flowing.library.set_project_hooks(found.hooks.clone());
+        }
         let sources = Arc::new(Sources::of(self.flowing.project.dir(), &found.named));
         *self.sources.write().unwrap_or_else(PoisonError::into_inner) = sources;
         for mistakes in found.mistakes.values() {
@@ -192,6 +191,26 @@ impl ProjectRoster {
             self.changed.send_modify(|count| *count += 1);
         }
         Ok(reading)
+    }
+
+    /// Reads what is said for all flows. Where that is broken, everything stays as it was.
+    ///
+    /// Errors: those of the store.
+    async fn read_settings(&self, reading: &mut Reading) -> Result<()> {
+        let changes = match self.flowing.project.read_again() {
+            Ok(changes) => changes,
+            Err(error) => {
+                reading.problems.push(error.to_string());
+                return Ok(());
+            }
+        };
+        reading.changed.extend(changes.files.iter().map(|file| (*file).to_owned()));
+        reading.problems.extend(not_used(&changes));
+        match self.flowing.apply_pools().await {
+            Err(error) if error.kind() == ErrorKind::Invalid => reading.problems.push(error.to_string()),
+            applied => applied?,
+        }
+        Ok(())
     }
 
     async fn entry(&self, flow: &Flow, pool: Option<&str>) -> Result<Arc<Entry>> {
@@ -254,6 +273,13 @@ impl ProjectRoster {
     }
 }
 
+/// What is said of changes that a server cannot use.
+pub fn not_used(changes: &Changes) -> Option<String> {
+    let keys: Vec<String> = changes.not_used.iter().map(|key| format!("'{key}'")).collect();
+    let keys = keys.join(", ");
+    (!keys.is_empty()).then(|| format!("{PROJECT_FILE}: {keys} changed: restart the server to use that"))
+}
+
 #[async_trait]
 impl Roster for ProjectRoster {
     fn entries(&self) -> Vec<Arc<Entry>> {
@@ -275,6 +301,7 @@ impl Roster for ProjectRoster {
     }
 
     async fn render(&self, entry: &Entry, resolved: Resolved) -> Result<Map<String, Value>> {
+        self.flowing.read_variables().await?;
         let mut values = resolved.values;
         let project = &self.flowing.project;
         render_defaults(&entry.flow.flow, project, &mut values, &resolved.templates, self.clock.now())?;

@@ -8,13 +8,13 @@ use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use flumen_core::clock::Clock;
 use flumen_core::flow::store::{MetaStore, PendingWait, Pool, Rate, Work};
-use flumen_core::flow::{Answer, Ask, Notice, Outcome, RunId, RunRecord, TaskKey, WorkerId};
+use flumen_core::flow::{Answer, Ask, Interval, Notice, Outcome, RunId, RunRecord, TaskKey, WorkerId};
 use flumen_core::{Error, Result};
 use flumen_flow::definition::params::ParamType;
 use flumen_flow::definition::{Checker, Deployment};
 use flumen_flow::machine::{Graph, Run};
 use flumen_project::Project;
-use flumen_scheduler::{Flows, Looker, Notifier, Parts, Roster, Services};
+use flumen_scheduler::{Flows, Looker, News, Notifier, Parts, Roster, Services};
 use flumen_worker::host::{Current, FlowsNow, Host};
 use flumen_worker::kept::Kept;
 use flumen_worker::library::{Library, Variant};
@@ -29,6 +29,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::roster::FixedRoster;
 use super::server::CommandLock;
+use super::workers;
 use crate::context::Context;
 use crate::metadata;
 use crate::output::Output;
@@ -81,14 +82,24 @@ impl Flowing {
     ///
     /// Errors: those of the folder and of the store.
     pub async fn flows(&self) -> Result<ProjectFlows> {
+        self.read_variables().await?;
         let pools: BTreeSet<String> = self.store.pools().await?.into_iter().map(|pool| pool.pool.name).collect();
         ProjectFlows::read(&self.project, &pools, &self.checker)
+    }
+
+    /// Reads the variables that the store has: templates have them from then on.
+    ///
+    /// Errors: those of the store.
+    pub async fn read_variables(&self) -> Result<()> {
+        self.project.keep_variables(self.store.variables().await?);
+        Ok(())
     }
 
     /// A deployment that is about to be written, checked.
     ///
     /// Errors: its mistakes; those of the store.
     pub async fn check_deployment(&self, file: &str, text: &str) -> Result<Deployment> {
+        self.read_variables().await?;
         let pools: BTreeSet<String> = self.store.pools().await?.into_iter().map(|pool| pool.pool.name).collect();
         check_deployment(&self.project, &pools, &self.checker, file, text)
     }
@@ -140,7 +151,7 @@ impl Flowing {
         self: &Arc<Self>,
         context: &Context,
         watcher: Arc<dyn flumen_worker::host::Watcher>,
-        use_cache: bool,
+        wishes: Wishes,
     ) -> Result<Arc<Host>> {
         let binary = std::env::current_exe().map_err(|error| Error::io("this program", error))?;
         Ok(Arc::new(Host {
@@ -150,7 +161,8 @@ impl Flowing {
             library: Arc::clone(&self.library),
             flows: Arc::new(Now { flowing: Arc::clone(self), clock: Arc::clone(&context.clock) }),
             kept: self.kept.clone(),
-            use_cache,
+            use_cache: !wishes.no_cache,
+            keeps_runs: wishes.keeps_runs,
             watchdog: Some(Watchdog::start(&binary)?),
             binary,
             interpreters: Interpreters::default(),
@@ -159,6 +171,15 @@ impl Flowing {
             ids: Arc::clone(&context.ids),
         }))
     }
+}
+
+/// How a command wants its runs to be done.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Wishes {
+    /// Without outputs that there are already.
+    pub no_cache: bool,
+    /// In this process: no other worker is given their tasks.
+    pub keeps_runs: bool,
 }
 
 /// How often something may begin: `10/min`, `100/1h`.
@@ -185,6 +206,10 @@ pub struct WorkerOptions {
     pub only: Arc<Only>,
     /// Whether others are told that it is there.
     pub announced: bool,
+    /// Whether this process is a scheduler too.
+    pub schedules: bool,
+    /// Whether it works for a command, on the runs of that alone.
+    pub commanded: bool,
     /// Attempts at once.
     pub slots: Option<usize>,
     /// How long a lease holds.
@@ -198,15 +223,20 @@ pub fn machine() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
-/// A worker on `host`.
-pub fn worker(host: &Arc<Host>, options: WorkerOptions, context: &Context) -> Worker {
-    let machine = machine();
+/// The name of a worker or a scheduler in this process, which no other has.
+pub fn new_id(context: &Context) -> WorkerId {
     // The end of an id is what differs between processes of one moment.
     let id = context.ids.next().simple().to_string();
+    WorkerId::from(format!("{}-{}-{}", machine(), std::process::id(), &id[id.len() - 6..]))
+}
+
+/// A worker on `host`.
+pub fn worker(host: &Arc<Host>, options: WorkerOptions, context: &Context) -> Worker {
     let settings = Settings {
-        id: WorkerId::from(format!("{machine}-{}-{}", std::process::id(), &id[id.len() - 6..])),
-        host: machine,
-        version: env!("CARGO_PKG_VERSION").to_owned(),
+        id: new_id(context),
+        host: machine(),
+        schedules: options.schedules,
+        commanded: options.commanded,
         pools: options.pools,
         announced: options.announced,
         only: options.only,
@@ -286,6 +316,14 @@ impl Notifier for Stepping {
     }
 }
 
+/// From the start of the first interval to that of the last.
+fn stretch(first: &Interval, last: &Interval) -> String {
+    match first == last {
+        true => super::show::interval(first),
+        false => format!("{} … {}", super::show::interval(first), super::show::interval(last)),
+    }
+}
+
 /// Tells a person what goes wrong, each thing once in a row.
 pub struct Told {
     output: Output,
@@ -322,6 +360,32 @@ impl flumen_scheduler::Watcher for Told {
             None => self.output.detail(format_args!("run {run}: {cause}")),
         }
     }
+
+    fn told(&self, news: &News<'_>) {
+        let run = |run: RunId| super::show::short(run);
+        match news {
+            News::FlowFails { flow, error } => self.tell(format!("no run of flow '{flow}' can be made: {error}")),
+            News::Missed { flow, first, last } => self.output.note(format_args!(
+                "flow '{flow}': intervals were missed and are not run, as its catchup says: {}",
+                stretch(first, last)
+            )),
+            News::LeftOut { flow, first, last } => self.output.note(format_args!(
+                "flow '{flow}': intervals are left out, since max_active_runs are active (on_overlap: skip): {}",
+                stretch(first, last)
+            )),
+            News::LookFails { wait, error } => {
+                self.tell(format!("run {}, task {}: what it waits for cannot be looked at: {error}", run(wait.run), wait.key))
+            }
+            News::Late { notice } => {
+                let of = notice.occasion.key().map(|key| format!(", task {key}")).unwrap_or_default();
+                self.output.warning(format_args!("run {}{of}: {}", run(notice.run), notice.cause));
+            }
+            News::NoticeFails { notice, error, is_last } => {
+                let what = if *is_last { "is given up" } else { "is tried again" };
+                self.tell(format!("run {}: a hook cannot be begun and {what}: {error}", run(notice.run)));
+            }
+        }
+    }
 }
 
 impl flumen_worker::host::Watcher for Told {
@@ -346,8 +410,26 @@ pub async fn with_local<T>(
     let _lock = CommandLock::take(&flowing.project)?;
     let roster = Arc::new(FixedRoster::new(flowing.flows().await?, flowing, context));
     let services = services(host, roster, context.output);
-    let options = WorkerOptions { pools: Vec::new(), only, announced: false, slots, lease: None, drain: DRAIN };
+    let keeps_runs = host.keeps_runs;
+    let options = WorkerOptions {
+        pools: Vec::new(),
+        only: Arc::clone(&only),
+        announced: keeps_runs,
+        schedules: false,
+        commanded: true,
+        slots,
+        lease: None,
+        drain: DRAIN,
+    };
     let worker = worker(host, options, context);
+    let id = worker.id().clone();
+    // What a command kept for itself that was killed is everybody's.
+    workers::lose_dead(flowing, context.clock.now()).await?;
+    if keeps_runs {
+        // Who keeps runs is known before: others can tell when they are to be let go of.
+        worker.announce().await?;
+        flowing.store.keep_for(&id, &only.runs()).await?;
+    }
     let stop = CancellationToken::new();
     let scheduling = tokio::spawn({
         let stop = stop.clone();
@@ -365,6 +447,9 @@ pub async fn with_local<T>(
     if tokio::time::timeout(Duration::from_secs(1), &mut ending).await.is_err() {
         context.output.note("hooks and tasks are at work still");
         let _ = ending.await;
+    }
+    if keeps_runs {
+        flowing.store.lose_worker(&id, "the command has ended", context.clock.now()).await?;
     }
     result
 }

@@ -22,6 +22,9 @@ pub struct ServerRecord {
     /// Where it listens.
     #[serde(default)]
     pub addresses: Vec<String>,
+    /// The machine, of one that the store alone knows of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
 }
 
 /// The lock of a server that lives.
@@ -110,7 +113,7 @@ pub fn current(project: &Project) -> Result<Option<ServerRecord>> {
     if flock(&file, FlockOperation::NonBlockingLockShared).is_ok() {
         return Ok(None);
     }
-    Ok(Some(read(&file).unwrap_or(ServerRecord { process: 0, version: String::new(), addresses: Vec::new() })))
+    Ok(Some(read(&file).unwrap_or(ServerRecord { process: 0, version: String::new(), addresses: Vec::new(), host: None })))
 }
 
 impl CommandLock {

@@ -7,7 +7,7 @@ use flumen_core::flow::store::NewRun;
 use flumen_core::flow::{Interval, Origin, RunId};
 use flumen_core::{Error, Result};
 use flumen_flow::compiled::timetable_of;
-use flumen_flow::definition::params::{Given, explain, resolve};
+use flumen_flow::definition::params::{Given, ParamType, explain, resolve};
 use flumen_flow::definition::{Flow, ScheduleSpec};
 use flumen_flow::timetable::dates::Stretch;
 use flumen_worker::library::Variant;
@@ -53,6 +53,13 @@ pub fn params(
         resolve(&flow.params, given).map_err(|problems| explain(&format!("flow '{}'", flow.name), &problems))?;
     let mut values = resolved.values;
     render_defaults(flow, &flowing.project, &mut values, &resolved.templates, context.clock.now())?;
+    for spec in flow.params.iter().filter(|spec| spec.kind == ParamType::File) {
+        let name = values.get(&spec.name).and_then(Value::as_str);
+        if let Some(name) = name.filter(|name| !flowing.project.dir().join(name).exists()) {
+            let message = format!("flow '{}': parameter '{}': there is no file '{name}'", flow.name, spec.name);
+            return Err(Error::invalid(message).hint("paths start in the project's folder"));
+        }
+    }
     Ok(values)
 }
 

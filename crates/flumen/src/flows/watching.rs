@@ -5,10 +5,16 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use flumen_core::{Error, Result};
+use flumen_project::{Changes, ENV_FILE, PROJECT_FILE, Project};
 use notify::{Config, EventHandler, PollWatcher, RecommendedWatcher, RecursiveMode, Watcher};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 
 /// How often files are looked at where the system does not tell of changes.
 pub const BETWEEN_LOOKS: Duration = Duration::from_secs(1);
+
+/// How long files must be quiet before they are read.
+pub const QUIET: Duration = Duration::from_millis(100);
 
 /// Folders that are watched, and how.
 pub type Places = BTreeMap<PathBuf, RecursiveMode>;
@@ -66,6 +72,39 @@ impl<H: EventHandler + Clone> Watching<H> {
             }
         }
         Ok(())
+    }
+}
+
+/// Reads the settings of a project again whenever its files change, until `stop`; `told` hears what came of it. For a process that reads
+/// no flows.
+///
+/// Errors: those of watching.
+pub async fn follow_settings(
+    project: &Project,
+    stop: &CancellationToken,
+    told: impl Fn(Result<Changes>),
+) -> Result<()> {
+    let (sender, mut events) = mpsc::channel(1);
+    let hear = move |event: notify::Result<notify::Event>| {
+        let is_ours = |path: &PathBuf| path.file_name().is_some_and(|name| name == PROJECT_FILE || name == ENV_FILE);
+        if event.is_ok_and(|event| event.need_rescan() || (!event.kind.is_access() && event.paths.iter().any(is_ours)))
+        {
+            // A full channel holds a change already.
+            let _ = sender.try_send(());
+        }
+    };
+    let mut watching = Watching::new(hear);
+    let places = Places::from([(project.dir().to_owned(), RecursiveMode::NonRecursive)]);
+    let is_looking = watching.watch(&places)?.is_some();
+    // Of what changes twice in a second only that is known where files are looked at.
+    let quiet = if is_looking { BETWEEN_LOOKS + QUIET } else { QUIET };
+    loop {
+        told(project.read_again());
+        tokio::select! {
+            () = stop.cancelled() => return Ok(()),
+            event = events.recv() => if event.is_none() { return Ok(()) },
+        }
+        while tokio::time::timeout(quiet, events.recv()).await.is_ok_and(|event| event.is_some()) {}
     }
 }
 

@@ -62,8 +62,8 @@ pub(super) async fn run(job: &Job, context: &Context) -> Result<Done> {
         let (first, rows) = rows::values(answer, 1, context).await?;
         if rows > 0 {
             failed.push(format!(
-                "the query that should be empty gives {} rows, such as {}",
-                count(rows),
+                "the query that should be empty gives {}, such as {}",
+                crate::output::rows(rows),
                 first.first().unwrap_or(&Value::Null)
             ));
         } else {

@@ -30,7 +30,7 @@ pub(super) async fn run(job: &Job, context: &Context) -> Result<Done> {
         partition_by: Vec::new(),
     };
     let (rows, _) = rows::write(answer, target, context).await?;
-    context.output.note(format_args!("{} ← {} rows", fields.to, crate::output::count(rows)));
+    context.output.note(format_args!("{} ← {}", fields.to, crate::output::rows(rows)));
     let reads = fields.table.into_iter().collect();
     Ok(Done { output: json!({ "rows": rows, "dataset": fields.to }), reads, writes: vec![fields.to] })
 }

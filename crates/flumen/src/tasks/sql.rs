@@ -98,7 +98,7 @@ async fn into_table(
         partition_by: partition_by.map(OneOrMore::names).unwrap_or_default(),
     };
     let (rows, version) = rows::write(answer, target, context).await?;
-    context.output.note(format_args!("{into} ← {} rows", crate::output::count(rows)));
+    context.output.note(format_args!("{into} ← {}", crate::output::rows(rows)));
     let output = json!({ "rows": rows, "dataset": into, "version": version });
     Ok(Done { output, reads: Vec::new(), writes: vec![into] })
 }

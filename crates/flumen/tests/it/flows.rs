@@ -6,6 +6,7 @@ mod here;
 mod languages;
 mod machines;
 mod servers;
+mod there;
 mod told;
 
 use std::path::Path;

@@ -177,4 +177,16 @@ pub struct WorkerRecord {
     pub seen: DateTime<Utc>,
     /// Whether it takes no more work, and ends when it is done.
     pub draining: bool,
+    /// Whether its process makes the runs of schedules and steps runs.
+    #[serde(default)]
+    pub schedules: bool,
+    /// Whether it works for a command, on the runs of that alone.
+    #[serde(default)]
+    pub commanded: bool,
+    /// What its process can be found by: whoever has the same text sees the same numbers of processes.
+    #[serde(default)]
+    pub boot: String,
+    /// When its process began, as the system counts: another one may have the same number later.
+    #[serde(default)]
+    pub born: u64,
 }

@@ -1,10 +1,13 @@
 //! How attempts end, and what follows.
 
+use std::time::Duration;
+
 use chrono::{DateTime, Utc};
 use flumen_core::flow::outcome::{LOST, TIMEOUT};
 use flumen_core::flow::{
-    Failure, Notice, Occasion, Outcome, Stop, StopTo, TaskId, TaskKey, TaskState, Timer, Touched, Wait, WaitFor,
+    Change, Event, Failure, Notice, Occasion, Outcome, Stop, StopTo, TaskId, TaskKey, TaskState, Timer, Touched, Wait, WaitFor,
 };
+use flumen_core::task_kind::units::Period;
 use serde_json::Value;
 
 use super::{Action, SCHEDULER, Step, chosen, is_done};
@@ -16,10 +19,6 @@ const BRANCH: &str = "branch";
 pub(super) const MARKED: &str = "marked";
 /// What is told of a task that is done.
 const DONE: &str = "it did what it should";
-/// What is told of a run or task that should be done.
-const LATE: &str = "it is later than it should be";
-/// What is told of one that is slow.
-const LONG: &str = "it takes longer than it should";
 /// The kind of a failure that is somebody's no.
 const REFUSED: &str = "refused";
 
@@ -195,16 +194,46 @@ impl Step<'_> {
         if self.run.record.state.is_terminal() {
             return;
         }
-        let is_open = |task: &TaskId| self.graph.number(task.as_str()).is_some_and(|node| self.is_open(node));
+        let record = &self.run.record;
         let (occasion, cause) = match timer {
-            Timer::Late => (Occasion::RunLate, LATE),
-            Timer::Long => (Occasion::RunLong, LONG),
-            Timer::TaskLate(task) if is_open(&task) => (Occasion::TaskLate { key: TaskKey::new(task) }, LATE),
-            Timer::TaskLong(task) if is_open(&task) => (Occasion::TaskLong { key: TaskKey::new(task) }, LONG),
-            Timer::TaskLate(_) | Timer::TaskLong(_) | Timer::Timeout | Timer::Task(_) => return,
+            Timer::Late => (Occasion::RunLate, self.late(self.graph.late, self.graph.late_at(record))),
+            Timer::Long => (Occasion::RunLong, long(self.graph.long)),
+            Timer::TaskLate(task) => {
+                let Some(node) = self.open_node(&task) else { return };
+                let cause = self.late(self.graph.node(node).late, self.graph.task_late_at(node, record));
+                (Occasion::TaskLate { key: TaskKey::new(task) }, cause)
+            }
+            Timer::TaskLong(task) => {
+                let Some(node) = self.open_node(&task) else { return };
+                (Occasion::TaskLong { key: TaskKey::new(task) }, long(self.graph.node(node).long))
+            }
+            Timer::Timeout | Timer::Task(_) => return,
         };
-        let notice = Notice { run: self.run.record.id, occasion, at: self.at, cause: cause.to_owned() };
-        self.actions.push(Action::Notify(notice));
+        let change = match &occasion {
+            Occasion::TaskLate { key } | Occasion::TaskLong { key } => {
+                let Some(task) = self.run.task(self.graph, key) else { return };
+                let (from, to) = (task.state, task.state);
+                Change::Task { key: key.clone(), from, to, attempt: task.attempt, number: task.number }
+            }
+            _ => Change::Run { from: record.state, to: record.state },
+        };
+        let (run, at) = (record.id, self.at);
+        self.actions.push(Action::Log(Event { run, at, change, cause: cause.clone(), by: self.by.clone() }));
+        self.actions.push(Action::Notify(Notice { run, occasion, at, cause }));
+    }
+
+    /// The number of a task that is not done.
+    fn open_node(&self, task: &TaskId) -> Option<usize> {
+        self.graph.number(task.as_str()).filter(|node| self.is_open(*node))
+    }
+
+    /// What is told of a run or task that should have been done by `at`.
+    fn late(&self, limit: Option<Duration>, at: Option<DateTime<Utc>>) -> String {
+        let limit = Period(limit.unwrap_or_default());
+        let by = at.map(time).unwrap_or_default();
+        let late = at.and_then(|at| (self.now - at).to_std().ok()).unwrap_or_default().as_secs();
+        let late = if late > 0 { format!(", and is {} late", Period(Duration::from_secs(late))) } else { String::new() };
+        format!("its deadline of {limit} is over: it should have been done by {by}{late}")
     }
 
     /// Somebody's answer.
@@ -226,6 +255,11 @@ impl Step<'_> {
             self.change(at, TaskState::Failed, message);
         }
     }
+}
+
+/// What is told of a run or task that is slow.
+fn long(limit: Option<Duration>) -> String {
+    format!("it takes longer than {} (warn_after)", Period(limit.unwrap_or_default()))
 }
 
 fn time(at: DateTime<Utc>) -> String {

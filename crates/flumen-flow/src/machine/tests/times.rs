@@ -154,7 +154,21 @@ fn a_task_that_is_late_is_told_of_until_it_is_done() {
     let (late, key) = (Timer::TaskLate("b".into()), Story::key("b"));
     // Counted from when the run was due, and not from its begin.
     assert_eq!(timers(&story), [r#"TaskLate(TaskId("b")) 3600"#]);
+    story.now += TimeDelta::minutes(65);
     assert_eq!(rings(&mut story, late.clone()), [Occasion::TaskLate { key }]);
+    let logged = story.actions.iter().find_map(|action| match action {
+        Action::Log(event) => Some((event.change.clone(), event.cause.clone())),
+        _ => None,
+    });
+    let (change, cause) = logged.expect("an event");
+    let (from, to) = (TaskState::None, TaskState::None);
+    assert_eq!(change, Change::Task { key: Story::key("b"), from, to, attempt: 0, number: 0 });
+    let told = format!(
+        "its deadline of 1h is over: it should have been done by {}, and is 5m",
+        (start() + HOUR).format("%Y-%m-%d %H:%M:%S UTC")
+    );
+    assert!(cause.starts_with(&told), "{cause}");
+    story.now -= TimeDelta::minutes(65);
     story.ok("a b").expect("success: a success, b success");
     assert_eq!(timers(&story), [r#"no TaskLate(TaskId("b"))"#]);
     assert_eq!(rings(&mut story, late), []);

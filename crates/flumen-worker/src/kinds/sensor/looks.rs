@@ -17,6 +17,8 @@ use crate::kinds::http::{Web, refused};
 
 /// The most bytes of an answer that is looked at.
 const ANSWER_BYTES: usize = 16 << 20;
+/// Characters of an answer that are told of.
+const SHOWN: usize = 200;
 /// The most runs of an interval that are looked at.
 const RUNS: usize = 100;
 
@@ -47,7 +49,7 @@ pub(super) async fn http(attempt: &Attempt<'_>, condition: &HttpCondition) -> Re
         if condition.status.is_none() && matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
             return Err(refused(&web, method, answer).await);
         }
-        return Ok(Look::NotYet(None));
+        return Ok(Look::NotYet(None, format!("the answer is {status}")));
     }
     let mut bytes = Vec::new();
     let reads = condition.contains.is_some() || condition.when.is_some();
@@ -60,17 +62,28 @@ pub(super) async fn http(attempt: &Attempt<'_>, condition: &HttpCondition) -> Re
     }
     let text = String::from_utf8_lossy(&bytes);
     if condition.contains.as_ref().is_some_and(|wanted| !text.contains(wanted.as_str())) {
-        return Ok(Look::NotYet(None));
+        return Ok(Look::NotYet(None, format!("the answer is {status}, without the text")));
     }
     let read: Option<Value> = serde_json::from_str(&text).ok();
     if let Some(expression) = &condition.when {
         // What is no JSON yet may be later.
-        let Some(answer) = &read else { return Ok(Look::NotYet(None)) };
+        let Some(answer) = &read else {
+            return Ok(Look::NotYet(None, format!("the answer is {status}, and no JSON")));
+        };
         if !holds(attempt, expression, answer, status)? {
-            return Ok(Look::NotYet(None));
+            return Ok(Look::NotYet(None, format!("the answer is {status}: {}", short(answer))));
         }
     }
     Ok(Look::There(json!({ "status": status.as_u16(), "body": read })))
+}
+
+/// A value, as much of it as fits a line.
+fn short(value: &Value) -> String {
+    let text = value.to_string();
+    match text.char_indices().nth(SHOWN) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text,
+    }
 }
 
 /// Whether an expression over an answer is true.
@@ -89,7 +102,7 @@ pub(super) async fn sql(attempt: &Attempt<'_>, condition: &SqlCondition) -> Resu
     let config = json!({ "query": condition.query, "connection": condition.connection });
     match attempt.in_own_process(config).await? {
         OwnProcess::Done(done) if is_true(&done.output) => Ok(Look::There(done.output)),
-        OwnProcess::Done(_) => Ok(Look::NotYet(None)),
+        OwnProcess::Done(done) => Ok(Look::NotYet(None, format!("the query gives {}", short(&done.output)))),
         OwnProcess::Ended(ended) => Ok(Look::Never(attempt.ended_badly(ended))),
     }
 }
@@ -120,11 +133,11 @@ pub(super) async fn run(attempt: &Attempt<'_>, field: &RunField) -> Result<Look>
             by_interval(attempt, flow, deployment.as_deref(), interval.as_deref()).await?
         }
     };
-    let Some(run) = found else { return Ok(Look::NotYet(None)) };
+    let Some(run) = found else { return Ok(Look::NotYet(None, "there is no such run yet".to_owned())) };
     Ok(match end_of(&run) {
         Some(Outcome::Success { output, .. }) => Look::There(output),
         Some(outcome) => Look::Never(outcome),
-        None => Look::NotYet(Some(WaitFor::Run { run: run.id })),
+        None => Look::NotYet(Some(WaitFor::Run { run: run.id }), format!("run {} is {}", run.id, run.state)),
     })
 }
 

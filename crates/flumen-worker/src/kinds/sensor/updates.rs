@@ -43,7 +43,13 @@ impl Updates {
         };
         Ok(match self.last(&*attempt.host.store, dataset).await? {
             Some((at, run)) if at >= since => Look::There(json!({ "dataset": dataset, "run": run, "at": at })),
-            _ => Look::NotYet(Some(WaitFor::Dataset { dataset: dataset.clone(), since })),
+            last => {
+                let saw = match last {
+                    Some((at, _)) => format!("{dataset} was updated last at {}", at.format("%Y-%m-%d %H:%M:%S UTC")),
+                    None => format!("{dataset} was not updated yet"),
+                };
+                Look::NotYet(Some(WaitFor::Dataset { dataset: dataset.clone(), since }), saw)
+            }
         })
     }
 

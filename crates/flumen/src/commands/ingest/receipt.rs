@@ -6,7 +6,7 @@ use flumen_core::contract::type_name;
 use serde_json::json;
 
 use crate::context::Context;
-use crate::output::{Table, bytes, count, duration};
+use crate::output::{Table, bytes, count, duration, rows};
 
 /// Prints the receipt: for a person on standard error, with `--json` on standard output.
 pub fn print(receipt: &Receipt, dry_run: bool, context: &Context) -> Result<()> {
@@ -50,9 +50,9 @@ pub fn print(receipt: &Receipt, dry_run: bool, context: &Context) -> Result<()> 
     let Some(committed) = &receipt.committed else { return Ok(()) };
     let version = committed.version.map(|version| format!(", version {version}")).unwrap_or_default();
     output.note(format_args!(
-        "{} ← {} rows from {files} ({}) in {}: {} rows/s{version}",
+        "{} ← {} from {files} ({}) in {}: {} rows/s{version}",
         record.dataset,
-        count(record.rows_written),
+        rows(record.rows_written),
         bytes(record.bytes_read),
         duration(took),
         count(rate as u64),

@@ -11,8 +11,8 @@ use futures::StreamExt as _;
 use crate::context::Context;
 use crate::flows::follow::{FollowOptions, follow, last_event};
 use crate::flows::names::{self, person};
-use crate::flows::runtime::{Flowing, Told, with_local};
-use crate::flows::{server, show};
+use crate::flows::runtime::{Flowing, Told, Wishes, with_local};
+use crate::flows::{show, situation};
 
 /// Stop a run: what runs is stopped, and nothing else begins
 #[derive(Debug, clap::Args)]
@@ -182,25 +182,27 @@ async fn tell(run: RunId, signal: Signal, work: bool, flowing: &Arc<Flowing>, co
     if let Signal::Approve { key, .. } = &signal {
         asks(run, key, flowing).await?;
     }
+    let done = done(&signal);
     let after = last_event(run, flowing).await?;
     let before = flowing.store.inbox(run).await?.0;
     flowing.store.send(run, &signal).await?;
-    if server::current(&flowing.project)?.is_some() {
+    if situation::server(flowing, context.clock.now()).await?.is_some() {
         taken(run, before, flowing).await?;
-        return said(run, flowing, context).await;
+        return said(run, &done, flowing, context).await;
     }
     let only = Arc::new(Only::default());
     only.add(run);
-    let host = flowing.host(context, Arc::new(Told::new(context.output)), true)?;
+    let host = flowing.host(context, Arc::new(Told::new(context.output)), Wishes::default())?;
     let slots = if work { None } else { Some(0) };
     let working = async {
         taken(run, before, flowing).await?;
         let state = flowing.store.run(run).await?.state;
         if work && state == RunState::Running {
-            let record = follow(run, FollowOptions { after, ..FollowOptions::default() }, flowing, context).await?;
+            context.output.note(&done);
+            let record = follow(run, FollowOptions { after, is_local: true, ..FollowOptions::default() }, flowing, context).await?;
             return super::ended(flowing, &record, context).await;
         }
-        said(run, flowing, context).await
+        said(run, &done, flowing, context).await
     };
     with_local(&host, only, slots, flowing, context, working).await
 }
@@ -240,13 +242,31 @@ async fn taken(run: RunId, before: u64, flowing: &Flowing) -> Result<()> {
     }
 }
 
-async fn said(run: RunId, flowing: &Flowing, context: &Context) -> Result<()> {
+/// What was asked for, in words.
+fn done(signal: &Signal) -> String {
+    let named = |keys: &[TaskKey]| match keys {
+        [only] => format!("task {only}"),
+        many => format!("{} tasks", many.len()),
+    };
+    match signal {
+        Signal::Approve { key, yes: true, .. } => format!("{key} is approved"),
+        Signal::Approve { key, .. } => format!("{key} is refused"),
+        Signal::Mark { key, to, .. } => format!("{key} is taken for {to}"),
+        Signal::Clear { keys, .. } => format!("{} to be done again", named(keys)),
+        Signal::Cancel { .. } => "the run is to stop".to_owned(),
+        Signal::Retry { .. } => "what failed is to be done again".to_owned(),
+        Signal::Pause { .. } => "no more tasks begin".to_owned(),
+        _ => "the run goes on".to_owned(),
+    }
+}
+
+async fn said(run: RunId, done: &str, flowing: &Flowing, context: &Context) -> Result<()> {
     let record = flowing.store.run(run).await?;
     if context.output.json {
         return context.output.json(&show::run_json(&record, &flowing.secret_params(&record).await));
     }
     context.output.note(format_args!(
-        "run {} of {} is {}: {}",
+        "{done}; run {} of {} is {}: {}",
         show::short(run),
         record.flow,
         record.state,

@@ -28,7 +28,7 @@ pub struct LogsCommand {
     /// Go on until the run has ended
     #[arg(long, short)]
     follow: bool,
-    /// With the time of each line
+    /// With the time of each line, in UTC
     #[arg(long)]
     times: bool,
 }
@@ -53,7 +53,10 @@ impl LogsCommand {
         loop {
             // What was printed before the end is there once the run has ended.
             let has_ended = flowing.store.run(run.id).await?.state.is_terminal();
-            for line in reader.more(&wanted).await? {
+            let mut lines = reader.more(&wanted).await?;
+            // Those of several tasks as they came; lines of one moment stay in their order.
+            lines.sort_by_key(|line| line.at);
+            for line in lines {
                 self.print(&line, task.is_some(), context)?;
             }
             if has_ended || !self.follow {
@@ -82,7 +85,7 @@ impl LogsCommand {
         }
         let mut text = String::new();
         if self.times {
-            text.push_str(&line.at.format("%H:%M:%S%.3f ").to_string());
+            text.push_str(&line.at.format("%Y-%m-%d %H:%M:%S%.3f ").to_string());
         }
         if !is_one {
             text.push_str(&format!("{} | ", line.key));

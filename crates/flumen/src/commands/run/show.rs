@@ -1,13 +1,13 @@
 //! `flumen run show` and `flumen run follow`.
 
 use flumen_core::Result;
-use flumen_core::flow::{Change, TaskRun};
-use serde_json::json;
+use flumen_core::flow::{Change, RunRecord, TaskKey, TaskRun, TaskState, Touched};
+use serde_json::{Value, json};
 
 use crate::context::Context;
 use crate::flows::follow::{FollowOptions, follow};
 use crate::flows::runtime::Flowing;
-use crate::flows::{names, server, show};
+use crate::flows::{names, show, situation};
 use crate::output::{Table, duration};
 
 /// Events that are read at once.
@@ -30,12 +30,14 @@ impl ShowCommand {
         if self.events {
             return events(&flowing, run.id, context).await;
         }
-        let tasks = flowing.store.tasks(run.id).await?;
+        let tasks = all_tasks(&run, &flowing).await?;
+        let touched = flowing.store.touched_by(run.id).await?;
         let masks = flowing.masks(&run, context.clock.now()).await;
         let secrets = flowing.secret_params(&run).await;
         if context.output.json {
             let mut value = show::run_json(&run, &secrets);
             value["tasks"] = tasks.iter().map(|task| show::task_json(task, &masks)).collect();
+            value["datasets"] = datasets_json(&touched);
             return context.output.json(&value);
         }
         let output = &context.output;
@@ -56,13 +58,46 @@ impl ShowCommand {
                 task.key.to_string(),
                 task.state.to_string(),
                 if task.attempt > 0 { task.attempt.to_string() } else { String::new() },
-                task.since.format("%H:%M:%S").to_string(),
+                if task.state == TaskState::None { String::new() } else { task.since.format("%Y-%m-%d %H:%M:%S").to_string() },
                 took(task, context),
                 first_line(&task.cause),
             ]);
         }
-        output.table(&table)
+        output.table(&table)?;
+        for one in &touched {
+            for (word, names) in [("read", &one.reads), ("wrote", &one.writes)] {
+                if !names.is_empty() {
+                    output.line(format_args!("{} {word} {}", one.task, names.join(", ")))?;
+                }
+            }
+        }
+        Ok(())
     }
+}
+
+/// The tasks of a run in the order of its flow, those with items before these; also those that have not begun.
+async fn all_tasks(run: &RunRecord, flowing: &Flowing) -> Result<Vec<TaskRun>> {
+    let mut tasks = flowing.store.tasks(run.id).await?;
+    // The version may be one that this program cannot read.
+    let Ok(version) = flowing.library.version(&run.version, &*flowing.store).await else { return Ok(tasks) };
+    let nodes = version.graph.nodes();
+    for node in nodes {
+        let key = TaskKey::new(node.id.clone());
+        if !tasks.iter().any(|task| task.key == key) {
+            tasks.push(TaskRun::new(key, run.created));
+        }
+    }
+    let place = |key: &TaskKey| (nodes.iter().position(|node| node.id == key.task), key.index);
+    tasks.sort_by_key(|task| place(&task.key));
+    Ok(tasks)
+}
+
+/// What tasks read and wrote.
+fn datasets_json(touched: &[Touched]) -> Value {
+    touched
+        .iter()
+        .map(|one| json!({ "task": one.task, "at": show::iso(one.at), "reads": one.reads, "writes": one.writes }))
+        .collect()
 }
 
 fn took(task: &TaskRun, context: &Context) -> String {
@@ -87,7 +122,7 @@ async fn events(flowing: &Flowing, run: flumen_core::flow::RunId, context: &Cont
             Change::Run { from, to } => ("the run".to_owned(), from.to_string(), to.to_string()),
             Change::Task { key, from, to, .. } => (key.to_string(), from.to_string(), to.to_string()),
         };
-        table.row([event.at.format("%H:%M:%S%.3f").to_string(), what, from, to, first_line(&event.cause), event.by]);
+        table.row([event.at.format("%Y-%m-%d %H:%M:%S%.3f").to_string(), what, from, to, first_line(&event.cause), event.by]);
     }
     context.output.table(&table)
 }
@@ -106,11 +141,11 @@ impl FollowCommand {
     pub async fn run(self, context: &Context) -> Result<()> {
         let flowing = Flowing::open(context).await?;
         let run = names::run(&*flowing.store, &self.run).await?;
-        if !run.state.is_terminal() && server::current(&flowing.project)?.is_none() {
+        if !run.state.is_terminal() && situation::server(&flowing, context.clock.now()).await?.is_none() {
             context.output.note("no server works on this project now: the run waits for one ('flumen up')");
         }
         let record =
-            follow(run.id, FollowOptions { logs: self.logs, after: 0, only_looks: true }, &flowing, context).await?;
+            follow(run.id, FollowOptions { logs: self.logs, only_looks: true, ..FollowOptions::default() }, &flowing, context).await?;
         super::ended(&flowing, &record, context).await
     }
 }

@@ -63,3 +63,49 @@ tasks:
     assert!(ran.stdout.contains("sql/bad.sql:3:5") && !ran.stdout.contains("bad.py"), "{}", ran.stdout);
     succeed(&sandbox, "flumen check four");
 }
+
+#[test]
+fn mistakes_hide_no_others_and_have_their_places() {
+    let sandbox = project(&[(
+        "flows/one.yml",
+        r#"flow: one
+params: { list: { type: file, default: nowhere.csv } }
+defaults: { retris: 3, timeout: 0s }
+tasks:
+  key: { shell: x, retris: 3 }
+  block:
+    sql: |
+      select 1,
+        {{ prams.x }}, {{ ds | upperr }}
+  plain: { sql: "selct 1" }
+  code: { python: "return x +" }
+  date: { shell: "{{ execution_date.strftime('%Q') }} {{ execution_date.yeer }} {{ macros.ds_ad(ds, 1) }}" }
+  field: { shell: "{{ conn.pg.hots }} {{ dag_run.cnf }} {{ ti.xcom_pul('key') }}" }
+  many: { for_each: "5", shell: x }
+"#,
+    )]);
+    sandbox.write("flumen.yml", "name: test\nconnections:\n  pg: { kind: postgres, host: nowhere }\n");
+    let ran = sandbox.sh("flumen check");
+    assert_eq!(ran.code, 2);
+    for part in [
+        "flows/one.yml:2:40: parameter 'list': there is no file 'nowhere.csv'",
+        "flows/one.yml:3:13: unknown key 'retris' in 'defaults' (did you mean 'retries'?)",
+        "flows/one.yml:3:33: an attempt with a timeout of 0s would end before it begins",
+        "flows/one.yml:5:20: task 'key': unknown key 'retris' (did you mean 'retries'?)",
+        "flows/one.yml:9:12: task 'block': templates have no 'prams' (did you mean 'params'?)",
+        "task 'block': the template is broken: there is no filter 'upperr': did you mean 'upper'?",
+        "task 'plain': 'query', line 1, column 1: there should be an SQL statement, not 'selct'",
+        "task 'code': 'code', line 1, column ",
+        "task 'date': the template is broken: the format '%Q' has no directive that is known: '%Q'",
+        "task 'date': there is no 'yeer' in execution_date (did you mean 'year'?)",
+        "task 'date': there is no 'ds_ad' in macros (did you mean 'ds_add'?)",
+        "task 'field': connection 'pg' has no field 'hots' (did you mean 'host'?)",
+        "task 'field': there is no 'cnf' in dag_run (did you mean 'conf'?)",
+        "task 'field': there is no 'xcom_pul' in ti (did you mean 'xcom_pull'?)",
+        "task 'many': 5 is no list",
+    ] {
+        assert!(ran.stdout.contains(part), "{part}: {}", ran.stdout);
+    }
+    let filter = ran.stdout.lines().find(|line| line.contains("upperr")).unwrap();
+    assert!(filter.starts_with("flows/one.yml:9:"), "{filter}");
+}
