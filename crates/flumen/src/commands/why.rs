@@ -81,7 +81,7 @@ async fn last_answer(flowing: &Flowing, run: RunId, key: &TaskKey) -> Result<Opt
 }
 
 /// What happened to a task run, a line each.
-async fn history(flowing: &Flowing, run: flumen_core::flow::RunId, key: &TaskKey) -> Result<Vec<String>> {
+async fn history(flowing: &Flowing, run: RunId, key: &TaskKey) -> Result<Vec<String>> {
     let events = flowing.store.events(run, 0, EVENTS).await?;
     let of_task = events.into_iter().filter_map(|(_, event)| match &event.change {
         Change::Task { key: of, from, to, .. } if of == key => {
