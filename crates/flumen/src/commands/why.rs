@@ -81,7 +81,7 @@ async fn last_answer(flowing: &Flowing, run: RunId, key: &TaskKey) -> Result<Opt
 }
 
 /// What happened to a task run, a line each.
-async fn history(flowing: &Flowing, run: flumen_core::flow::RunId, key: &TaskKey) -> Result<Vec<String>> {
+async fn history(flowing: &Flowing, run: RunId, key: &TaskKey) -> Result<Vec<String>> {
     let events = flowing.store.events(run, 0, EVENTS).await?;
     let of_task = events.into_iter().filter_map(|(_, event)| match &event.change {
         Change::Task { key: of, from, to, .. } if of == key => {
@@ -99,9 +99,8 @@ async fn of_tasks(run: &RunRecord, flowing: &Flowing) -> Result<Vec<String>> {
         return Ok(Vec::new());
     }
     let tasks = flowing.store.tasks(run.id).await?;
-    let of = |states: &[TaskState]| -> Vec<&TaskRun> {
-        tasks.iter().filter(|task| states.contains(&task.state)).collect()
-    };
+    let of =
+        |states: &[TaskState]| -> Vec<&TaskRun> { tasks.iter().filter(|task| states.contains(&task.state)).collect() };
     let named = |found: &[&TaskRun], with_cause: bool| {
         let name = |task: &&TaskRun| match with_cause {
             true => format!("{} ({}: {})", task.key, task.state, task.cause.lines().next().unwrap_or_default()),
