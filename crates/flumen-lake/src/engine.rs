@@ -162,6 +162,7 @@ impl Engine {
             settings: Mutex::new(SessionSettings { environment: settings.environment, ..SessionSettings::default() }),
             block: tokio::sync::Mutex::default(),
             lent: Mutex::default(),
+            used: Mutex::default(),
         };
         let state = session::state(settings.memory_bytes, settings.threads)?;
         let writers = Writers { clock: settings.clock, ids: settings.ids };
@@ -216,6 +217,11 @@ impl Engine {
     /// Errors: `NotFound` for a connection that is not there; `Unavailable` when the server does not answer.
     pub async fn database_tables(&self, connection: &str) -> Result<Vec<TableName>> {
         self.tables.database_tables(connection).await
+    }
+
+    /// The tables of the lake and of databases that statements have named so far, by their addresses, sorted; those behind views too.
+    pub fn used_tables(&self) -> Vec<String> {
+        self.tables.used.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
     }
 
     /// The tables about the lake itself, sorted; none without a lake.

@@ -329,7 +329,8 @@ mod tests {
         };
         assert_eq!(project.read_again().expect("read"), Changes::default());
         let before = project.connection("pg").expect("there");
-        std::fs::write(dir.path().join(PROJECT_FILE), "vars: { a: two }\nlake: elsewhere\n").expect("written");
+        std::fs::write(dir.path().join(PROJECT_FILE), "vars: { a: two }\nlake: { root: elsewhere }\n")
+            .expect("written");
         assert_eq!(read(&project), "one none process");
         let changes = project.read_again().expect("read");
         assert_eq!(changes, Changes { files: vec![PROJECT_FILE], not_used: vec!["lake"] });

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use chrono::TimeDelta;
-use flumen_core::flow::{Notice, Occasion};
 use flumen_core::flow::store::{PendingNotice, Wake};
+use flumen_core::flow::{Notice, Occasion};
 use flumen_core::{Error, Result};
 use tokio::sync::Notify;
 use tokio::time::Instant;

@@ -74,7 +74,7 @@ mod tests {
         assert!(!is_gone(&here, "here"));
         assert!(is_gone(&WorkerRecord { born: here.born + 1, ..here.clone() }, "here"));
         let mut child = std::process::Command::new("true").spawn().unwrap();
-        let of_child = WorkerRecord { process: child.id(), born: here.born + 1, ..here.clone() };
+        let of_child = WorkerRecord { process: child.id(), born: 1, ..here.clone() };
         assert!(is_gone(&of_child, "here"), "one that nobody has waited for, or another one");
         child.wait().unwrap();
         // Elsewhere there are other processes.

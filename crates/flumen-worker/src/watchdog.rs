@@ -189,8 +189,7 @@ mod tests {
         }
         assert!(finished.try_wait().unwrap().is_none());
         // Another process may have the number by now.
-        let mut of_another =
-            Command::new("sleep").arg("1000").env(MARK, "4194305-2").process_group(0).spawn().unwrap();
+        let mut of_another = Command::new("sleep").arg("1000").env(MARK, "4194305-2").process_group(0).spawn().unwrap();
         clear(&BTreeSet::from([(4_194_305, 1)]));
         assert!(of_another.try_wait().unwrap().is_none());
         of_another.kill().unwrap();

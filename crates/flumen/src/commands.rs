@@ -117,7 +117,7 @@ const GROUPS: &[(&str, &[&str])] = &[
     ("Data", &["ingest", "sql", "lake", "env", "load", "contract", "sample"]),
     ("Flows", &["run", "backfill", "check", "flow", "deploy", "why", "render", "task", "schedule"]),
     ("Server", &["up", "status", "scheduler", "worker", "pool", "serve", "user", "store"]),
-    ("Project", &["init", "connection", "doctor"]),
+    ("Project", &["init", "connection", "var", "doctor"]),
     ("Shell", &["completion"]),
 ];
 

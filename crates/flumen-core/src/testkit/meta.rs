@@ -575,10 +575,10 @@ async fn objects_are_kept(store: &dyn MetaStore, again: &dyn MetaStore) {
     assert!(again.set_variable("color", Some("green")).await.unwrap());
     assert!(!store.set_variable("empty", Some("")).await.unwrap());
     let variables = store.variables().await.unwrap();
-    assert_eq!(variables.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect::<Vec<_>>(), [
-        ("color", "green"),
-        ("empty", "")
-    ]);
+    assert_eq!(
+        variables.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect::<Vec<_>>(),
+        [("color", "green"), ("empty", "")]
+    );
     assert!(store.set_variable("empty", None).await.unwrap());
     assert!(!again.set_variable("empty", None).await.unwrap());
     assert_eq!(again.variables().await.unwrap().len(), 1);

@@ -8,8 +8,8 @@ mod times;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use flumen_core::flow::{
-    Answer, Change, Failure, FlowName, FlowVersion, Interval, Occasion, Origin, Outcome, RunId, RunRecord, RunState, Signal,
-    TaskKey, TaskState, Timer, WorkerId,
+    Answer, Change, Failure, FlowName, FlowVersion, Interval, Occasion, Origin, Outcome, RunId, RunRecord, RunState,
+    Signal, TaskKey, TaskState, Timer, WorkerId,
 };
 use serde_json::{Map, Value, json};
 

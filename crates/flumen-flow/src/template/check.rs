@@ -243,9 +243,10 @@ fn structure(names: &Names) -> impl Iterator<Item = Broken> {
             None => broken,
         })
     });
-    let formats = names.formats.iter().filter_map(|(format, place)| {
-        strftime::check(format).map(|message| Broken::new(message).at(*place))
-    });
+    let formats = names
+        .formats
+        .iter()
+        .filter_map(|(format, place)| strftime::check(format).map(|message| Broken::new(message).at(*place)));
     others.chain(applied).chain(formats)
 }
 

@@ -3,7 +3,7 @@
 //! Every name is looked up before the query is planned, so that a wrong one is an error with the nearest right one, and
 //! each table is read at one version however often the query names it.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -19,7 +19,7 @@ use datafusion::common::{DataFusionError, Result as DataFusionResult, TableRefer
 use datafusion::logical_expr::{Expr, TableType};
 use datafusion::physical_plan::ExecutionPlan;
 use flumen_core::database::Databases;
-use flumen_core::dataset::{Dataset, TableName};
+use flumen_core::dataset::{Dataset, LAKE, TableName};
 use flumen_core::error::nearest;
 use flumen_core::read::FileReader;
 use flumen_core::{Error, ErrorKind, Result};
@@ -56,6 +56,8 @@ pub(super) struct Tables {
     pub block: tokio::sync::Mutex<Option<Block>>,
     /// Tables that are lent to statements, the latest last.
     pub lent: Mutex<Vec<Arc<LentTables>>>,
+    /// The tables of the lake and of databases that queries have named, also by views.
+    pub used: Mutex<BTreeSet<String>>,
 }
 
 /// Tables that are lent, by namespace and name.
@@ -98,9 +100,9 @@ impl Tables {
     ) -> Result<Option<(TableName, ViewEntry)>> {
         match reference {
             TableReference::Bare { table } => self.find_bare(table, found).await,
-            TableReference::Partial { schema, table } => self.find_in_lake(schema, table, found).await,
+            TableReference::Partial { schema, table } => self.find_and_note(schema, table, found).await,
             TableReference::Full { catalog, schema, table } if catalog.as_ref() == LAKE_CATALOG => {
-                self.find_in_lake(schema, table, found).await
+                self.find_and_note(schema, table, found).await
             }
             TableReference::Full { catalog, schema, table } => {
                 let whole = format!("{catalog}.{schema}.{table}");
@@ -108,6 +110,7 @@ impl Tables {
                     return Err(unquoted(&whole));
                 }
                 self.find_in_database(catalog, schema, table, &mut found.remote).await?;
+                self.note(whole);
                 Ok(None)
             }
         }
@@ -312,6 +315,24 @@ impl Tables {
             found.bare.insert(table.to_owned(), Arc::clone(provider));
         }
         Ok(view)
+    }
+
+    /// What a query names: that it does is remembered.
+    async fn find_and_note(
+        self: &Arc<Self>,
+        namespace: &str,
+        table: &str,
+        found: &mut Found,
+    ) -> Result<Option<(TableName, ViewEntry)>> {
+        let view = self.find_in_lake(namespace, table, found).await?;
+        if TableName::new(namespace, table).is_ok_and(|name| found.lake.contains_key(&name)) {
+            self.note(format!("{LAKE}.{namespace}.{table}"));
+        }
+        Ok(view)
+    }
+
+    fn note(&self, table: String) {
+        self.used.lock().unwrap_or_else(PoisonError::into_inner).insert(table);
     }
 
     async fn find_in_lake(

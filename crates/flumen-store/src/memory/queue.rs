@@ -79,7 +79,11 @@ impl Queue {
 
     /// Takes rows for a worker, but those of runs that are `kept` for another; and when more may begin, where only a rate holds them
     /// back.
-    pub(super) fn take(&mut self, claim: &Claim, kept: &HashMap<RunId, WorkerId>) -> (Vec<TakenRow>, Option<DateTime<Utc>>) {
+    pub(super) fn take(
+        &mut self,
+        claim: &Claim,
+        kept: &HashMap<RunId, WorkerId>,
+    ) -> (Vec<TakenRow>, Option<DateTime<Utc>>) {
         let mut taken = Vec::new();
         let mut again = None;
         while taken.len() < claim.limit {

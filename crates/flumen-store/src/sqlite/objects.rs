@@ -55,7 +55,9 @@ pub(super) fn set_paused(tx: &mut Tx, flow: &FlowName, paused: bool) -> Result<(
 pub(super) fn set_variable(tx: &Tx, name: &str, value: Option<&str>) -> Result<bool> {
     let was = tx.value::<i64>("select 1 from variables where name = ?", params![name])?.is_some();
     match value {
-        Some(value) => tx.execute("insert or replace into variables (name, value) values (?, ?)", params![name, value])?,
+        Some(value) => {
+            tx.execute("insert or replace into variables (name, value) values (?, ?)", params![name, value])?
+        }
         None => tx.execute("delete from variables where name = ?", params![name])?,
     };
     Ok(was)

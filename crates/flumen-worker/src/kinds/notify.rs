@@ -103,7 +103,7 @@ impl TaskKind for Notify {
             if email["connection"].is_null() == email["host"].is_null() {
                 problems.push(Problem::at_key(path.clone(), "a mail needs either a 'connection' or a 'host'"));
             }
-            if email["from"].is_null() && email["connection"].is_null() {
+            if email["from"].is_null() && !email["host"].is_null() {
                 let problem = Problem::at_key(path.clone(), "the mail does not say whom it is from");
                 problems.push(problem.hint("from: Flumen <flumen@example.org>"));
             }

@@ -344,7 +344,10 @@ fn described(shown: &Value) -> String {
         return format!("an answer of {}", text(&shown["http"], "url"));
     }
     if !shown["sql"].is_null() {
-        return format!("a true answer to: {}", text(&shown["sql"], "query").split_whitespace().collect::<Vec<_>>().join(" "));
+        return format!(
+            "a true answer to: {}",
+            text(&shown["sql"], "query").split_whitespace().collect::<Vec<_>>().join(" ")
+        );
     }
     if !shown["dataset"].is_null() {
         return format!("an update of {}", text(&shown["dataset"], "name"));

@@ -1,16 +1,16 @@
 //! `flumen flow`: the flows of a project.
 
-use flumen_core::{Error, Result};
 use flumen_core::flow::FlowName;
 use flumen_core::flow::store::RunFilter;
+use flumen_core::{Error, Result};
 use flumen_flow::compiled::timetable_of;
 use flumen_flow::definition::Flow;
 use serde_json::json;
 
 use crate::context::Context;
 use crate::flows::runtime::Flowing;
-use crate::flows::tree::{self, Branch};
 use crate::flows::show;
+use crate::flows::tree::{self, Branch};
 use crate::output::Table;
 
 /// The flows of the project: list, show, pause

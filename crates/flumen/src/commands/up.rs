@@ -229,7 +229,9 @@ async fn serve(parts: Parts, ready_file: Option<PathBuf>, context: &Context) -> 
     if !parts.scheduler {
         let (project, stop) = (Arc::clone(&flowing.project), stop.clone());
         tasks.spawn(async move {
-            if let Err(error) = watching::follow_settings(&project, &stop, |changes| tell_settings(output, changes)).await {
+            if let Err(error) =
+                watching::follow_settings(&project, &stop, |changes| tell_settings(output, changes)).await
+            {
                 output.warning(error);
                 stop.cancelled().await;
             }

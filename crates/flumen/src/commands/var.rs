@@ -115,7 +115,8 @@ fn list(flowing: &Flowing, context: &Context) -> Result<()> {
     }
     let output = &context.output;
     if output.json {
-        let one = |(place, name, value): &(&str, String, String)| json!({ "name": name, "value": value, "from": place });
+        let one =
+            |(place, name, value): &(&str, String, String)| json!({ "name": name, "value": value, "from": place });
         return output.json(&rows.iter().map(one).collect::<Vec<_>>());
     }
     if rows.is_empty() {

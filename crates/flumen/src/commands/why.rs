@@ -99,9 +99,8 @@ async fn of_tasks(run: &RunRecord, flowing: &Flowing) -> Result<Vec<String>> {
         return Ok(Vec::new());
     }
     let tasks = flowing.store.tasks(run.id).await?;
-    let of = |states: &[TaskState]| -> Vec<&TaskRun> {
-        tasks.iter().filter(|task| states.contains(&task.state)).collect()
-    };
+    let of =
+        |states: &[TaskState]| -> Vec<&TaskRun> { tasks.iter().filter(|task| states.contains(&task.state)).collect() };
     let named = |found: &[&TaskRun], with_cause: bool| {
         let name = |task: &&TaskRun| match with_cause {
             true => format!("{} ({}: {})", task.key, task.state, task.cause.lines().next().unwrap_or_default()),

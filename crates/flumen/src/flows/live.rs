@@ -57,7 +57,8 @@ impl Live {
     pub fn draw(&self, now: DateTime<Utc>) {
         let mut lines = vec![self.head()];
         let branches = self.branches(now);
-        let is_shown = |state: TaskState| branches.len() <= MANY || !matches!(state, TaskState::None | TaskState::Success);
+        let is_shown =
+            |state: TaskState| branches.len() <= MANY || !matches!(state, TaskState::None | TaskState::Success);
         let shown: Vec<&(TaskState, String)> = branches.iter().filter(|(state, _)| is_shown(*state)).collect();
         lines.extend(shown.iter().take(MANY).map(|(_, line)| line.clone()));
         if shown.len() > MANY {
@@ -76,11 +77,12 @@ impl Live {
     /// Takes the tree away; its last lines, where they are not too many.
     pub fn end(self, now: DateTime<Utc>) -> Vec<String> {
         self.bar.finish_and_clear();
+        let mut lines = vec![self.head()];
         let branches = self.branches(now);
-        if branches.len() > MANY {
-            return Vec::new();
+        if branches.len() <= MANY {
+            lines.extend(branches.into_iter().map(|(_, line)| line));
         }
-        branches.into_iter().map(|(_, line)| line).collect()
+        lines
     }
 
     fn head(&self) -> String {

@@ -82,7 +82,12 @@ impl Sources {
         Self {
             project: project.to_owned(),
             folders: [FLOWS_FOLDER, DEPLOYMENTS_FOLDER].map(|folder| project.join(folder)),
-            files: named.iter().map(String::as_str).chain([PROJECT_FILE, ENV_FILE]).map(|name| project.join(name)).collect(),
+            files: named
+                .iter()
+                .map(String::as_str)
+                .chain([PROJECT_FILE, ENV_FILE])
+                .map(|name| project.join(name))
+                .collect(),
         }
     }
 

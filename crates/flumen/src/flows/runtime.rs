@@ -373,9 +373,11 @@ impl flumen_scheduler::Watcher for Told {
                 "flow '{flow}': intervals are left out, since max_active_runs are active (on_overlap: skip): {}",
                 stretch(first, last)
             )),
-            News::LookFails { wait, error } => {
-                self.tell(format!("run {}, task {}: what it waits for cannot be looked at: {error}", run(wait.run), wait.key))
-            }
+            News::LookFails { wait, error } => self.tell(format!(
+                "run {}, task {}: what it waits for cannot be looked at: {error}",
+                run(wait.run),
+                wait.key
+            )),
             News::Late { notice } => {
                 let of = notice.occasion.key().map(|key| format!(", task {key}")).unwrap_or_default();
                 self.output.warning(format_args!("run {}{of}: {}", run(notice.run), notice.cause));

@@ -113,7 +113,12 @@ pub fn current(project: &Project) -> Result<Option<ServerRecord>> {
     if flock(&file, FlockOperation::NonBlockingLockShared).is_ok() {
         return Ok(None);
     }
-    Ok(Some(read(&file).unwrap_or(ServerRecord { process: 0, version: String::new(), addresses: Vec::new(), host: None })))
+    Ok(Some(read(&file).unwrap_or(ServerRecord {
+        process: 0,
+        version: String::new(),
+        addresses: Vec::new(),
+        host: None,
+    })))
 }
 
 impl CommandLock {

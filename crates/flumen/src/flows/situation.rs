@@ -127,10 +127,9 @@ pub async fn of_waiting(run: &RunRecord, is_local: bool, flowing: &Flowing, now:
                 let most = pools.entry(&node.pool).or_default();
                 *most = node.slots.max(*most);
             }
-            TaskState::Scheduled if task.asked == Some(Ask::Past) => said.push(format!(
-                "Task '{}' waits for itself in the run before (depends_on_past).",
-                task.key
-            )),
+            TaskState::Scheduled if task.asked == Some(Ask::Past) => {
+                said.push(format!("Task '{}' waits for itself in the run before (depends_on_past).", task.key))
+            }
             _ => {}
         }
     }

@@ -26,9 +26,8 @@ const EVERY: Duration = Duration::from_secs(1);
 /// Errors: those of the store.
 pub async fn present(flowing: &Flowing, now: DateTime<Utc>) -> Result<Vec<WorkerRecord>> {
     let machine = machine();
-    let is_there = |worker: &WorkerRecord| {
-        !worker.draining && now - worker.seen < ABSENT && !presence::is_gone(worker, &machine)
-    };
+    let is_there =
+        |worker: &WorkerRecord| !worker.draining && now - worker.seen < ABSENT && !presence::is_gone(worker, &machine);
     Ok(flowing.store.workers().await?.into_iter().filter(is_there).collect())
 }
 
@@ -41,11 +40,7 @@ pub async fn lose_dead(flowing: &Flowing, now: DateTime<Utc>) -> Result<Vec<(Wor
 }
 
 /// Like [`lose_dead`], without those in `known`, to whom those are added that are gone.
-async fn lose(
-    flowing: &Flowing,
-    now: DateTime<Utc>,
-    known: &mut BTreeSet<WorkerId>,
-) -> Result<Vec<(WorkerId, usize)>> {
+async fn lose(flowing: &Flowing, now: DateTime<Utc>, known: &mut BTreeSet<WorkerId>) -> Result<Vec<(WorkerId, usize)>> {
     let machine = machine();
     let mut all = flowing.store.workers().await?;
     all.retain(|worker| !known.contains(&worker.id));

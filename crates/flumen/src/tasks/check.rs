@@ -79,7 +79,8 @@ pub(super) async fn run(job: &Job, context: &Context) -> Result<Done> {
         let named: Vec<&str> = failed.iter().take(NAMED).map(String::as_str).collect();
         return Err(Error::data(format!("{}{more}", named.join("; "))));
     }
-    let reads = fields.table.into_iter().collect();
+    let mut reads = engine.used_tables();
+    reads.extend(fields.table.filter(|table| !reads.contains(table)));
     Ok(Done { output: json!({ "rows": row_count, "passed": passed, "failed": failed }), reads, writes: Vec::new() })
 }
 

@@ -31,6 +31,7 @@ pub(super) async fn run(job: &Job, context: &Context) -> Result<Done> {
     };
     let (rows, _) = rows::write(answer, target, context).await?;
     context.output.note(format_args!("{} ← {}", fields.to, crate::output::rows(rows)));
-    let reads = fields.table.into_iter().collect();
+    let mut reads = engine.used_tables();
+    reads.extend(fields.table.filter(|table| !reads.contains(table)));
     Ok(Done { output: json!({ "rows": rows, "dataset": fields.to }), reads, writes: vec![fields.to] })
 }

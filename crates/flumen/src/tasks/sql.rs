@@ -71,7 +71,8 @@ async fn in_lake(job: &Job, text: &str, fields: Fields, context: &Context) -> Re
     for warning in engine.take_warnings() {
         context.output.warning(warning);
     }
-    result
+    // What is written is no part of the query.
+    result.map(|done| Done { reads: engine.used_tables(), ..done })
 }
 
 #[allow(clippy::too_many_arguments, reason = "they are the fields of the task that say where rows go")]

@@ -5,7 +5,8 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use flumen_core::flow::outcome::{LOST, TIMEOUT};
 use flumen_core::flow::{
-    Change, Event, Failure, Notice, Occasion, Outcome, Stop, StopTo, TaskId, TaskKey, TaskState, Timer, Touched, Wait, WaitFor,
+    Change, Event, Failure, Notice, Occasion, Outcome, Stop, StopTo, TaskId, TaskKey, TaskState, Timer, Touched, Wait,
+    WaitFor,
 };
 use flumen_core::task_kind::units::Period;
 use serde_json::Value;
@@ -232,7 +233,8 @@ impl Step<'_> {
         let limit = Period(limit.unwrap_or_default());
         let by = at.map(time).unwrap_or_default();
         let late = at.and_then(|at| (self.now - at).to_std().ok()).unwrap_or_default().as_secs();
-        let late = if late > 0 { format!(", and is {} late", Period(Duration::from_secs(late))) } else { String::new() };
+        let late =
+            if late > 0 { format!(", and is {} late", Period(Duration::from_secs(late))) } else { String::new() };
         format!("its deadline of {limit} is over: it should have been done by {by}{late}")
     }
 

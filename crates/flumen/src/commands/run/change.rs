@@ -199,7 +199,9 @@ async fn tell(run: RunId, signal: Signal, work: bool, flowing: &Arc<Flowing>, co
         let state = flowing.store.run(run).await?.state;
         if work && state == RunState::Running {
             context.output.note(&done);
-            let record = follow(run, FollowOptions { after, is_local: true, ..FollowOptions::default() }, flowing, context).await?;
+            let record =
+                follow(run, FollowOptions { after, is_local: true, ..FollowOptions::default() }, flowing, context)
+                    .await?;
             return super::ended(flowing, &record, context).await;
         }
         said(run, &done, flowing, context).await

@@ -58,7 +58,11 @@ impl ShowCommand {
                 task.key.to_string(),
                 task.state.to_string(),
                 if task.attempt > 0 { task.attempt.to_string() } else { String::new() },
-                if task.state == TaskState::None { String::new() } else { task.since.format("%Y-%m-%d %H:%M:%S").to_string() },
+                if task.state == TaskState::None {
+                    String::new()
+                } else {
+                    task.since.format("%Y-%m-%d %H:%M:%S").to_string()
+                },
                 took(task, context),
                 first_line(&task.cause),
             ]);
@@ -122,7 +126,14 @@ async fn events(flowing: &Flowing, run: flumen_core::flow::RunId, context: &Cont
             Change::Run { from, to } => ("the run".to_owned(), from.to_string(), to.to_string()),
             Change::Task { key, from, to, .. } => (key.to_string(), from.to_string(), to.to_string()),
         };
-        table.row([event.at.format("%Y-%m-%d %H:%M:%S%.3f").to_string(), what, from, to, first_line(&event.cause), event.by]);
+        table.row([
+            event.at.format("%Y-%m-%d %H:%M:%S%.3f").to_string(),
+            what,
+            from,
+            to,
+            first_line(&event.cause),
+            event.by,
+        ]);
     }
     context.output.table(&table)
 }
@@ -144,8 +155,13 @@ impl FollowCommand {
         if !run.state.is_terminal() && situation::server(&flowing, context.clock.now()).await?.is_none() {
             context.output.note("no server works on this project now: the run waits for one ('flumen up')");
         }
-        let record =
-            follow(run.id, FollowOptions { logs: self.logs, only_looks: true, ..FollowOptions::default() }, &flowing, context).await?;
+        let record = follow(
+            run.id,
+            FollowOptions { logs: self.logs, only_looks: true, ..FollowOptions::default() },
+            &flowing,
+            context,
+        )
+        .await?;
         super::ended(&flowing, &record, context).await
     }
 }
