@@ -129,7 +129,7 @@ impl Live {
 
 /// So many of all.
 fn bar(done: usize, all: usize) -> String {
-    let full = if all == 0 { 0 } else { done * WIDTH / all };
+    let full = (done * WIDTH).checked_div(all).unwrap_or(0);
     format!("{}{}", "█".repeat(full), "░".repeat(WIDTH - full))
 }
 

@@ -103,8 +103,8 @@ async fn what_is_wrong_with_a_statement_is_said() {
     assert!(bad.contains("line 1, column 25: there is no column 'nothing'"), "{bad}");
     does(
         &engine,
-        "insert into raw.t values (1, 'x') returning id",
-        "invalid: 'insert … returning' is not run here\nhint: insert the rows, then select them",
+        "insert or replace into raw.t values (1, 'x')",
+        "invalid: 'insert or …, replace into' is not run here\nhint: write insert … on conflict (key) do update set …, or do nothing",
     )
     .await;
     check(&engine, ALL, "1|one\n2|two\n3|NULL").await;
