@@ -11,13 +11,13 @@ use datafusion::common::{ColumnStatistics, JoinType, Result, Statistics};
 use datafusion::physical_expr::PhysicalExprRef;
 use datafusion::physical_expr::expressions::Column;
 use datafusion::physical_plan::ExecutionPlan;
-use datafusion::physical_plan::aggregates::AggregateExec;
 use datafusion::physical_plan::joins::{CrossJoinExec, HashJoinExec, NestedLoopJoinExec};
 use datafusion::physical_plan::operator_statistics::{
     DefaultStatisticsProvider, ExtendedStatistics, FilterStatisticsProvider, LimitStatisticsProvider,
     PassthroughStatisticsProvider, ProjectionStatisticsProvider, StatisticsProvider, StatisticsRegistry,
     StatisticsResult, UnionStatisticsProvider,
 };
+use datafusion::physical_plan::statistics::{StatisticsArgs, StatisticsContext};
 
 use super::estimate::{is_whole, scalar};
 
@@ -26,18 +26,33 @@ const CONDITION: f64 = 0.3;
 /// The fewest rows that an anti join is expected to leave.
 const LEFT_OVER: f64 = 0.1;
 
-/// Who is asked for the rows of a part of a plan, one after the other.
+/// Who is asked for the rows of a part of a plan, one after the other: DataFusion first, so that nothing changes where it knows.
 pub(super) fn registry() -> StatisticsRegistry {
     StatisticsRegistry::with_providers(vec![
+        Arc::new(Known),
         Arc::new(FilterStatisticsProvider),
         Arc::new(ProjectionStatisticsProvider),
         Arc::new(PassthroughStatisticsProvider),
         Arc::new(Joins),
-        Arc::new(Groups),
         Arc::new(LimitStatisticsProvider),
         Arc::new(UnionStatisticsProvider),
         Arc::new(DefaultStatisticsProvider),
     ])
+}
+
+/// What DataFusion says by itself, if it says how many rows there are. Its guesses fit one another: a better one in one place alone
+/// would have the wrong side of a join taken for the smaller one.
+#[derive(Debug)]
+struct Known;
+
+impl StatisticsProvider for Known {
+    fn compute_statistics(&self, plan: &dyn ExecutionPlan, _: &[ExtendedStatistics]) -> Result<StatisticsResult> {
+        let statistics = StatisticsContext::new().compute(plan, &StatisticsArgs::new())?;
+        Ok(match statistics.num_rows.get_value() {
+            Some(_) => StatisticsResult::Computed(ExtendedStatistics::new_arc(statistics)),
+            None => StatisticsResult::Delegate,
+        })
+    }
 }
 
 /// Joins of every kind but those of sorted inputs, which are chosen later.
@@ -50,27 +65,6 @@ impl StatisticsProvider for Joins {
         let [left, right] = inputs else { return Ok(StatisticsResult::Delegate) };
         let Some(rows) = join.rows(left.base(), right.base()) else { return Ok(StatisticsResult::Delegate) };
         Ok(computed(join.statistics(left.base(), right.base(), rows)))
-    }
-}
-
-/// Groups: no more than their keys have values.
-#[derive(Debug)]
-struct Groups;
-
-impl StatisticsProvider for Groups {
-    fn compute_statistics(&self, plan: &dyn ExecutionPlan, inputs: &[ExtendedStatistics]) -> Result<StatisticsResult> {
-        let Some(aggregate) = plan.downcast_ref::<AggregateExec>() else { return Ok(StatisticsResult::Delegate) };
-        let keys = aggregate.group_expr();
-        let (Some(input), 1) = (inputs.first(), keys.groups().len()) else { return Ok(StatisticsResult::Delegate) };
-        let input = input.base();
-        let Some(rows) = rows_of(input) else { return Ok(StatisticsResult::Delegate) };
-        let groups: f64 = keys.expr().iter().map(|(key, _)| distinct(key, input, rows)).product();
-        let mut statistics = Statistics::new_unknown(&plan.schema());
-        statistics.num_rows = inexact(if keys.expr().is_empty() { 1.0 } else { groups.min(rows) });
-        for ((key, _), column) in keys.expr().iter().zip(&mut statistics.column_statistics) {
-            *column = column_of(key, input).cloned().unwrap_or_default().to_inexact();
-        }
-        Ok(computed(statistics))
     }
 }
 
