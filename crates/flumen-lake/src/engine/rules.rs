@@ -10,7 +10,6 @@ mod first_rows;
 mod join_order;
 mod push_to_database;
 mod shared;
-mod sizes;
 
 #[cfg(test)]
 mod tests;
@@ -21,7 +20,6 @@ use datafusion::logical_expr::AggregateUDF;
 use datafusion::optimizer::{Optimizer, OptimizerRule};
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
 use datafusion::physical_optimizer::optimizer::PhysicalOptimizer;
-use datafusion::physical_plan::operator_statistics::StatisticsRegistry;
 
 /// DataFusion's rules about what a plan says, with ours among them.
 pub(super) fn logical() -> Vec<Arc<dyn OptimizerRule + Send + Sync>> {
@@ -40,11 +38,6 @@ pub(super) fn logical() -> Vec<Arc<dyn OptimizerRule + Send + Sync>> {
 /// Functions in place of DataFusion's.
 pub(super) fn aggregates() -> Vec<Arc<AggregateUDF>> {
     vec![average::function()]
-}
-
-/// Who tells the rules about how a plan is carried out how many rows its parts have.
-pub(super) fn statistics() -> StatisticsRegistry {
-    sizes::registry()
 }
 
 /// DataFusion's rules about how a plan is carried out, with ours among them.

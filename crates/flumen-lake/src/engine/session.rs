@@ -43,7 +43,6 @@ pub(super) fn state(memory_bytes: usize, threads: Option<usize>) -> Result<Sessi
     let (rows, bytes) = (KEPT_ROWS / partitions, KEPT_BYTES / partitions);
     optimizer.hash_join_single_partition_threshold_rows = optimizer.hash_join_single_partition_threshold_rows.max(rows);
     optimizer.hash_join_single_partition_threshold = optimizer.hash_join_single_partition_threshold.max(bytes);
-    optimizer.use_statistics_registry = true;
     options.sql_parser.collect_spans = true;
     // Without a zone, a `timestamptz` would lose its own.
     options.execution.time_zone = Some("UTC".to_owned());
@@ -61,7 +60,6 @@ pub(super) fn state(memory_bytes: usize, threads: Option<usize>) -> Result<Sessi
         .with_default_features()
         .with_optimizer_rules(rules::logical())
         .with_physical_optimizer_rules(rules::physical())
-        .with_statistics_registry(rules::statistics())
         .build();
     let failed = |error| Error::internal("the SQL engine did not start").caused_by(error);
     for function in rules::aggregates() {

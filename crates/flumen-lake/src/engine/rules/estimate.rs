@@ -302,14 +302,13 @@ fn number(expr: &Expr) -> Option<f64> {
     }
 }
 
-/// Whether `value` is of a type that has no values between two neighbours.
-pub(super) fn is_whole(value: &ScalarValue) -> bool {
+fn is_whole(value: &ScalarValue) -> bool {
     let data_type = value.data_type();
     data_type.is_integer() || matches!(value, ScalarValue::Date32(_) | ScalarValue::Boolean(_))
 }
 
 /// A value as a number; days for dates, microseconds for timestamps.
-pub(super) fn scalar(value: &ScalarValue) -> Option<f64> {
+fn scalar(value: &ScalarValue) -> Option<f64> {
     use ScalarValue as S;
     Some(match value {
         S::Boolean(value) => f64::from(u8::from((*value)?)),
