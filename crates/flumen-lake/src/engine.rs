@@ -48,6 +48,7 @@ mod rules;
 mod session;
 mod shapes;
 mod show;
+pub mod span;
 mod statements;
 mod statistics;
 mod system;

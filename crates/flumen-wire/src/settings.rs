@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use flumen_lake::engine::span;
+
 use crate::failure::{Failure, code};
 
 /// The version of Postgres whose protocol, types and catalogs are spoken.
@@ -148,7 +150,7 @@ impl SessionSettings {
         let value = value.trim_matches('\'');
         let value = match rule {
             Free => value.to_owned(),
-            Time => milliseconds(value).ok_or_else(|| not_possible(known, value))?.to_string(),
+            Time => span::milliseconds(value).ok_or_else(|| not_possible(known, value))?.to_string(),
             Zone => zone(value).ok_or_else(|| {
                 not_possible(known, value).hint("write a name such as Europe/Berlin, or an offset such as +02:00")
             })?,
@@ -216,21 +218,6 @@ fn find(name: &str) -> Option<&'static Setting> {
 
 fn not_possible(name: &str, value: &str) -> Failure {
     Failure::new(code::INVALID_PARAMETER_VALUE, format!("invalid value for parameter \"{name}\": \"{value}\""))
-}
-
-/// `5000`, `5s`, `1min` in milliseconds.
-fn milliseconds(text: &str) -> Option<u64> {
-    let text = text.trim();
-    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic() || c == ' ');
-    let unit = match text[digits.len()..].trim() {
-        "" | "ms" => 1,
-        "s" => 1000,
-        "min" => 60_000,
-        "h" => 3_600_000,
-        "d" => 86_400_000,
-        _ => return None,
-    };
-    digits.parse::<u64>().ok()?.checked_mul(unit)
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ use flumen_core::sql::{Answer, Done};
 use flumen_core::{Error, ErrorKind, Result};
 
 use super::write::{Alteration, Staged, Write, autocommit, name_of, name_of_ident, refuse, target_name};
-use super::{Engine, columns, system, tables, time_travel};
+use super::{Engine, columns, span, system, tables, time_travel};
 use crate::catalog::{Located, PROD, not_writable};
 use crate::lake::Table;
 
@@ -262,7 +262,7 @@ impl Engine {
                 columns::spelled(&schema, &name_of_ident(ident), &table.address())?;
             }
         }
-        self.tables.notes.say(NO_INDEX);
+        self.tables.notes.say(if index.unique { NOT_UNIQUE } else { NO_INDEX });
         Ok(Answer::done("CREATE INDEX", None))
     }
 
@@ -297,6 +297,9 @@ impl Engine {
 
 /// What is said of an index.
 const NO_INDEX: &str = "an index is not kept: files are skipped by their statistics (sort rows with 'cluster by', divide them with 'partitioned by')";
+
+/// What is said of one that is to keep values apart.
+const NOT_UNIQUE: &str = "an index is not kept, and nothing keeps its values apart: 'insert … on conflict' leaves out rows whose key is there";
 
 /// The insert of `WITH … INSERT …`, with the WITH before its rows.
 fn insert_with(query: &Query) -> Result<Sql> {
@@ -373,27 +376,15 @@ pub(super) const AS_OF: &str = "flumen.as_of";
 /// The setting that says how long a statement may take.
 const TIMEOUT: &str = "statement_timeout";
 
-/// A span as Postgres has it: milliseconds, or a number with a unit. Nothing, and 0, is no limit.
-///
-/// Source: <https://www.postgresql.org/docs/current/config-setting.html#CONFIG-SETTING-NAMES-VALUES>.
+/// What `text` says of the time that a statement may take. Nothing, and 0, is no limit.
 fn timeout_of(text: &str) -> Result<Option<Duration>> {
-    let text = text.trim();
-    let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
-    let (number, unit) = text.split_at(digits);
-    let milliseconds = match unit.trim() {
-        "" | "ms" => 1,
-        "s" => 1_000,
-        "min" => 60_000,
-        "h" => 3_600_000,
-        "default" if number.is_empty() => return Ok(None),
-        _ => 0,
-    };
-    match number.parse::<u64>() {
-        Ok(number) if milliseconds > 0 => {
-            Ok(Some(Duration::from_millis(number.saturating_mul(milliseconds))).filter(|span| !span.is_zero()))
-        }
-        _ => Err(Error::invalid(format!("'{text}' is no span of time")).hint("write for example '30s', '5min', or 0")),
+    if matches!(text.trim(), "" | "default") {
+        return Ok(None);
     }
+    let milliseconds = span::milliseconds(text).ok_or_else(|| {
+        Error::invalid(format!("'{text}' is no span of time")).hint("write for example '30s', '5min', or 0")
+    })?;
+    Ok((milliseconds > 0).then(|| Duration::from_millis(milliseconds)))
 }
 
 /// A value of SET as plain text.

@@ -180,6 +180,17 @@ fn a_statement_that_takes_too_long_is_given_up() {
 }
 
 #[test]
+fn an_index_is_taken_and_said_not_to_be_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("flumen.yml"), "name: shop\n").unwrap();
+    assert_eq!(sql(dir.path(), &["create table m.t (id int, buyer text)"], ""), "");
+    let kept = sql(dir.path(), &["create index on m.t (id)"], "");
+    assert!(kept.contains("warning: an index is not kept: files are skipped"), "{kept}");
+    let unique = sql(dir.path(), &["create unique index on m.t (id)"], "");
+    assert!(unique.contains("nothing keeps its values apart"), "{unique}");
+}
+
+#[test]
 fn a_null_that_is_not_allowed_is_shown_with_its_row() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("flumen.yml"), "name: shop\n").unwrap();
