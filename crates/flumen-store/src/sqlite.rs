@@ -45,7 +45,25 @@ impl SqliteStore {
         opening.await.map_err(|error| Error::internal("the store could not be opened").caused_by(error))?
     }
 
+    /// Brings the file at `path` to this version, and closes it: all of it is in the one file then.
+    ///
+    /// Errors: as for [`SqliteStore::open`].
+    pub async fn upgrade(path: &Path) -> Result<()> {
+        let path = path.to_owned();
+        let upgrading = tokio::task::spawn_blocking(move || Self::ready(&path).map(drop));
+        upgrading.await.map_err(|error| Error::internal("the store could not be opened").caused_by(error))?
+    }
+
     fn open_here(path: &Path) -> Result<Self> {
+        let db = Self::ready(path)?;
+        let bell = Arc::new(Bell::at(path));
+        let writer = Writer::start(db, Arc::clone(&bell))?;
+        let place: Arc<str> = path.display().to_string().into();
+        Ok(Self { readers: Arc::new(Readers::new(path, &place)), writer, bell })
+    }
+
+    /// A connection to the file, which has the tables of this version.
+    fn ready(path: &Path) -> Result<Db> {
         let place: Arc<str> = path.display().to_string().into();
         if let Some(folder) = path.parent() {
             std::fs::create_dir_all(folder).map_err(|error| Error::io(folder.display(), error))?;
@@ -56,9 +74,7 @@ impl SqliteStore {
         let db = Db::open(path, &place)?;
         migrations::migrate(&db, &place)?;
         drop(opening);
-        let bell = Arc::new(Bell::at(path));
-        let writer = Writer::start(db, Arc::clone(&bell))?;
-        Ok(Self { readers: Arc::new(Readers::new(path, &place)), writer, bell })
+        Ok(db)
     }
 
     /// Copies the store to a file that is not there yet, as it is at one moment.

@@ -150,6 +150,29 @@ async fn a_user_with_a_schema_needs_no_other_right() {
 }
 
 #[tokio::test]
+async fn a_server_with_little_room_is_waited_for() {
+    let database = server().database().await;
+    let role = format!("narrow_{}", database.url.rsplit('/').next().unwrap());
+    database
+        .run(&format!("create role {role} login connection limit 1; create schema work authorization {role}"))
+        .await;
+    let url = database.url.replace("flumen@", &format!("{role}@"));
+    let in_the_way = flumen_testkit::postgres::connect(&url).await;
+    let opening = tokio::spawn(async move { PostgresStore::open(&url, "work").await });
+    // It was told that there is no room, once at least: that answer comes at once.
+    let looks = flumen_testkit::postgres::connect(&database.url).await;
+    for _ in 0..20 {
+        looks.query("select pg_sleep(0.01)", &[]).await.unwrap();
+    }
+    assert!(!opening.is_finished());
+    drop(in_the_way);
+    let store = opening.await.unwrap().unwrap();
+    // More statements at once than connections.
+    let looks = join_all((0..8).map(|_| store.list())).await;
+    assert!(looks.into_iter().all(|seen| seen.is_ok_and(|users| users.is_empty())));
+}
+
+#[tokio::test]
 async fn the_way_to_the_server_is_encrypted() {
     let server = Server::start().unwrap();
     let database = server.database().await.url.rsplit('/').next().unwrap().to_owned();

@@ -195,7 +195,7 @@ fn beside_the_build() -> PathBuf {
 fn start(bin: &Path, home: &Path, port: u16) -> Command {
     let settings = format!(
         "-c port={port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={} -c fsync=off \
-         -c full_page_writes=off -c synchronous_commit=off -c max_connections=50 -c shared_buffers=64MB \
+         -c full_page_writes=off -c synchronous_commit=off -c max_connections=200 -c shared_buffers=64MB \
          -c autovacuum=off -c logging_collector=off",
         home.display()
     );

@@ -115,7 +115,9 @@ pub async fn restore(project: &Project, from: &Path, force: bool) -> Result<Opti
     }
     std::fs::copy(from, &new).map_err(failed(&new))?;
     // A file that is no database fails here, and nothing was changed.
-    if let Err(error) = SqliteStore::open(&new).await {
+    let upgraded = SqliteStore::upgrade(&new).await;
+    let _ = std::fs::remove_file(with_ending(&new, "-opening"));
+    if let Err(error) = upgraded {
         let _ = std::fs::remove_file(&new);
         return Err(Error::invalid(format!("{} is no backup of a metadata database", from.display())).caused_by(error));
     }
@@ -129,12 +131,7 @@ pub async fn restore(project: &Project, from: &Path, force: bool) -> Result<Opti
             }
         }
     }
-    for ending in ["-wal", "-shm", ""] {
-        let (made, name) = (with_ending(&new, ending), with_ending(&to, ending));
-        if made.exists() {
-            std::fs::rename(&made, &name).map_err(failed(&made))?;
-        }
-    }
+    std::fs::rename(&new, &to).map_err(failed(&new))?;
     Ok(kept)
 }
 

@@ -2,18 +2,24 @@
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use flumen_core::{Error, ErrorKind, Result};
 use sqlx::postgres::{PgArguments, PgConnectOptions, PgConnection, PgRow, Postgres};
 use sqlx::{ConnectOptions as _, Row as _};
 use tokio::sync::Semaphore;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 /// Statements at once.
 const SESSIONS: usize = 8;
 /// How long a server may take to accept a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// The pause before a server that has no room is asked again.
+const ROOM_PAUSE: Duration = Duration::from_millis(100);
+/// How long a connection that nobody needs is kept: those of the server are few, and other processes need them too.
+const IDLE: Duration = Duration::from_secs(60);
+/// What a server says that has as many connections as it takes (`too_many_connections`).
+const TOO_MANY: &str = "53300";
 /// How long a statement may take in all; the server gives up a little sooner.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// How often a statement is made that Postgres breaks off for the sake of another one.
@@ -46,7 +52,8 @@ impl From<Failure> for Error {
 pub(super) struct Sessions {
     options: PgConnectOptions,
     place: Arc<str>,
-    free: Mutex<Vec<PgConnection>>,
+    /// The last one given back is the last here, and the next one used.
+    free: Mutex<Vec<(Instant, PgConnection)>>,
     room: Semaphore,
 }
 
@@ -59,7 +66,26 @@ impl fmt::Debug for Sessions {
 
 /// Opens a connection.
 pub(super) async fn connect(options: &PgConnectOptions) -> sqlx::Result<PgConnection> {
-    timeout(CONNECT_TIMEOUT, options.connect()).await.unwrap_or_else(|_| Err(too_slow("no answer to a connection")))
+    Ok(connect_unless(options, || None).await?.0)
+}
+
+/// Opens a connection, unless there is one that is `free`; says whether that was so. A server that has no room for another one
+/// is asked for a while: commands are short, and one of this process may become free.
+async fn connect_unless(
+    options: &PgConnectOptions,
+    free: impl Fn() -> Option<PgConnection>,
+) -> sqlx::Result<(PgConnection, bool)> {
+    let begun = Instant::now();
+    loop {
+        if let Some(connection) = free() {
+            return Ok((connection, true));
+        }
+        let made = timeout(CONNECT_TIMEOUT, options.connect()).await;
+        match made.unwrap_or_else(|_| Err(too_slow("no answer to a connection"))) {
+            Err(error) if code(&error) == TOO_MANY && begun.elapsed() < CONNECT_TIMEOUT => sleep(ROOM_PAUSE).await,
+            made => return Ok((made?, false)),
+        }
+    }
 }
 
 fn too_slow(what: &str) -> sqlx::Error {
@@ -75,7 +101,7 @@ impl Sessions {
         failed(&self.place, error)
     }
 
-    fn free(&self) -> MutexGuard<'_, Vec<PgConnection>> {
+    fn free(&self) -> MutexGuard<'_, Vec<(Instant, PgConnection)>> {
         self.free.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -136,12 +162,8 @@ impl Sessions {
     ) -> std::result::Result<Vec<PgRow>, (sqlx::Error, bool)> {
         // It is closed with the store only, which somebody holds who calls.
         let _room = self.room.acquire().await.map_err(|_| (sqlx::Error::PoolClosed, false))?;
-        let kept = self.free().pop();
-        let was_kept = kept.is_some();
-        let mut connection = match kept {
-            Some(connection) => connection,
-            None => connect(&self.options).await.map_err(|error| (error, false))?,
-        };
+        let free = || self.free().pop().map(|(_, connection)| connection);
+        let (mut connection, was_kept) = connect_unless(&self.options, free).await.map_err(|error| (error, false))?;
         let answer = async {
             let rows = ask.fetch_all(&mut connection).await?;
             if changes.is_none_or(|has_changed| has_changed(&rows)) {
@@ -153,9 +175,16 @@ impl Sessions {
         let answer = timeout(PATIENCE, answer).await.unwrap_or_else(|_| Err(too_slow("no answer to a statement")));
         match &answer {
             Err(error) if is_of_connection(error) => self.free().clear(),
-            _ => self.free().push(connection),
+            _ => self.give_back(connection),
         }
         answer.map_err(|error| (error, was_kept))
+    }
+
+    fn give_back(&self, connection: PgConnection) {
+        let now = Instant::now();
+        let mut free = self.free();
+        free.retain(|(since, _)| now.duration_since(*since) < IDLE);
+        free.push((now, connection));
     }
 }
 
@@ -207,6 +236,10 @@ pub(super) fn failed(place: &str, error: sqlx::Error) -> Error {
         (sqlx::Error::Database(_), _) if code == "42501" => {
             (ErrorKind::Invalid, Some("let the user create the schema, or create it and make it the user's own"))
         }
+        (sqlx::Error::Database(_), _) if code == TOO_MANY => (
+            ErrorKind::Unavailable,
+            Some("wait, or raise max_connections of the server: a server of Flumen uses up to nine"),
+        ),
         (sqlx::Error::Database(_), Some("08" | "25" | "40" | "53" | "55" | "57" | "58")) => {
             (ErrorKind::Unavailable, None)
         }
