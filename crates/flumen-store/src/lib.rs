@@ -19,6 +19,9 @@ use chrono::{DateTime, Utc};
 use flumen_core::flow::store::NewRun;
 use flumen_core::flow::{RunRecord, RunState};
 
+/// How the name of a step begins that only adds what older versions do without.
+const EXPANDS: &str = "expand ";
+
 /// A run that was wished for at `now`, before anything has happened to it.
 fn first_record(new: &NewRun, now: DateTime<Utc>) -> RunRecord {
     RunRecord {

@@ -138,6 +138,26 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_version_goes_on_beside_a_newer_one_that_only_adds_to_the_file() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let path = dir.path().join("flumen.db");
+        let store = SqliteStore::open(&path).await.expect("made");
+        let of_ours = "select name from sqlite_master where type = 'table' and name not like 'sqlite%' and name not like '%sqlx%'";
+        let tables = store.readers.read(move |db| db.rows(of_ours, (), |row| row.get::<_, String>(0))).await;
+        let tables = tables.expect("read");
+        assert!(tables.contains(&"runs".to_owned()), "{tables:?}");
+        let columns = tables.iter().map(|table| format!("alter table {table} add column more_of_it text default 'x'"));
+        let noted = "insert into _sqlx_migrations (version, description, success, checksum, execution_time) \
+                     values (99, 'expand more', true, x'00', 0)";
+        for change in columns.chain(["create table extra (more text)".to_owned(), noted.to_owned()]) {
+            store.writer.write(move |tx| tx.execute(&change, ())).await.expect("done");
+        }
+        let again = SqliteStore::open(&path).await.expect("opened");
+        flumen_core::testkit::user_store(&store, &again).await;
+        flumen_core::testkit::meta_store(&store, &again).await;
+    }
+
+    #[tokio::test]
     async fn many_may_open_a_new_file_at_once() {
         let dir = tempfile::tempdir().expect("a folder");
         let path = dir.path().join("flumen.db");

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use chrono::{DateTime, TimeDelta, Utc};
-use flumen_core::flow::store::{Claim, Commit, MetaStore, NewRun, Pool, Wake};
+use flumen_core::flow::store::{Claim, Commit, MetaStore, NewRun, Pool, RunFilter, Wake};
 use flumen_core::flow::{
     FlowName, FlowVersion, Interval, Origin, Outcome, Queued, RunId, RunState, Signal, TaskKey, Touched,
 };
@@ -75,6 +75,47 @@ async fn it_keeps_the_contract() {
     let (store, again) = (open(&database).await, open(&database).await);
     testkit::user_store(&store, &again).await;
     testkit::meta_store(&store, &again).await;
+}
+
+/// What a newer version adds to a schema: tables, columns of all others, a function.
+const EXPAND: &str = "
+    set search_path = flumen;
+    create table extra (more text);
+    do $$ declare name text; begin
+        for name in select tablename from pg_tables where schemaname = 'flumen' and tablename <> '_sqlx_migrations' loop
+            execute format('alter table %I add column more_of_it text default 1', name);
+        end loop;
+    end $$;
+    create function more() returns text language sql as 'select current_user';
+    insert into _sqlx_migrations (version, description, success, checksum, execution_time)
+        values (99, 'expand more', true, '', 0)";
+
+#[tokio::test]
+async fn a_version_goes_on_beside_a_newer_one_that_only_adds_to_the_schema() {
+    let database = server().database().await;
+    let store = open(&database).await;
+    // Its sessions have planned statements for the tables as they were.
+    store.create_runs(&[new_run(1)], at(0)).await.unwrap();
+    assert_eq!(store.start_runs(&new_run(1).flow, 1).await.unwrap(), [new_run(1).id]);
+    assert_eq!(take(&store).await, [new_run(1).id]);
+    store.load(new_run(1).id).await.unwrap();
+    database.run(EXPAND).await;
+    let again = open(&database).await;
+    store.load(new_run(1).id).await.unwrap();
+    assert_eq!(again.runs(&RunFilter::default()).await.unwrap().len(), 1);
+    let commit = commit_of(&store, new_run(1).id).await;
+    store.commit(&commit).await.unwrap();
+    // And whatever else a store does, in a schema of their own, expanded before anything is in it.
+    let database = server().database().await;
+    let store = open(&database).await;
+    store.list().await.unwrap();
+    database.run(EXPAND).await;
+    let again = open(&database).await;
+    testkit::user_store(&store, &again).await;
+    testkit::meta_store(&store, &again).await;
+    database.run("set search_path = flumen; update _sqlx_migrations set description = 'less' where version = 99").await;
+    let error = PostgresStore::open(&database.url, SCHEMA).await.unwrap_err();
+    assert!(error.to_string().contains("newer version"), "{error}");
 }
 
 #[tokio::test]

@@ -1,5 +1,9 @@
 //! How the tables came to be, step by step. A step that was published never changes.
 //!
+//! A step whose name begins with [`EXPANDS`] only adds what older versions do without: they go on beside the newer one that made it, also
+//! when they are started again. Any other one ends them. So what is no longer needed is taken away by a step of a later version, when
+//! nobody runs the older ones.
+//!
 //! What was done is noted in a table of the form that sqlx has for it, since the first files were made with sqlx.
 
 use flumen_core::{Error, Result};
@@ -7,6 +11,7 @@ use rusqlite::params;
 use sha2::{Digest as _, Sha384};
 
 use super::db::Db;
+use crate::EXPANDS;
 
 const STEPS: &[(i64, &str, &str)] = &[
     (1, "users", include_str!("../../migrations/0001_users.sql")),
@@ -54,17 +59,18 @@ fn is_current(db: &Db) -> bool {
 fn run(db: &Db, place: &str) -> Result<()> {
     let failed = |error| Error::internal(format!("{place}: the tables could not be made")).caused_by(error);
     db.connection.execute_batch(NOTES).map_err(failed)?;
-    let done = db.rows("select version, checksum from _sqlx_migrations", (), |row| {
-        Ok((row.get::<_, i64>(0)?, row.get::<_, Vec<u8>>(1)?))
+    let done = db.rows("select version, checksum, description from _sqlx_migrations", (), |row| {
+        Ok((row.get::<_, i64>(0)?, row.get::<_, Vec<u8>>(1)?, row.get::<_, String>(2)?))
     })?;
-    if done.iter().any(|(version, _)| STEPS.iter().all(|(ours, ..)| ours != version)) {
+    let is_ours = |version: &i64| STEPS.iter().any(|(ours, ..)| ours == version);
+    if done.iter().any(|(version, _, name)| !is_ours(version) && !name.starts_with(EXPANDS)) {
         return Err(Error::invalid(format!("{place}: a newer version of flumen has changed this file"))
             .hint("use that version, or move the file away to begin with an empty one"));
     }
     for (version, name, sql) in STEPS {
         let checksum = Sha384::digest(sql.as_bytes()).to_vec();
-        match done.iter().find(|(known, _)| known == version) {
-            Some((_, known)) if *known == checksum => {}
+        match done.iter().find(|(known, ..)| known == version) {
+            Some((_, known, _)) if *known == checksum => {}
             Some(_) => return Err(Error::internal(format!("{place}: step {version} of its tables was another one"))),
             None => {
                 db.connection.execute_batch(sql).map_err(failed)?;
