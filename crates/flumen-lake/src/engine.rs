@@ -13,7 +13,7 @@
 //! - `functions.rs`, `shapes.rs`, `pivot.rs`: what other dialects have, in terms of what DataFusion has.
 //! - `show.rs`, `explain.rs`: statements that tell about tables, settings and plans.
 //! - `tables.rs`: what a table name means.
-//! - `lake_table.rs`, `statistics.rs`: a lake table as plain Parquet files.
+//! - `lake_table.rs`, `statistics.rs`: a lake table as plain Parquet files. `known.rs`: those that were read before.
 //! - `database.rs`: tables of databases that are connections.
 //! - `files.rs`: files in place, through the seam [`FileReader`].
 //! - `system.rs`: the tables `flumen.loads` and `flumen.drift`.
@@ -37,6 +37,7 @@ mod external;
 mod files;
 mod follow;
 mod functions;
+mod known;
 mod labels;
 mod lake_table;
 pub mod memory;
@@ -84,6 +85,7 @@ use futures::StreamExt;
 use crate::catalog::{Catalog, ViewEntry};
 use commands::SessionSettings;
 use files::{Learnt, Notes, TooNarrow};
+use known::KnownTables;
 use labels::Labels;
 use tables::{Found, Tables};
 use write::Writers;
@@ -153,6 +155,10 @@ pub struct SyntaxError {
 impl Engine {
     /// An engine. Nothing is read or listed yet.
     pub fn new(settings: EngineSettings) -> Result<Self> {
+        Self::knowing(settings, Arc::default())
+    }
+
+    fn knowing(settings: EngineSettings, known: Arc<KnownTables>) -> Result<Self> {
         let tables = Tables {
             catalog: settings.catalog,
             files: settings.files,
@@ -160,6 +166,7 @@ impl Engine {
             session: Arc::new(MemorySchemaProvider::new()),
             learnt: Learnt::default(),
             notes: Arc::new(Notes::default()),
+            known,
             settings: Mutex::new(SessionSettings { environment: settings.environment, ..SessionSettings::default() }),
             block: tokio::sync::Mutex::default(),
             lent: Mutex::default(),

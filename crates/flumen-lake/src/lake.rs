@@ -1,6 +1,7 @@
 //! The lake: Delta tables at `<root>/<namespace>/<table>`, in a local folder or an object store.
 //!
-//! Nothing here is cached: each [`Table::snapshot`] reads the log anew, so what it gives is the latest version.
+//! Nothing here is cached: each [`Table::snapshot`] reads the log anew, so what it gives is the latest version. Who wants to keep what it
+//! has read asks for the newest commit first: [`Table::newest_commit`].
 
 use std::collections::BTreeMap;
 use std::path::{Path as FsPath, PathBuf};
@@ -17,7 +18,7 @@ use flumen_project::durable::DurableFileSystem;
 use futures::{StreamExt, TryStreamExt};
 use object_store::path::Path;
 use object_store::prefix::PrefixStore;
-use object_store::{ObjectStore, ObjectStoreExt};
+use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt};
 use url::Url;
 
 use crate::ledger::version_in;
@@ -222,6 +223,15 @@ pub(crate) fn check_location(location: &str) -> Result<()> {
     Ok(())
 }
 
+/// The last commit of a table, as its store has it: one that was dropped and made again has others with the same numbers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct NewestCommit {
+    /// The version that it made.
+    pub version: u64,
+    /// Its file, with its time, size and tag.
+    file: ObjectMeta,
+}
+
 /// A place for a Delta table: it may hold one, or not yet. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Table {
@@ -309,6 +319,41 @@ impl Table {
             }
         }
         self.newest_listed(hint).await
+    }
+
+    /// The newest commit, where the version `known` was there once: one call to the store. None if there is none any more, or if the log
+    /// does not say.
+    ///
+    /// Errors: those of the store.
+    pub(crate) async fn newest_commit(&self, known: u64) -> Result<Option<NewestCommit>> {
+        let log = Path::from("_delta_log");
+        if let Some(folder) = &self.folder {
+            let newest = newest(Some(known), |version| folder.join("_delta_log").join(commit_name(version)).exists());
+            let version = newest.unwrap_or(known);
+            return match self.store.head(&log.join(commit_name(version))).await {
+                Ok(file) => Ok(Some(NewestCommit { version, file })),
+                Err(object_store::Error::NotFound { .. }) => Ok(None),
+                Err(error) => Err(self.store_error(error)),
+            };
+        }
+        let from = log.clone().join(format!("{known:020}"));
+        let mut newest: Option<NewestCommit> = None;
+        let mut files = self.store.list_with_offset(Some(&log), &from);
+        loop {
+            match files.try_next().await {
+                Ok(None) | Err(object_store::Error::NotFound { .. }) => return Ok(newest),
+                Err(error) => return Err(self.store_error(error)),
+                Ok(Some(file)) => {
+                    let name = file.location.filename().unwrap_or_default();
+                    let version = version_in(name).filter(|version| name == commit_name(*version));
+                    if let Some(version) = version
+                        && newest.as_ref().is_none_or(|newest| newest.version < version)
+                    {
+                        newest = Some(NewestCommit { version, file });
+                    }
+                }
+            }
+        }
     }
 
     /// The newest commit in the listing of the log; `after` is one that is known to have been there.

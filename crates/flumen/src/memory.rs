@@ -5,14 +5,37 @@ use std::ops::Range;
 /// Asks the kernel to give this process memory in small pages, where the allocator has asked for large ones: a page of 2 MB of which little
 /// is used is a page of 2 MB. Queries are faster with large ones.
 pub fn in_small_pages() {
+    in_small_pages_beyond(0);
+}
+
+/// The same, but for the first `bytes` of it, which the allocator uses first.
+fn in_small_pages_beyond(bytes: usize) {
+    let mut left = bytes.next_multiple_of(LARGE_PAGE);
     for place in places(&smaps()).filter(|place| place.flags.contains(&"hg")) {
+        let large = left.min(place.range.len());
+        left -= large;
+        let start = (place.range.start + large) as *mut libc::c_void;
         // SAFETY: the range is mapped, and this says nothing but how it is to be filled: its content stays.
         #[allow(unsafe_code, reason = "the allocator has no way to say this to the kernel")]
         unsafe {
-            libc::madvise(place.range.start as *mut libc::c_void, place.range.len(), libc::MADV_NOHUGEPAGE);
+            libc::madvise(start, place.range.len() - large, libc::MADV_NOHUGEPAGE);
         }
     }
 }
+
+/// Keeps to what queries need. They are faster in large pages, of which more is taken than used: what is in use all the time is in large ones,
+/// and what comes and goes with a large join is in small ones, and goes back to the system soon.
+pub fn for_queries() {
+    in_small_pages_beyond(IN_LARGE_PAGES);
+    mi_option_set(PURGE_DELAY, SOON_MS);
+}
+
+/// Bytes that queries have in large pages.
+const IN_LARGE_PAGES: usize = 64 << 20;
+/// How long a query's memory stays after it was used: the next one may want it.
+const SOON_MS: libc::c_long = 25;
+/// The bytes of a large page.
+const LARGE_PAGE: usize = 2 << 20;
 
 /// `mi_option_purge_delay`: after how many milliseconds memory that is free goes back to the system.
 const PURGE_DELAY: libc::c_int = 15;

@@ -82,7 +82,7 @@ impl Contents {
 /// One version of a lake table.
 pub(super) struct LakeTable {
     name: TableName,
-    contents: Contents,
+    version: Option<u64>,
     store: ObjectStoreUrl,
     /// The columns in the table's own order.
     schema: SchemaRef,
@@ -97,7 +97,7 @@ pub(super) struct LakeTable {
 
 impl fmt::Debug for LakeTable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "LakeTable({} version {:?}, {} files)", self.name, self.contents.version, self.files.len())
+        write!(f, "LakeTable({} version {:?}, {} files)", self.name, self.version, self.files.len())
     }
 }
 
@@ -168,8 +168,13 @@ impl LakeTable {
             files,
             statistics: OnceLock::new(),
             name,
-            contents,
+            version: contents.version,
         })
+    }
+
+    /// How much there is to know of it: the columns of its files.
+    pub fn weight(&self) -> usize {
+        self.files.len() * (self.places.len() + 1)
     }
 
     /// The files that may hold rows that pass `filters`.

@@ -12,13 +12,15 @@ use datafusion::execution::memory_pool::{
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use flumen_core::{Error, Result};
 
+use super::known::KnownTables;
 use super::{Engine, EngineSettings, session};
 
-/// What the sessions of one server share: memory, what is known about files, the folder for what does not fit.
+/// What the sessions of one server share: memory, what is known about tables and files, the folder for what does not fit.
 #[derive(Debug, Clone)]
 pub struct Shared {
     runtime: Arc<RuntimeEnv>,
     session_bytes: usize,
+    known: Arc<KnownTables>,
 }
 
 impl Shared {
@@ -31,7 +33,7 @@ impl Shared {
             .with_memory_pool(Arc::new(pool))
             .build_arc()
             .map_err(|error| Error::internal("the SQL engine did not start").caused_by(error))?;
-        Ok(Self { runtime, session_bytes })
+        Ok(Self { runtime, session_bytes, known: Arc::default() })
     }
 }
 
@@ -40,7 +42,7 @@ impl Engine {
     ///
     /// Errors: those of [`Engine::new`].
     pub fn sharing(settings: EngineSettings, shared: &Shared) -> Result<Self> {
-        let engine = Self::new(settings)?;
+        let engine = Self::knowing(settings, Arc::clone(&shared.known))?;
         {
             let pool = SessionPool {
                 shared: Arc::clone(&shared.runtime.memory_pool),

@@ -8,6 +8,7 @@ mod early_rows;
 mod estimate;
 mod first_rows;
 mod join_order;
+mod join_sides;
 mod push_to_database;
 mod shared;
 
@@ -43,6 +44,8 @@ pub(super) fn aggregates() -> Vec<Arc<AggregateUDF>> {
 /// DataFusion's rules about how a plan is carried out, with ours among them.
 pub(super) fn physical() -> Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>> {
     let mut rules = PhysicalOptimizer::new().rules;
+    // Where DataFusion would decide which side of a join is kept without knowing how many rows they have.
+    before(&mut rules, "join_selection", Arc::new(join_sides::JoinSides));
     // Before rows are spread over threads and sorted.
     before(&mut rules, "EnsureRequirements", Arc::new(first_rows::FirstRows));
     // When both plans are complete, and before joins tell each of them what they look for.

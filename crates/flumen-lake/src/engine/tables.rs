@@ -28,6 +28,7 @@ use super::block::Block;
 use super::commands::SessionSettings;
 use super::database::RemoteTables;
 use super::files::{self, Learnt, Notes};
+use super::known::KnownTables;
 use super::lake_table::{Contents, LakeTable};
 use super::prepare::LENT_SCHEMA;
 use super::session::{LAKE_CATALOG, SESSION_SCHEMA};
@@ -50,6 +51,8 @@ pub(super) struct Tables {
     pub learnt: Learnt,
     /// What was odd in files.
     pub notes: Arc<Notes>,
+    /// Tables that were read before.
+    pub known: Arc<KnownTables>,
     /// What SET has set.
     pub settings: Mutex<SessionSettings>,
     /// The block that has begun, if one has.
@@ -293,6 +296,16 @@ impl Tables {
         Contents::of(&snapshot).map(Some)
     }
 
+    /// The rows of a table that this session sees, with the columns that Flumen adds or without.
+    async fn lake_table(&self, table: &Table, version: Option<u64>, shows_own: bool) -> Result<Option<Arc<LakeTable>>> {
+        let contents = self.contents(table, version);
+        if version.is_none() && self.as_of().is_none() && self.block.lock().await.is_none() {
+            return self.known.latest(table, shows_own, contents).await;
+        }
+        let Some(contents) = contents.await? else { return Ok(None) };
+        LakeTable::new(if shows_own { contents } else { contents.without_own() }).map(|table| Some(Arc::new(table)))
+    }
+
     async fn find_bare(&self, table: &str, found: &mut Found) -> Result<Option<(TableName, ViewEntry)>> {
         if self.session.table_exist(table) || found.bare.contains_key(table) {
             return Ok(None);
@@ -376,11 +389,12 @@ impl Tables {
         let provider: Arc<dyn TableProvider> = match self.locate(name).await? {
             Some(Located::View(view)) => return Ok(Some((name.clone(), view))),
             Some(Located::External(external)) => self.external(name, &external).await?,
-            Some(Located::Table { table, version, .. }) => match self.contents(&table, version).await? {
-                Some(contents) if found.shows_own => Arc::new(LakeTable::new(contents)?),
-                Some(contents) => Arc::new(LakeTable::new(contents.without_own())?),
-                None => return Err(self.not_there(name).await?),
-            },
+            Some(Located::Table { table, version, .. }) => {
+                match self.lake_table(&table, version, found.shows_own).await? {
+                    Some(table) => table,
+                    None => return Err(self.not_there(name).await?),
+                }
+            }
             None => return Err(self.not_there(name).await?),
         };
         found.lake.insert(name.clone(), provider);

@@ -2,6 +2,7 @@
 
 mod ddl;
 mod files;
+mod known;
 mod labels;
 mod lake;
 mod ledger;

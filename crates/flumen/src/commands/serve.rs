@@ -7,6 +7,7 @@ use flumen_core::{Error, Result};
 
 use crate::context::Context;
 use crate::doors::{DoorOptions, announce};
+use crate::memory;
 
 /// Serve the lake to SQL clients: psql, SQLAlchemy, JDBC, pandas and whatever else speaks Postgres
 #[derive(Debug, clap::Args)]
@@ -38,6 +39,7 @@ impl ServeCommand {
         if let Some(stale) = self.ready_file.as_deref().filter(|path| path.is_file()) {
             std::fs::remove_file(stale).map_err(|error| Error::io(stale.display(), error))?;
         }
+        memory::for_queries();
         let doors = self.doors.open(Some(self.pg), self.doors.flight, context).await?;
         if let Some(path) = &self.ready_file {
             announce(path, &doors.addresses.lines())?;

@@ -16,6 +16,7 @@ use futures::StreamExt as _;
 
 use crate::context::Context;
 use crate::destination;
+use crate::memory;
 use crate::output::{count, duration};
 use crate::render::{Format, Renderer, Style, Written};
 use crate::repl;
@@ -89,6 +90,7 @@ impl SqlCommand {
 
     /// Runs the statements, or the prompt.
     pub async fn run(self, context: &Context) -> Result<()> {
+        memory::for_queries();
         let prompt = self.is_prompt();
         let session = Session::new(&self, context)?;
         if let Some(timeout) = &self.timeout {

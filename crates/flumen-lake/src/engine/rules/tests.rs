@@ -269,6 +269,24 @@ async fn joins_in_another_order_give_the_same_rows() {
 }
 
 #[tokio::test]
+async fn the_side_above_a_join_without_an_equality_is_kept_if_it_is_the_smaller_one() {
+    let both = Both::new();
+    for sql in [
+        // Two rows or so of `small`, which a condition alone joins; DataFusion knows nothing of them, and keeps `big`.
+        "select count(*), sum(b.v) from big b join (select a.k as k from small a join small c on a.v * 2 < c.v and a.id = 3) s on s.k = b.k",
+        "select count(*), sum(b.v) from (select a.k as k from small a join small c on a.v * 2 < c.v and a.id = 3) s join big b on s.k = b.k",
+        "select count(*) from big b left join (select a.k as k from small a join small c on a.v * 2 < c.v and a.id = 3) s on s.k = b.k",
+    ] {
+        let plan = both.plan(sql).await;
+        // The side that is kept comes first.
+        let (kept, other) =
+            (plan.find("NestedLoopJoinExec"), plan.find("[id, k, v, f").or(plan.rfind("DataSourceExec")));
+        assert!(kept.is_some() && kept < other, "{sql}\n{plan}");
+        both.check(sql, "HashJoinExec: mode=CollectLeft").await;
+    }
+}
+
+#[tokio::test]
 async fn cheap_conditions_come_first() {
     let both = Both::new();
     let sql =
