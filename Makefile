@@ -39,7 +39,7 @@ dist: ## build what is shipped: thin LTO, stripped
 install: ## install flumen for this user
 	cargo install --locked --path crates/flumen
 
-bench: ## compare with the peers (an hour; see docs/benchmarks.md)
+bench: ## compare with the peers (two hours; see docs/benchmarks.md)
 	bench/run.sh
 
 help: ## this list

@@ -125,20 +125,22 @@ impl Alarm {
     /// Sleeps until something happens; `None` at the end.
     async fn next(&mut self, due: Option<Instant>, knock: &Notify) -> Option<Rung> {
         let sweep = self.sweep;
+        // In this order, so that the same things happening are the same history; what may come in floods comes last.
         tokio::select! {
+            biased;
             () = self.stop.cancelled() => None,
+            () = tokio::time::sleep_until(sweep) => {
+                self.sweep = Instant::now() + LONGEST_SLEEP;
+                Some(Rung::Sweep)
+            }
+            () = tokio::time::sleep_until(due.unwrap_or(sweep)), if due.is_some() => Some(Rung::Due),
+            _ = self.changes.next() => Some(Rung::Roster),
+            () = knock.notified() => Some(Rung::Knock),
             wake = self.wakes.next() => wake.map(Rung::Wake),
             ended = self.endings.recv() => Some(match ended {
                 Ok(run) => Rung::Ended(run),
                 Err(_) => Rung::Sweep,
             }),
-            _ = self.changes.next() => Some(Rung::Roster),
-            () = knock.notified() => Some(Rung::Knock),
-            () = tokio::time::sleep_until(due.unwrap_or(sweep)), if due.is_some() => Some(Rung::Due),
-            () = tokio::time::sleep_until(sweep) => {
-                self.sweep = Instant::now() + LONGEST_SLEEP;
-                Some(Rung::Sweep)
-            }
         }
     }
 }

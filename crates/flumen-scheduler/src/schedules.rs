@@ -11,7 +11,7 @@ pub(crate) mod decide;
 pub(crate) mod line;
 
 use std::cmp::Reverse;
-use std::collections::{BTreeSet, BinaryHeap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,6 +20,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use flumen_core::flow::store::{Advance, NewRun, RunFilter, Wake};
 use flumen_core::flow::{FlowName, Interval, Origin, RunId, RunRecord, RunState, Signal};
 use flumen_core::{ErrorKind, Result};
+use flumen_flow::definition::{Catchup, OnOverlap};
 use futures::StreamExt as _;
 use serde_json::Map;
 
@@ -46,12 +47,12 @@ const NEWER: &str = "a newer run of its schedule";
 /// Makes runs of schedules.
 pub(crate) struct Schedules {
     shared: Arc<Shared>,
-    lines: HashMap<String, Line>,
+    lines: BTreeMap<String, Line>,
     heap: BinaryHeap<Reverse<(DateTime<Utc>, String)>>,
     /// Those whose cursors were not read yet.
     unread: Vec<String>,
     /// Those that have something due, and wait with it.
-    held: HashSet<String>,
+    held: BTreeSet<String>,
     roster_changed: bool,
     ended: BTreeSet<FlowName>,
     looks: Pace,
@@ -62,10 +63,10 @@ impl Schedules {
     pub(crate) fn new(shared: Arc<Shared>) -> Self {
         Self {
             shared,
-            lines: HashMap::new(),
+            lines: BTreeMap::new(),
             heap: BinaryHeap::new(),
             unread: Vec::new(),
-            held: HashSet::new(),
+            held: BTreeSet::new(),
             roster_changed: true,
             ended: BTreeSet::new(),
             looks: Pace::new(LOOKS),
@@ -83,7 +84,13 @@ impl Schedules {
                 {
                     line
                 }
-                Some(line) => Line { entry, due: line.at.map(|_| now), held: Held::No, ..line },
+                // It goes on from when it is seen that its flow is no longer paused: until then nobody watched.
+                Some(line) if line.held == Held::Paused => Line { entry, ..line },
+                Some(line) => {
+                    // Nobody watched for what another timetable said.
+                    let watched = if line.entry.timetable == entry.timetable { line.watched } else { now };
+                    Line { entry, watched, due: line.at.as_ref().map(|_| now), held: Held::No, ..line }
+                }
                 None => Line::new(entry, now),
             };
             self.lines.insert(line.name.clone(), line);
@@ -131,7 +138,8 @@ impl Schedules {
         {
             // An entry of the heap that says something else than its schedule is an old one.
             if self.lines.get(name).is_some_and(|line| line.due == Some(*at)) {
-                due.extend(self.lines.remove(name));
+                self.held.remove(name);
+                due.extend(self.lines.remove(name).map(|line| Line { held: Held::No, ..line }));
             }
             self.heap.pop();
         }
@@ -145,8 +153,10 @@ impl Schedules {
         match line.due {
             Some(due) => self.heap.push(Reverse((due, line.name.clone()))),
             None if line.at.is_none() && line.held == Held::No => self.unread.push(line.name.clone()),
-            None if matches!(line.held, Held::Room | Held::Paused) => drop(self.held.insert(line.name.clone())),
             None => {}
+        }
+        if matches!(line.held, Held::Room | Held::Paused) {
+            self.held.insert(line.name.clone());
         }
         self.lines.insert(line.name.clone(), line);
     }
@@ -244,17 +254,23 @@ async fn pass(shared: &Shared, line: &mut Line, paused: &HashSet<FlowName>) -> R
             (line.held, line.due) = (Held::Failed, None);
             Ok(())
         }
-        result => result,
+        // Whatever was done of it, it has its turn again: one that was new is due at no time yet.
+        Err(error) => {
+            line.due = line.due.or(Some(now));
+            Err(error)
+        }
+        Ok(()) => Ok(()),
     }
 }
 
 async fn try_pass(shared: &Shared, line: &mut Line, paused: &HashSet<FlowName>, now: DateTime<Utc>) -> Result<()> {
     let at = position(shared, line, now).await?;
+    let at = make_room(shared, line, at, now).await?;
     if paused.contains(&line.entry.flow.graph.flow) {
         (line.held, line.due) = (Held::Paused, None);
         return Ok(());
     }
-    let watch = line.watch(at);
+    let watch = line.watch(&at);
     let next = line.entry.timetable.next_due(&watch, now);
     if next.is_none_or(|next| next > now) {
         line.due = next;
@@ -283,17 +299,22 @@ async fn try_pass(shared: &Shared, line: &mut Line, paused: &HashSet<FlowName>, 
         None => at,
     };
     match rest {
-        Rest::Full => (line.held, line.due) = (Held::Room, None),
+        Rest::Full => (line.held, line.due) = (Held::Room, next_live(line, now)),
         Rest::More => line.due = Some(now),
-        Rest::Done => line.due = line.entry.timetable.next_due(&line.watch(at), now),
+        Rest::Done => line.due = line.entry.timetable.next_due(&line.watch(&at), now),
     }
     Ok(())
 }
 
 /// Whether what is decided depends on the runs that there are.
 fn needs_count(line: &Line) -> bool {
-    use flumen_flow::definition::{Catchup, OnOverlap};
     line.policy() == Catchup::All || line.overlap() != OnOverlap::Queue || line.entry.timetable.is_continuous()
+}
+
+/// When something is due that waits for no room, and takes the place of what waits.
+fn next_live(line: &Line, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
+    let takes_its_place = line.overlap() == OnOverlap::CancelRunning && line.policy() != Catchup::All;
+    takes_its_place.then(|| line.entry.timetable.upcoming(now).next()).flatten().map(|next| next.end)
 }
 
 /// The runs of the flow that have not ended, oldest first; no more than it takes to see that there is no room.
@@ -310,19 +331,19 @@ async fn open_runs(shared: &Shared, line: &Line) -> Result<Vec<RunRecord>> {
 
 /// Where a schedule is. One that nobody has seen before begins now.
 async fn position(shared: &Shared, line: &mut Line, now: DateTime<Utc>) -> Result<Position> {
-    if let Some(at) = line.at {
-        return Ok(at);
+    if let Some(at) = &line.at {
+        return Ok(at.clone());
     }
     line.cursor = shared.store.cursor(&line.name).await?;
     let at = match &line.cursor {
         Some(cursor) => read(&line.name, cursor)?,
         None => {
-            let at = Position { known: now, last: None };
+            let at = Position { known: now, last: None, displaced: Vec::new() };
             advance(shared, line, &at, Vec::new(), now).await?;
             at
         }
     };
-    line.at = Some(at);
+    line.at = Some(at.clone());
     Ok(at)
 }
 
@@ -344,11 +365,11 @@ async fn carry_out(
     open: &[RunRecord],
     now: DateTime<Utc>,
 ) -> Result<Position> {
-    let at = Position { last: Some(decision.last), ..at };
+    let at = Position { last: Some(decision.last), displaced: oldest(open, decision.cancel), ..at };
     let runs = new_runs(shared, line, &decision.run).await?;
     let makes_runs = !runs.is_empty();
     advance(shared, line, &at, runs, now).await?;
-    line.at = Some(at);
+    line.at = Some(at.clone());
     let label = line.entry.label();
     if let Some((first, last)) = decision.missed {
         shared.watcher.told(&News::Missed { flow: &label, first, last });
@@ -356,12 +377,29 @@ async fn carry_out(
     if let Some((first, last)) = decision.left_out {
         shared.watcher.told(&News::LeftOut { flow: &label, first, last });
     }
-    for run in oldest(open, decision.cancel) {
-        shared.store.send(run, &Signal::Cancel { by: NEWER.to_owned() }).await?;
-    }
+    let at = make_room(shared, line, at, now).await?;
     if makes_runs {
         shared.turns.begin(&line.flow()).await?;
     }
+    Ok(at)
+}
+
+/// Cancels the runs that have to make room. The cursor names them from the transaction on that made the newer run, until they are
+/// told: whoever reads it goes on with it, if the scheduler that decided it is gone.
+async fn make_room(shared: &Shared, line: &mut Line, at: Position, now: DateTime<Utc>) -> Result<Position> {
+    if at.displaced.is_empty() {
+        return Ok(at);
+    }
+    for run in &at.displaced {
+        match shared.store.send(*run, &Signal::Cancel { by: NEWER.to_owned() }).await {
+            // It was forgotten meanwhile.
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            sent => sent?,
+        }
+    }
+    let at = Position { displaced: Vec::new(), ..at };
+    advance(shared, line, &at, Vec::new(), now).await?;
+    line.at = Some(at.clone());
     Ok(at)
 }
 

@@ -158,7 +158,9 @@ impl Scheduler {
             };
             let until = Instant::now() + sleep;
             let until = again.map_or(until, |again| again.min(until));
+            // In this order, so that the same things happening are the same history. Whatever it is, all is looked at.
             tokio::select! {
+                biased;
                 () = stop.cancelled() => return,
                 wake = wakes.next() => match wake {
                     Some(wake) => {

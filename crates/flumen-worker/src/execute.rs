@@ -253,6 +253,23 @@ pub fn render(kind: &dyn Kind, renderer: &Renderer, task: &Task) -> Result<Rende
     render_at(kind, renderer, &task.kind, &task_kind::Path::top(), &task.config)
 }
 
+/// Renders the text of a file of the flow; `dir` is the folder of the project.
+///
+/// Errors: `NotFound`; `Invalid` for what is no text; those of the template.
+pub fn render_file(version: &Version, dir: &Path, renderer: &Renderer, name: &str) -> Result<Rendered> {
+    let bytes = match version.files.get(name) {
+        Some(bytes) => bytes.to_vec(),
+        // Its name was a template: it is not among those that the run keeps.
+        None => {
+            let path = dir.join(name);
+            std::fs::read(&path).map_err(|error| Error::io(path.display(), error))?
+        }
+    };
+    let text = String::from_utf8(bytes)
+        .map_err(|error| Error::invalid(format!("{name}: this file is not UTF-8 text")).caused_by(error))?;
+    renderer.text(name, &text)
+}
+
 /// Renders what stands at `path`, but what the kind says is no template.
 pub(crate) fn render_at(
     kind: &dyn Kind,

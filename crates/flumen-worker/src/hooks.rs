@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use flumen_core::Result;
 use flumen_core::flow::store::Work;
-use flumen_core::flow::{Lease, Notice, Occasion, Outcome, Queued, RunRecord, TaskKey};
+use flumen_core::flow::{Change, Event, Lease, Notice, Occasion, Outcome, Queued, RunRecord, TaskKey};
 use flumen_core::task_kind::units::Period;
 use flumen_flow::definition::{Hook, Hooks, Task};
 use flumen_flow::template::Renderer;
@@ -20,7 +20,7 @@ use crate::logs::AttemptLog;
 use crate::{failure, templates};
 
 /// Does what the hooks for a notice say: those of the task, of the flow and of the project, one after another. One that fails is
-/// tried again as often as it says; it stops no other, and changes nothing for the run.
+/// tried again as often as it says; it stops no other, and changes nothing for the run, whose history says so.
 ///
 /// Errors: those of reading the run.
 pub async fn deliver(host: &Arc<Host>, notice: &Notice) -> Result<()> {
@@ -126,21 +126,47 @@ async fn one(host: &Arc<Host>, record: &RunRecord, version: &Arc<Version>, hook:
     };
     let log = AttemptLog::new(host, &work);
     let trying = async {
+        let mut last = None;
         for tried in 0..=hook.retries {
-            match once(host, record, version, hook, said, &work, &log).await {
-                Ok(Outcome::Failure(failure)) => log.line(Stream::Note, &format!("{name}: {failure}")),
-                Ok(_) => break,
-                Err(error) => log.line(Stream::Note, &format!("{name}: {}", failure::of(&error))),
-            }
+            let failed = match once(host, record, version, hook, said, &work, &log).await {
+                Ok(Outcome::Failure(failure)) => failure.to_string(),
+                Ok(_) => {
+                    last = None;
+                    break;
+                }
+                Err(error) => failure::of(&error).to_string(),
+            };
+            log.line(Stream::Note, &format!("{name}: {failed}"));
+            last = Some(failed);
             if tried < hook.retries {
                 let Period(delay) = hook.retry_delay;
                 tokio::time::sleep(delay).await;
             }
         }
         log.close();
+        last
     };
-    tokio::join!(trying, log.keep());
-    Ok(())
+    let (failed, ()) = tokio::join!(trying, log.keep());
+    match failed {
+        Some(failed) => host.store.note(&failure_of_hook(host, record, said, &name, &failed)).await,
+        None => Ok(()),
+    }
+}
+
+/// What the history of a run says of a hook that failed: nothing has changed, and somebody should know.
+fn failure_of_hook(host: &Host, record: &RunRecord, said: &Said<'_>, name: &str, failed: &str) -> Event {
+    let first = failed.lines().next().unwrap_or_default();
+    let about = said.key.map(|key| format!(" of task {key}")).unwrap_or_default();
+    Event {
+        run: record.id,
+        at: host.clock.now(),
+        change: Change::Run { from: record.state, to: record.state },
+        cause: format!(
+            "the hook {}{about} failed: {first} (see its log: flumen run logs {}/{name})",
+            said.name, record.id
+        ),
+        by: "scheduler".to_owned(),
+    }
 }
 
 async fn once(

@@ -40,4 +40,4 @@ pub mod templates;
 pub mod watchdog;
 pub mod worker;
 
-pub use execute::{execute, look, render};
+pub use execute::{execute, look, render, render_file};

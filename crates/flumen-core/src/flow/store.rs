@@ -119,6 +119,11 @@ pub trait MetaStore: Send + Sync {
     /// Takes up to `limit` notices; nobody else is given them until `until`. One that is not settled by then is given again.
     async fn take_notices(&self, now: DateTime<Utc>, until: DateTime<Utc>, limit: usize) -> Result<Vec<PendingNotice>>;
 
+    /// Adds to what has happened to a run, whatever state it is in, and changes nothing else.
+    ///
+    /// Errors: `NotFound`.
+    async fn note(&self, event: &Event) -> Result<()>;
+
     /// A notice was passed on; it is forgotten.
     async fn settle_notice(&self, id: u64) -> Result<()>;
 

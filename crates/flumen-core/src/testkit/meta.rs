@@ -503,6 +503,17 @@ async fn what_waits_is_found(store: &dyn MetaStore, again: &dyn MetaStore) {
     assert_eq!(store.take_notices(at(10), at(20), 9).await.unwrap(), second, "given again after its time");
     store.settle_notice(second[0].id).await.unwrap();
 
+    let (before, version) = (again.events(run, 0, 100).await.unwrap(), again.load(run).await.unwrap().version);
+    let running = RunState::Running;
+    let change = Change::Run { from: running, to: running };
+    let noted = Event { run, at: at(11), change, cause: "nobody could be told".to_owned(), by: "scheduler".to_owned() };
+    store.note(&noted).await.unwrap();
+    let after = again.events(run, 0, 100).await.unwrap();
+    assert_eq!((&after[..before.len()], &after[before.len()].1), (before.as_slice(), &noted));
+    assert_eq!(again.load(run).await.unwrap().version, version, "the run is as it was");
+    let nowhere = Event { run: new_run("wait", 99, 0).id, ..noted };
+    assert_eq!(store.note(&nowhere).await.unwrap_err().kind(), ErrorKind::NotFound);
+
     let all = again.touched(0, 10).await.unwrap();
     assert_eq!(all.iter().map(|(_, _, touched)| touched.clone()).collect::<Vec<_>>(), [touched("one"), touched("two")]);
     assert_eq!(again.touched(all[0].0, 10).await.unwrap(), all[1..]);

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
-use flumen_core::flow::{FlowName, Interval};
+use flumen_core::flow::{FlowName, Interval, RunId};
 use flumen_core::{Error, Result};
 use flumen_flow::definition::{OnOverlap, ScheduleSpec};
 use flumen_flow::timetable::{Catchup, Watch};
@@ -12,13 +12,16 @@ use serde::{Deserialize, Serialize};
 use crate::roster::Entry;
 
 /// How far a schedule has come: what its cursor in the store says, as JSON.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Position {
     /// Since when the flow is known.
     pub known: DateTime<Utc>,
     /// The last interval that was decided.
     #[serde(default)]
     pub last: Option<Interval>,
+    /// Runs that have to make room for that one, and may not know it yet.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub displaced: Vec<RunId>,
 }
 
 /// What a schedule that has something due waits for.
@@ -78,7 +81,7 @@ impl Line {
     }
 
     /// What the timetable is asked with.
-    pub fn watch(&self, at: Position) -> Watch {
+    pub fn watch(&self, at: &Position) -> Watch {
         Watch { last: at.last, known_since: at.known, watched_since: self.watched }
     }
 }
@@ -113,8 +116,10 @@ mod tests {
     #[test]
     fn a_cursor_is_what_it_was_written_as() {
         let known = DateTime::UNIX_EPOCH + TimeDelta::microseconds(1_500_001);
-        for last in [None, Some(Interval { start: known, end: known + TimeDelta::days(1) })] {
-            let position = Position { known, last };
+        let run = RunId::new("0190a1b2-0000-7000-8000-000000000001".parse().unwrap());
+        let last = Interval { start: known, end: known + TimeDelta::days(1) };
+        for (last, displaced) in [(None, Vec::new()), (Some(last), Vec::new()), (Some(last), vec![run])] {
+            let position = Position { known, last, displaced };
             assert_eq!(read::<Position>("x", &text(&position).unwrap()).unwrap(), position);
         }
         assert!(read::<Position>("x", "y").unwrap_err().to_string().contains("cursor 'x'"));

@@ -4,8 +4,10 @@
 mod backfills;
 mod datasets;
 mod faults;
+mod gate;
 mod notices;
 mod schedules;
+mod stories;
 mod turns;
 mod waits;
 mod world;

@@ -221,6 +221,22 @@ async fn a_paused_flow_makes_no_runs_and_catches_up_when_it_goes_on() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_paused_flow_that_is_changed_when_it_goes_on_was_not_watched_before() {
+    let world = World::in_memory();
+    world.project.put([entry(hourly("flow", None, Catchup::None))]);
+    let _running = (world.scheduler(), world.worker());
+    world.pass(MOMENT).await;
+    world.store.set_paused(&"flow".into(), true).await.unwrap();
+    world.pass(hours(3)).await;
+    world.store.set_paused(&"flow".into(), false).await.unwrap();
+    world.project.put([entry(Flow { max_active_runs: 3, ..hourly("flow", None, Catchup::None) })]);
+    world.pass(60 * MOMENT).await;
+    assert_eq!(world.said("flow").await, [""; 0]);
+    world.pass(hours(1)).await;
+    assert_eq!(world.said("flow").await, ["04 03:00 success"]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn once_is_once_and_always_is_always() {
     let world = World::in_memory();
     world.project.put([

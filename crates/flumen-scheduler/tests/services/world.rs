@@ -39,13 +39,14 @@ pub fn first_day() -> DateTime<Utc> {
 /// The time of Tokio, which tests can let pass.
 pub struct TokioClock {
     began: tokio::time::Instant,
+    first: DateTime<Utc>,
     /// What was added to it.
     ahead: AtomicU64,
 }
 
 impl TokioClock {
     pub fn new() -> Self {
-        Self { began: tokio::time::Instant::now(), ahead: AtomicU64::new(0) }
+        Self { began: tokio::time::Instant::now(), first: first_day(), ahead: AtomicU64::new(0) }
     }
 
     /// Somebody sets the clock, or the machine was off.
@@ -57,7 +58,7 @@ impl TokioClock {
 impl Clock for TokioClock {
     fn now(&self) -> DateTime<Utc> {
         let ahead = Duration::from_secs(self.ahead.load(Ordering::SeqCst));
-        first_day() + TimeDelta::from_std(self.began.elapsed() + ahead).unwrap()
+        self.first + TimeDelta::from_std(self.began.elapsed() + ahead).unwrap()
     }
 }
 
@@ -314,7 +315,8 @@ impl World {
         self.start(Parts { store: Arc::clone(store) as _, ..self.parts() })
     }
 
-    fn start(&self, parts: Parts) -> Process {
+    /// Starts a scheduler with parts of its own.
+    pub fn start(&self, parts: Parts) -> Process {
         let stop = CancellationToken::new();
         let services = Services::new(parts);
         let task = tokio::spawn({

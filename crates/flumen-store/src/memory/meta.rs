@@ -117,6 +117,10 @@ impl MetaStore for MemoryStore {
             .collect())
     }
 
+    async fn note(&self, event: &Event) -> Result<()> {
+        self.kept_runs().note(event)
+    }
+
     async fn settle_notice(&self, id: u64) -> Result<()> {
         self.kept_runs().notices.remove(&id);
         Ok(())

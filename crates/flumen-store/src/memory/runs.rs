@@ -182,6 +182,13 @@ impl Runs {
         Ok(Loaded { version, record: kept.record.clone(), tasks, inbox })
     }
 
+    pub(super) fn note(&mut self, event: &Event) -> Result<()> {
+        let id = self.id();
+        self.kept_mut(event.run)?.events.insert(id, event.clone());
+        self.wakes.wake(Wake::Run);
+        Ok(())
+    }
+
     pub(super) fn commit(&mut self, commit: &Commit) -> Result<u64> {
         let run = commit.run;
         if self.kept(run)?.version != commit.version || commit.dequeue.iter().any(|key| !self.queue.holds(run, key)) {

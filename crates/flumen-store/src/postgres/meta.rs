@@ -88,6 +88,10 @@ impl MetaStore for PostgresStore {
         self.hand_out_notices(now, until, limit).await
     }
 
+    async fn note(&self, event: &Event) -> Result<()> {
+        self.keep_event(event).await
+    }
+
     async fn settle_notice(&self, id: u64) -> Result<()> {
         self.drop_notice(id).await
     }

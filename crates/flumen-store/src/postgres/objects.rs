@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
-use flumen_core::flow::store::{Backfill, PendingNotice, Pool, PoolUse, Rate, WorkerRecord};
-use flumen_core::flow::{FlowName, FlowVersion};
+use flumen_core::flow::store::{Backfill, PendingNotice, Pool, PoolUse, Rate, WorkerRecord, no_run};
+use flumen_core::flow::{Event, FlowName, FlowVersion};
 use flumen_core::{Error, Result};
 use sqlx::Row as _;
 use sqlx::postgres::PgRow;
@@ -170,6 +170,24 @@ impl PostgresStore {
         }
         taken.sort_by_key(|notice| notice.id);
         Ok(taken)
+    }
+
+    /// Behind all that is on its way for the run: whoever reads on by ids would miss what comes with a lower one.
+    pub(super) async fn keep_event(&self, event: &Event) -> Result<()> {
+        let text = json(event)?;
+        let ask = || {
+            sqlx::query(
+                "with held as (select seq from runs where id = $1 for update)
+                 insert into events (run, body) select seq, $2 from held returning pg_notify($3, 'r')",
+            )
+            .bind(event.run.uuid())
+            .bind(&text)
+            .bind(&*self.channel)
+        };
+        match self.sessions.write_if(ask, any).await?.is_empty() {
+            true => Err(no_run(event.run)),
+            false => Ok(()),
+        }
     }
 
     pub(super) async fn drop_notice(&self, id: u64) -> Result<()> {

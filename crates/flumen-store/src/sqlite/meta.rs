@@ -17,8 +17,9 @@ use flumen_core::flow::{
 use futures::stream::BoxStream;
 use rusqlite::params;
 
+use super::writer::Tx;
 use super::{SqliteStore, leases, objects, queue, reads, runs};
-use crate::columns::{number, us};
+use crate::columns::{json, number, us};
 
 #[async_trait]
 impl MetaStore for SqliteStore {
@@ -34,7 +35,7 @@ impl MetaStore for SqliteStore {
 
     async fn send(&self, run: RunId, signal: &Signal) -> Result<()> {
         let signal = signal.clone();
-        let send = move |tx: &mut super::writer::Tx| {
+        let send = move |tx: &mut Tx| {
             let seq = runs::seq(tx, run)?;
             runs::post(tx, seq, &[signal])
         };
@@ -104,6 +105,17 @@ impl MetaStore for SqliteStore {
 
     async fn take_notices(&self, now: DateTime<Utc>, until: DateTime<Utc>, limit: usize) -> Result<Vec<PendingNotice>> {
         self.writer.write(move |tx| objects::take_notices(tx, now, until, limit)).await
+    }
+
+    async fn note(&self, event: &Event) -> Result<()> {
+        let (run, body) = (event.run, json(event)?);
+        let note = move |tx: &mut Tx| {
+            let seq = runs::seq(tx, run)?;
+            tx.execute("insert into events (run, body) values (?, ?)", params![seq, body])?;
+            tx.wake(Wake::Run);
+            Ok(())
+        };
+        self.writer.write(note).await
     }
 
     async fn settle_notice(&self, id: u64) -> Result<()> {

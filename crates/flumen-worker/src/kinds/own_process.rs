@@ -1,10 +1,11 @@
 //! Kinds whose tasks run in processes of their own: of the same program, which knows how.
 
+use flumen_core::Result;
 use flumen_core::flow::Outcome;
-use flumen_core::{Error, Result};
 use serde_json::Value;
 
 use crate::attempt::{Attempt, OwnProcess};
+use crate::execute::render_file;
 
 /// Runs a task in a process of its own. Where its fields name a file in `file`, the text of it, rendered, takes its place in
 /// `text`.
@@ -45,16 +46,6 @@ impl Attempt<'_> {
     ///
     /// Errors: `NotFound`; those of the template.
     pub fn file_text(&self, name: &str) -> Result<String> {
-        let bytes = match self.version.files.get(name) {
-            Some(bytes) => bytes.to_vec(),
-            // Its name was a template: it is not among those that the run keeps.
-            None => {
-                let path = self.host.project.dir().join(name);
-                std::fs::read(&path).map_err(|error| Error::io(path.display(), error))?
-            }
-        };
-        let text = String::from_utf8(bytes)
-            .map_err(|error| Error::invalid(format!("{name}: this file is not UTF-8 text")).caused_by(error))?;
-        Ok(self.renderer.text(name, &text)?.value)
+        Ok(render_file(self.version, self.host.project.dir(), self.renderer, name)?.value)
     }
 }

@@ -57,10 +57,16 @@ impl RenderCommand {
             let renderer = Renderer::new(seen.context(Some(&key), 1, Default::default())?);
             let kind = flowing.library.kind(&task.kind)?;
             // What comes from tasks before, or from the item of a list, is known only when it runs.
-            let shown = match flumen_worker::render(&**kind, &renderer, task) {
+            let unknown = |error: flumen_core::Error| Value::from(error.message());
+            let mut shown = match flumen_worker::render(&**kind, &renderer, task) {
                 Ok(rendered) => rendered.shown,
-                Err(error) => json!({ "not known before it runs": error.message() }),
+                Err(error) => json!({ "not known before it runs": unknown(error) }),
             };
+            for file in kind.uses(&shown).files.into_iter().filter(|file| file.is_template) {
+                let name = file.name.text;
+                let text = flumen_worker::render_file(&version, flowing.project.dir(), &renderer, &name);
+                shown[&name] = text.map_or_else(unknown, |text| text.shown.into());
+            }
             all.insert(task.id.clone(), json!({ task.kind.clone(): shown }));
         }
         let output = &context.output;

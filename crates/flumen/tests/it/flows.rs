@@ -1,5 +1,6 @@
 //! Flows, run by the binary: here, by servers, and under faults.
 
+mod chaos;
 mod disk;
 mod faults;
 mod here;

@@ -78,6 +78,9 @@ fn data_goes_through_a_flow() {
     assert_eq!(succeed(&sandbox, "flumen run logs last/report --attempt 1").stdout, "2 zones on 2021-01-01\n");
     let rendered = succeed(&sandbox, "flumen render taxi --interval 2021-02 --task load").stdout;
     assert!(rendered.contains("from: data/yellow_20210201.csv"), "{rendered}");
+    let rendered = json(&sandbox, "render taxi --interval 2021-02 --task busiest");
+    let text = "select zone, count(*) as n from lake.raw.trips where '2021-02-01' <> '' group by zone\n";
+    assert_eq!(rendered["busiest"]["sql"]["sql/busiest.sql"], text);
     let preview = json(&sandbox, "schedule preview taxi --from 2021-01 -n 2");
     assert_eq!(preview[1]["start"], "2021-02-01T00:00:00Z");
 }
