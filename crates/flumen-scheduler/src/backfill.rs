@@ -363,7 +363,7 @@ pub(crate) async fn wanted(
     loop {
         let filter = RunFilter {
             flow: Some(entry.name()),
-            deployment: entry.deployment.clone(),
+            deployment: Some(entry.deployment.clone().unwrap_or_default()),
             from: chunk.iter().map(|interval| interval.start).min(),
             to: chunk.iter().map(|interval| interval.start).max(),
             after,
@@ -372,7 +372,7 @@ pub(crate) async fn wanted(
         };
         // The latest run of an interval comes first.
         let runs: Vec<RunRecord> = store.runs(&filter).await?;
-        for run in runs.iter().filter(|run| run.deployment == entry.deployment) {
+        for run in &runs {
             last.entry(key(&run.interval)).or_insert(run.state);
         }
         if runs.len() < PAGE {

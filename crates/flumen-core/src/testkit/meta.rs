@@ -133,6 +133,7 @@ async fn runs_are_made_once(store: &dyn MetaStore, again: &dyn MetaStore) {
         (RunFilter { prefix: Some(run.to_string()), ..RunFilter::default() }, vec![run]),
         (RunFilter { backfill: Some("b1".to_owned()), ..RunFilter::default() }, vec![elsewhere.id]),
         (RunFilter { deployment: Some("green".to_owned()), ..RunFilter::default() }, vec![elsewhere.id]),
+        (RunFilter { deployment: Some(String::new()), ..RunFilter::default() }, vec![run]),
         (RunFilter { flow: Some("other".into()), ..RunFilter::default() }, vec![]),
         (RunFilter { states: vec![RunState::Failed], ..RunFilter::default() }, vec![]),
         (

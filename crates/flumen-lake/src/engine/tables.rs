@@ -390,7 +390,8 @@ impl Tables {
             Some(Located::View(view)) => return Ok(Some((name.clone(), view))),
             Some(Located::External(external)) => self.external(name, &external).await?,
             Some(Located::Table { table, version, .. }) => {
-                match self.lake_table(&table, version, found.shows_own).await? {
+                // In debug builds what is awaited here would make every query's future several times as large.
+                match Box::pin(self.lake_table(&table, version, found.shows_own)).await? {
                     Some(table) => table,
                     None => return Err(self.not_there(name).await?),
                 }

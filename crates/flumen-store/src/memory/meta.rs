@@ -155,7 +155,10 @@ impl MetaStore for MemoryStore {
         let records = order.iter().skip(skipped).filter_map(|run| Some(&kept.runs.get(run)?.record));
         let wanted = records.filter(|record| {
             filter.flow.as_ref().is_none_or(|flow| *flow == record.flow)
-                && filter.deployment.as_ref().is_none_or(|name| Some(name) == record.deployment.as_ref())
+                && filter
+                    .deployment
+                    .as_deref()
+                    .is_none_or(|name| name == record.deployment.as_deref().unwrap_or_default())
                 && (filter.states.is_empty() || filter.states.contains(&record.state))
                 && filter.prefix.as_ref().is_none_or(|prefix| record.id.to_string().starts_with(prefix))
                 && filter

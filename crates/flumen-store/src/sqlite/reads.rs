@@ -250,20 +250,31 @@ mod tests {
     use super::*;
 
     #[test]
-    fn open_runs_of_a_backfill_are_found_without_those_that_have_ended() {
+    fn runs_are_found_without_those_that_are_not_asked_for() {
         let folder = tempfile::tempdir().unwrap();
         let db = Db::open(&folder.path().join("flumen.db"), &Arc::from("the store")).unwrap();
         super::super::migrations::migrate(&db, "the store").unwrap();
-        let plan = |states: Vec<RunState>| {
-            let filter =
-                RunFilter { backfill: Some("b".to_owned()), states, oldest_first: true, ..RunFilter::default() };
+        let plan = |filter: RunFilter| {
             let (sql, values) = query_of(&filter).unwrap();
             let read = |row: &Row<'_>| row.get::<_, String>("detail");
             db.rows(&format!("explain query plan {sql}"), params_from_iter(values), read).unwrap().join("; ")
         };
-        let open = plan(vec![RunState::Queued, RunState::Running]);
+        let of_backfill = |states: Vec<RunState>| {
+            plan(RunFilter { backfill: Some("b".to_owned()), states, oldest_first: true, ..RunFilter::default() })
+        };
+        let open = of_backfill(vec![RunState::Queued, RunState::Running]);
         assert!(open.contains("INDEX runs_state (state=?)"), "{open}");
-        let all = plan(Vec::new());
+        let all = of_backfill(Vec::new());
         assert!(all.contains("INDEX runs_backfill"), "{all}");
+        let of_intervals = plan(RunFilter {
+            flow: Some("f".into()),
+            deployment: Some(String::new()),
+            from: Some(DateTime::UNIX_EPOCH),
+            to: Some(DateTime::UNIX_EPOCH),
+            limit: Some(500),
+            ..RunFilter::default()
+        });
+        let index = "INDEX runs_line (flow=? AND deployment=? AND start_us>? AND start_us<?)";
+        assert!(of_intervals.contains(index), "{of_intervals}");
     }
 }

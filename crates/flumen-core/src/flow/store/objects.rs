@@ -58,7 +58,7 @@ pub struct Advance {
 pub struct RunFilter {
     /// Of this flow.
     pub flow: Option<FlowName>,
-    /// Of this deployment.
+    /// Of this deployment; of none, where it is empty.
     pub deployment: Option<String>,
     /// In one of these states; in any, where there are none.
     pub states: Vec<RunState>,
