@@ -6,7 +6,7 @@ PROFILE ?= release
 profile_dir = $(if $(filter dev,$(PROFILE)),debug,$(PROFILE))
 FLUMEN = $(CARGO_TARGET_DIR)/$(profile_dir)/flumen
 
-.PHONY: demo test chaos build setup lint fmt dist install bench help
+.PHONY: demo test chaos simulate build setup lint fmt dist install bench help
 
 demo: build ## bring three months of taxi trips into a lake over HTTP, and look at them
 	@FLUMEN="$(FLUMEN)" scripts/demo.sh
@@ -16,6 +16,11 @@ test: setup ## run every test
 
 chaos: setup ## kill servers two hundred times while they load (FLUMEN_SEED=n for another story)
 	FLUMEN_CHAOS=200 cargo test --locked --workspace --test it months_are_loaded_once -- --nocapture
+
+SEEDS ?= 20000
+simulate: setup ## play SEEDS=n histories of runs, then of schedules, with everything that goes wrong (FLUMEN_SEED=n plays one again)
+	FLUMEN_SEEDS=$(SEEDS) cargo test --locked --workspace --test simulation nothing_goes_wrong -- --nocapture
+	FLUMEN_SEEDS=$(SEEDS) cargo test --locked --workspace --test services every_interval_is_run -- --nocapture
 
 build: ## build the binary (PROFILE=release by default, or dev, or dist)
 	@scripts/setup.sh build
