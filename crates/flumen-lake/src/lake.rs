@@ -318,7 +318,8 @@ impl Table {
                 return Ok(newest);
             }
         }
-        self.newest_listed(hint).await
+        // The version of the hint was there once.
+        Ok(self.newest_listed(hint.unwrap_or(0)).await?.map(|commit| commit.version).or(hint))
     }
 
     /// The newest commit, where the version `known` was there once: one call to the store. None if there is none any more, or if the log
@@ -336,7 +337,14 @@ impl Table {
                 Err(error) => Err(self.store_error(error)),
             };
         }
-        let from = log.clone().join(format!("{known:020}"));
+        self.newest_listed(known).await
+    }
+
+    /// The newest commit in the listing of the log, from the version `first` on.
+    async fn newest_listed(&self, first: u64) -> Result<Option<NewestCommit>> {
+        let log = Path::from("_delta_log");
+        // It sorts before the file of that version, and after all those before it.
+        let from = log.clone().join(format!("{first:020}"));
         let mut newest: Option<NewestCommit> = None;
         let mut files = self.store.list_with_offset(Some(&log), &from);
         loop {
@@ -350,26 +358,6 @@ impl Table {
                         && newest.as_ref().is_none_or(|newest| newest.version < version)
                     {
                         newest = Some(NewestCommit { version, file });
-                    }
-                }
-            }
-        }
-    }
-
-    /// The newest commit in the listing of the log; `after` is one that is known to have been there.
-    async fn newest_listed(&self, after: Option<u64>) -> Result<Option<u64>> {
-        let log = Path::from("_delta_log");
-        let from = log.clone().join(format!("{:020}", after.unwrap_or(0)));
-        let mut newest = after;
-        let mut files = self.store.list_with_offset(Some(&log), &from);
-        loop {
-            match files.try_next().await {
-                Ok(None) | Err(object_store::Error::NotFound { .. }) => return Ok(newest),
-                Err(error) => return Err(self.store_error(error)),
-                Ok(Some(file)) => {
-                    let name = file.location.filename().unwrap_or_default();
-                    if let Some(version) = version_in(name).filter(|version| name == commit_name(*version)) {
-                        newest = newest.max(Some(version));
                     }
                 }
             }
