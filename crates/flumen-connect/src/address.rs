@@ -268,10 +268,20 @@ fn is_a_folder(path: &Path) -> Error {
     if names.iter().any(|name| name == "_delta_log") {
         return error.hint("it holds a Delta table: read it with `flumen sql`");
     }
-    let endings: Vec<&str> = names.iter().filter_map(|name| name.split_once('.').map(|(_, ending)| ending)).collect();
+    // Where there is nothing but folders, what is in the first of them.
+    let (mut names, mut at, mut deep) = (names, path.to_owned(), false);
+    let plain = |name: &&String| !name.starts_with(['.', '_']);
+    while let Some(first) = names.iter().find(plain).filter(|_| names.iter().all(|name| at.join(name).is_dir())) {
+        at = at.join(first);
+        deep = true;
+        names = entries(&at).unwrap_or_default().into_iter().map(|(name, _)| name).collect();
+    }
+    let names = names.iter().filter(plain);
+    let endings: Vec<&str> = names.filter_map(|name| name.split_once('.').map(|(_, ending)| ending)).collect();
     let common = endings.iter().max_by_key(|ending| endings.iter().filter(|other| other == ending).count());
     let pattern = common.map_or("*".to_owned(), |ending| format!("*.{ending}"));
-    error.hint(format!("name the files in it: '{}'", path.join(pattern).display()))
+    let below = if deep { path.join("**") } else { path.to_owned() };
+    error.hint(format!("name the files in it: '{}'", below.join(pattern).display()))
 }
 
 fn not_there(path: &Path) -> Error {
@@ -394,5 +404,8 @@ mod tests {
         assert_eq!(found("*.parquet"), "no file matches 'T/*.parquet' [T holds a.csv, b.csv, d, z.txt]");
         assert_eq!(found("x/*.csv"), "no file matches 'T/x/*.csv' [there is no folder T/x]");
         assert_eq!(found("d"), "T/d is a folder, not a file [name the files in it: 'T/d/*.csv']");
+        std::fs::create_dir_all(at("y/year=2024/month=1")).unwrap();
+        std::fs::write(at("y/year=2024/month=1/x.parquet"), "x").unwrap();
+        assert_eq!(found("y"), "T/y is a folder, not a file [name the files in it: 'T/y/**/*.parquet']");
     }
 }

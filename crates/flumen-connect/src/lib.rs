@@ -8,6 +8,7 @@ pub mod blob;
 pub mod codec;
 mod download;
 pub mod encoding;
+mod folders;
 pub mod formats;
 pub mod ingest;
 pub mod postgres;

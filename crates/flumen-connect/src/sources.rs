@@ -15,6 +15,7 @@ use url::Url;
 use crate::address;
 use crate::blob::Blob;
 use crate::download::{self, Remote, Retry};
+use crate::folders;
 use crate::formats;
 use crate::spool::Spool;
 
@@ -267,7 +268,7 @@ impl FileReader for Files {
             for blob in blobs {
                 inputs.extend(formats::open(blob, &options, &spool)?);
             }
-            Ok(inputs)
+            Ok(folders::with_columns(inputs))
         });
         opened.await.map_err(|error| Error::internal("reading a file broke off").caused_by(error))?
     }

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use arrow::array::RecordBatch;
+use arrow::array::{ArrayRef, RecordBatch};
 use arrow::datatypes::{DataType, SchemaRef};
 use async_trait::async_trait;
 
@@ -80,9 +80,15 @@ pub trait Input: Send + Sync {
     /// Begins to read.
     fn read(&self, request: &ReadRequest) -> Result<Arc<dyn Splits>>;
 
-    /// A Parquet file that may be taken over as it is: its local path or store address, if this input is one.
+    /// The Parquet file on the local disk that it is, if it is one. Where folders give it no columns, it may be taken over.
     fn parquet_file(&self) -> Option<std::path::PathBuf> {
         None
+    }
+
+    /// The values, one row each, that the folders of its path give to all of its rows (`year=2024/`): those of the last columns
+    /// of its schema.
+    fn folder_values(&self) -> &[ArrayRef] {
+        &[]
     }
 
     /// For an incremental input: the cursor after everything in it has been read.

@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use futures::Stream;
 
 use crate::error::Result;
-use crate::write::Sink;
+use crate::write::{Sink, WriteOptions};
 
 /// Rows as they come.
 pub type BatchStream = Pin<Box<dyn Stream<Item = Result<RecordBatch>> + Send>>;
@@ -57,8 +57,8 @@ pub trait SqlEngine: Send + Sync {
 /// Where `COPY … TO` writes: what an address of a data set means outside of the lake.
 #[async_trait]
 pub trait Destinations: Send + Sync {
-    /// The sink at `address`.
+    /// The sink at `address`, which writes as `options` say.
     ///
-    /// Errors: `Invalid` for an address that means nothing; `NotFound` for a connection that is not there.
-    async fn sink(&self, address: &str) -> Result<Arc<dyn Sink>>;
+    /// Errors: `Invalid` for an address or an option that means nothing; `NotFound` for a connection that is not there.
+    async fn sink(&self, address: &str, options: &WriteOptions) -> Result<Arc<dyn Sink>>;
 }

@@ -132,3 +132,20 @@ pub fn quarantine_schema() -> SchemaRef {
         Field::new("at", DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())), false),
     ]))
 }
+
+/// How a file is to be written, where its name does not tell, or not all of it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct WriteOptions {
+    /// The format's name (`csv`, `ndjson`, `parquet`, …), where the name does not tell.
+    pub format: Option<String>,
+    /// The packing (`gzip`, `zstd`, `bzip2`, `xz`, `none`), likewise.
+    pub compression: Option<String>,
+    /// CSV: the delimiter; a comma by default.
+    pub delimiter: Option<u8>,
+    /// CSV: the quote; `"` by default.
+    pub quote: Option<u8>,
+    /// CSV: whether the first row has the names; it has by default.
+    pub header: Option<bool>,
+    /// CSV: what stands for null; nothing by default.
+    pub null: Option<String>,
+}

@@ -10,12 +10,12 @@
 //! - `ddl.rs`: those about names; `external.rs`: tables that somebody else keeps.
 //! - `follow.rs`: what is known about columns, after they are renamed.
 //! - `references.rs`, `time_travel.rs`, `changes.rs`: tables as they were, and what changed.
-//! - `functions.rs`, `shapes.rs`, `pivot.rs`: what other dialects have, in terms of what DataFusion has.
+//! - `functions.rs`, `shapes.rs`, `pivot.rs`, `pivot_values.rs`: what other dialects have, in terms of what DataFusion has.
 //! - `show.rs`, `explain.rs`: statements that tell about tables, settings and plans.
 //! - `tables.rs`: what a table name means.
 //! - `lake_table.rs`, `statistics.rs`: a lake table as plain Parquet files. `known.rs`: those that were read before.
 //! - `database.rs`: tables of databases that are connections.
-//! - `files.rs`: files in place, through the seam [`FileReader`].
+//! - `files.rs`: files in place, through the seam [`FileReader`]. `file_options.rs`: what statements say about them.
 //! - `system.rs`: the tables `flumen.loads` and `flumen.drift`.
 //! - `names.rs`: column names without regard to case.
 //! - `labels.rs`: what the columns of an answer are called.
@@ -34,6 +34,7 @@ mod dialect;
 mod errors;
 mod explain;
 mod external;
+mod file_options;
 mod files;
 mod follow;
 mod functions;
@@ -43,6 +44,7 @@ mod lake_table;
 pub mod memory;
 mod names;
 mod pivot;
+mod pivot_values;
 pub mod prepare;
 mod references;
 mod rules;
@@ -80,7 +82,8 @@ use flumen_core::dataset::TableName;
 use flumen_core::read::FileReader;
 use flumen_core::sql::{Answer, Destinations, SqlEngine};
 use flumen_core::{Error, ErrorKind, Result};
-use futures::StreamExt;
+use futures::future::BoxFuture;
+use futures::{FutureExt, StreamExt};
 
 use crate::catalog::{Catalog, ViewEntry};
 use commands::SessionSettings;
@@ -132,7 +135,7 @@ const FRESH_STARTS: usize = 8;
 /// The SQL engine. Its tables and settings live as long as it does; queries may run at the same time.
 pub struct Engine {
     tables: Arc<Tables>,
-    state: Mutex<SessionState>,
+    state: Box<dyn session::Held>,
     writers: Writers,
     read_only: bool,
     reads_only: AtomicBool,
@@ -176,7 +179,7 @@ impl Engine {
         let writers = Writers { clock: settings.clock, ids: settings.ids };
         Ok(Self {
             tables: Arc::new(tables),
-            state: Mutex::new(state),
+            state: Box::new(Mutex::new(state)),
             writers,
             read_only: settings.read_only,
             reads_only: AtomicBool::new(false),
@@ -273,7 +276,14 @@ impl Engine {
     }
 
     fn base(&self) -> SessionState {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.state.get()
+    }
+
+    /// Changes what all queries from now on start from.
+    fn change_state<T>(&self, change: impl FnOnce(&mut SessionState) -> T) -> Option<T> {
+        let (mut change, mut changed) = (Some(change), None);
+        self.state.change(&mut |state| changed = change.take().map(|change| change(state)));
+        changed
     }
 
     /// The context of one query, with every table that `statement` names, and those of `given`, that have their names
@@ -289,14 +299,15 @@ impl Engine {
         let mut state = self.base();
         let explained = |error| errors::explain(error, sql);
         let shows_own = columns::names_own(&statement.to_string());
-        let mut found = Found { shows_own, bare: given.into_iter().collect(), ..Found::default() };
+        let of_view = !path.is_empty();
+        let mut found = Found { shows_own, of_view, bare: given.into_iter().collect(), ..Found::default() };
         let mut schemas = Vec::new();
         let mut lists = lists_tables(statement);
         let created = created(statement);
         for reference in state.resolve_table_references(statement).map_err(explained)? {
             let of_database = reference.catalog().is_some_and(|catalog| catalog != session::LAKE_CATALOG);
             lists |= reference.schema() == Some("information_schema") && !of_database;
-            if tables::looks_like_file(reference.table()) && !found.bare.contains_key(reference.table()) {
+            if !of_view && tables::looks_like_file(reference.table()) && !found.bare.contains_key(reference.table()) {
                 self.check_file_access(reference.table())?;
             }
             match self.tables.find(&reference, &mut found).await {
@@ -315,6 +326,14 @@ impl Engine {
                 // `range(10)` is a table too.
                 Err(_) if state.table_functions().contains_key(reference.table()) => {}
                 Err(error) => {
+                    let table = reference.table();
+                    let error = if self.files_allowed && std::path::Path::new(table).is_dir() {
+                        Error::not_found(format!("'{table}' is a folder")).hint(format!(
+                            "name the files in it: '{table}/*.csv', or with those in folders below '{table}/**/*.csv'"
+                        ))
+                    } else {
+                        error
+                    };
                     return Err(match errors::find_word(sql, reference.table()) {
                         Some(place) if !tables::looks_like_file(reference.table()) => errors::at(error, place, sql),
                         _ => error,
@@ -374,7 +393,7 @@ impl Engine {
     ) -> Result<(SessionContext, LogicalPlan)> {
         let explained = |error| errors::explain_part(error, sql);
         let mut statement = statements::parse_any(query)?;
-        pivot::rewrite(&mut statement)?;
+        self.rewrite_pivots(sql, &mut statement).await?;
         functions::rewrite(&mut statement)?;
         shapes::rewrite(&mut statement)?;
         let mut references = self.resolve_references(&mut statement).await?;
@@ -397,7 +416,12 @@ impl Engine {
         Ok(plan.map_err(explained)?.schema().field(0).data_type().clone())
     }
 
-    async fn run(&self, sql: &str) -> Result<Answer> {
+    /// Runs one statement. Not written as an async function: see [`session::Held`].
+    fn run<'a>(&'a self, sql: &'a str) -> BoxFuture<'a, Result<Answer>> {
+        self.run_or_fail(sql).boxed()
+    }
+
+    async fn run_or_fail(&self, sql: &str) -> Result<Answer> {
         match self.run_statement(sql).await {
             Ok(answer) => Ok(answer),
             Err(error) => {
@@ -424,23 +448,25 @@ impl Engine {
 
     /// Has joins sort both sides from now on; gives what is to be set again afterwards. None if they do already.
     fn join_by_sorting(&self) -> Option<(usize, usize)> {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let limit = state.runtime_env().memory_pool.memory_limit();
-        let options = state.config_mut().options_mut();
-        let before = (options.execution.target_partitions, options.execution.sort_spill_reservation_bytes);
-        options.execution.target_partitions = before.0.max(2);
-        // Both sides are sorted at once, by each thread; what each keeps for merging must leave room for rows.
-        if let MemoryLimit::Finite(bytes) = limit {
-            options.execution.sort_spill_reservation_bytes = before.1.min(bytes / (16 * before.0.max(2)));
-        }
-        std::mem::replace(&mut options.optimizer.prefer_hash_join, false).then_some(before)
+        self.change_state(|state| {
+            let limit = state.runtime_env().memory_pool.memory_limit();
+            let options = state.config_mut().options_mut();
+            let before = (options.execution.target_partitions, options.execution.sort_spill_reservation_bytes);
+            options.execution.target_partitions = before.0.max(2);
+            // Both sides are sorted at once, by each thread; what each keeps for merging must leave room for rows.
+            if let MemoryLimit::Finite(bytes) = limit {
+                options.execution.sort_spill_reservation_bytes = before.1.min(bytes / (16 * before.0.max(2)));
+            }
+            std::mem::replace(&mut options.optimizer.prefer_hash_join, false).then_some(before)
+        })?
     }
 
     fn join_by_looking_up(&self, before: (usize, usize)) {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let options = state.config_mut().options_mut();
-        (options.execution.target_partitions, options.execution.sort_spill_reservation_bytes) = before;
-        options.optimizer.prefer_hash_join = true;
+        self.change_state(|state| {
+            let options = state.config_mut().options_mut();
+            (options.execution.target_partitions, options.execution.sort_spill_reservation_bytes) = before;
+            options.optimizer.prefer_hash_join = true;
+        });
     }
 
     async fn run_attempts(&self, sql: &str) -> Result<Answer> {
@@ -475,7 +501,7 @@ impl Engine {
     async fn answer(&self, sql: &str, mut statement: Statement) -> Result<Answer> {
         let explained = |error| errors::explain(error, sql);
         commands::temporary_is_of_session(&mut statement, self.tables.session.as_ref());
-        pivot::rewrite(&mut statement)?;
+        self.rewrite_pivots(sql, &mut statement).await?;
         let references = self.resolve_references(&mut statement).await?;
         let done = commands::done_by(&statement);
         let keeps_state = changes_session(&statement);
@@ -488,7 +514,7 @@ impl Engine {
         if keeps_state || commands::counts(&done).is_some() {
             let frame = context.execute_logical_plan(plan).await.map_err(explained)?;
             if keeps_state {
-                *self.state.lock().unwrap_or_else(PoisonError::into_inner) = context.state();
+                self.change_state(|state| *state = context.state());
             }
             let rows = frame.collect().await.map_err(explained)?;
             let command = done.as_ref().map_or("SET", |done| done.command);

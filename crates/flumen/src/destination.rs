@@ -9,7 +9,7 @@ use flumen_connect::sinks::postgres::{PostgresOptions, PostgresSink};
 use flumen_connect::spool::Spool;
 use flumen_core::dataset::Dataset;
 use flumen_core::sql::Destinations;
-use flumen_core::write::Sink;
+use flumen_core::write::{Sink, WriteOptions};
 use flumen_core::{Error, Result};
 use flumen_lake::catalog::{Catalog, Copied};
 use flumen_lake::lake::Lake;
@@ -56,9 +56,12 @@ pub async fn open(dataset: &Dataset, options: &DestinationOptions, context: &Con
                 PostgresOptions { ledger: options.ledger, analyze: options.analyze, ..PostgresOptions::default() };
             Ok(Arc::new(PostgresSink::new(connector, dataset.to_string(), table.clone(), settings)?))
         }
-        Dataset::Files(address) => {
-            Ok(Arc::new(FileSink::new(address, context.maybe_project()?.as_deref(), &context.spool()?)?))
-        }
+        Dataset::Files(address) => Ok(Arc::new(FileSink::new(
+            address,
+            &WriteOptions::default(),
+            context.maybe_project()?.as_deref(),
+            &context.spool()?,
+        )?)),
     }
 }
 
@@ -79,9 +82,19 @@ impl Anywhere {
 
 #[async_trait]
 impl Destinations for Anywhere {
-    async fn sink(&self, address: &str) -> Result<Arc<dyn Sink>> {
-        match address.parse()? {
-            Dataset::Files(address) => Ok(Arc::new(FileSink::new(&address, self.project.as_deref(), &self.spool)?)),
+    async fn sink(&self, address: &str, options: &WriteOptions) -> Result<Arc<dyn Sink>> {
+        let dataset = match &options.format {
+            // Whose format is told need not have it in its name.
+            Some(_) => Dataset::Files(address.to_owned()),
+            None => address.parse()?,
+        };
+        match dataset {
+            Dataset::Files(address) => {
+                Ok(Arc::new(FileSink::new(&address, options, self.project.as_deref(), &self.spool)?))
+            }
+            _ if *options != WriteOptions::default() => {
+                Err(Error::invalid(format!("{address} is no file, and has no options of one")).hint("leave them out"))
+            }
             Dataset::Lake(name) => Err(Error::invalid(format!("lake.{name} is a table, not a file"))
                 .hint(format!("write create table {name} as select …, or insert into {name} select …"))),
             Dataset::Connection { connection, table } => {

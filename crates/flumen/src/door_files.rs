@@ -10,7 +10,7 @@ use flumen_connect::sources::Files;
 use flumen_connect::spool::Spool;
 use flumen_core::read::{FileReader, Input, ReadOptions};
 use flumen_core::sql::Destinations;
-use flumen_core::write::Sink;
+use flumen_core::write::{Sink, WriteOptions};
 use flumen_core::{Error, Result};
 use flumen_project::Project;
 
@@ -108,8 +108,8 @@ impl FileReader for DoorFiles {
 
 #[async_trait]
 impl Destinations for DoorFiles {
-    async fn sink(&self, address: &str) -> Result<Arc<dyn Sink>> {
+    async fn sink(&self, address: &str, options: &WriteOptions) -> Result<Arc<dyn Sink>> {
         let path = self.within(address, "write")?;
-        Ok(Arc::new(FileSink::new(&path.to_string_lossy(), None, &self.spool)?))
+        Ok(Arc::new(FileSink::new(&path.to_string_lossy(), options, None, &self.spool)?))
     }
 }

@@ -265,7 +265,8 @@ impl Work {
 
     /// Takes the input over as it is, if it is a Parquet file that fits.
     fn taken_over(&self, at: usize, input: &WorkInput, session: &dyn LoadSession) -> Result<bool> {
-        if !self.take_over || !input.plan.is_identity(input.input.schema()) {
+        let has_all = input.input.folder_values().is_empty();
+        if !self.take_over || !has_all || !input.plan.is_identity(input.input.schema()) {
             return Ok(false);
         }
         let Some(path) = input.input.parquet_file() else { return Ok(false) };

@@ -14,7 +14,9 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::{DataType, SchemaRef};
 use async_trait::async_trait;
 use flumen_core::load::{Committed, LoadId, LoadRecord, LoadRequest, Mode};
-use flumen_core::write::{BatchWriter, LedgerEntry, LoadSession, RefusedRows, Sink, TableState, quarantine_schema};
+use flumen_core::write::{
+    BatchWriter, LedgerEntry, LoadSession, RefusedRows, Sink, TableState, WriteOptions, quarantine_schema,
+};
 use flumen_core::{Error, Result};
 use flumen_project::durable::{create_folders, sync_folder};
 use flumen_project::store::{object_store_for, store_error};
@@ -62,10 +64,11 @@ enum Place {
 impl FileSink {
     /// The destination `address`: a path, or the URL of an object store. What is to be uploaded is in `spool` until then.
     ///
-    /// Errors: `Invalid` if its ending names no format that can be written.
-    pub fn new(address: &str, project: Option<&Project>, spool: &Arc<Spool>) -> Result<Self> {
+    /// Errors: `Invalid` if neither its ending nor `options` name a format that can be written, or an option is none of the
+    /// format.
+    pub fn new(address: &str, options: &WriteOptions, project: Option<&Project>, spool: &Arc<Spool>) -> Result<Self> {
         let (folder, name) = address.rsplit_once('/').unwrap_or(("", address));
-        let encoding = Encoding::of_name(name)?;
+        let encoding = Encoding::new(name, options)?;
         if folder.contains('*') || name.matches('*').count() > 1 {
             return Err(Error::invalid(format!("'{address}': only one '*' can be written to, in the file's name"))
                 .hint("write out/*.parquet"));
@@ -76,7 +79,7 @@ impl FileSink {
                 "" => ".",
                 folder => folder,
             })),
-            Some(("file", path)) => return Self::new(path, project, spool),
+            Some(("file", path)) => return Self::new(path, options, project, spool),
             Some(("http" | "https", _)) => {
                 return Err(Error::invalid(format!("'{address}' is on a web server, which takes no files"))
                     .hint("write to a path or to an object store"));
@@ -131,10 +134,10 @@ impl Target {
 
     /// Begins a file of the load's rows that will be called `name`.
     fn begin(&self, name: String, request: &LoadRequest) -> Result<Part> {
-        self.begin_as(name, &request.load, &request.schema, self.encoding)
+        self.begin_as(name, &request.load, &request.schema, &self.encoding)
     }
 
-    fn begin_as(&self, name: String, load: &LoadId, schema: &SchemaRef, encoding: Encoding) -> Result<Part> {
+    fn begin_as(&self, name: String, load: &LoadId, schema: &SchemaRef, encoding: &Encoding) -> Result<Part> {
         let temporary = match &self.place {
             Place::Folder(folder) => {
                 create_folders(folder).map_err(|error| Error::io(folder.display(), error))?;
@@ -394,7 +397,7 @@ impl LoadSession for FileSession {
         let writing = tokio::task::spawn_blocking(move || {
             let name = target.quarantine_name();
             let encoding = Encoding::of_name(&name)?;
-            let mut part = target.begin_as(name, &load, &quarantine_schema(), encoding)?;
+            let mut part = target.begin_as(name, &load, &quarantine_schema(), &encoding)?;
             for batch in rows {
                 part.write(&batch?)?;
             }

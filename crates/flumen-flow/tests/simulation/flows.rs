@@ -3,10 +3,9 @@
 use std::time::Duration;
 
 use flumen_core::flow::TriggerRule;
+use flumen_core::testkit::seeds::Random;
 use flumen_flow::machine::{Graph, Hooks, Map, Match, Node, Retry};
 use serde_json::Value;
-
-use crate::random::Random;
 
 pub const POOLS: [&str; 3] = ["narrow", "wide", "slow"];
 

@@ -6,24 +6,18 @@
 //! - `FLUMEN_SEEDS=100000` tries that many, for a night.
 //! - `FLUMEN_SEED=17` replays one, and prints what happened.
 
-#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "a test that cannot go on should fail")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on should fail")]
 
 mod checks;
 mod flows;
-mod random;
 mod schedulers;
 mod workers;
 mod world;
 
-use std::sync::atomic::{AtomicU64, Ordering};
-
+use flumen_core::testkit::seeds;
 use world::World;
 
 const SEEDS: u64 = 2_000;
-
-fn number(name: &str) -> Option<u64> {
-    std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name} should be a number")))
-}
 
 /// Plays the history of one seed; fails with what went wrong.
 fn play(seed: u64) -> (Vec<String>, Result<(), String>) {
@@ -34,35 +28,7 @@ fn play(seed: u64) -> (Vec<String>, Result<(), String>) {
 
 #[test]
 fn nothing_goes_wrong_whatever_happens() {
-    if let Some(seed) = number("FLUMEN_SEED") {
-        let (trace, result) = play(seed);
-        println!("{}", trace.join("\n"));
-        return result.unwrap_or_else(|wrong| panic!("seed {seed}: {wrong}"));
-    }
-    let seeds = number("FLUMEN_SEEDS").unwrap_or(SEEDS);
-    let next = AtomicU64::new(0);
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    let failed = std::thread::scope(|scope| {
-        let work = || {
-            loop {
-                let seed = next.fetch_add(1, Ordering::Relaxed);
-                if seed >= seeds {
-                    return None;
-                }
-                if let (trace, Err(wrong)) = play(seed) {
-                    next.store(seeds, Ordering::Relaxed);
-                    return Some((seed, trace, wrong));
-                }
-            }
-        };
-        let threads: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
-        threads.into_iter().filter_map(|thread| thread.join().unwrap()).min_by_key(|(seed, ..)| *seed)
-    });
-    if let Some((seed, trace, wrong)) = failed {
-        let shown = trace.len().saturating_sub(60);
-        println!("{}", trace[shown..].join("\n"));
-        panic!("seed {seed}: {wrong}\nFLUMEN_SEED={seed} replays it");
-    }
+    seeds::play_all(SEEDS, play);
 }
 
 #[test]

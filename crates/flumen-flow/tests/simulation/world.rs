@@ -8,6 +8,7 @@ use flumen_core::flow::store::{Advance, MetaStore, NewRun, Pool, Rate, RunFilter
 use flumen_core::flow::{
     Answer, Ask, FlowName, FlowVersion, Interval, Origin, Outcome, RunId, RunState, Signal, TaskKey, TaskState, WaitFor,
 };
+use flumen_core::testkit::seeds::Random;
 use flumen_core::{ErrorKind, Result as Answered};
 use flumen_flow::machine::{Graph, Run};
 use flumen_store::memory::MemoryStore;
@@ -16,7 +17,6 @@ use serde_json::{Map, Value, json};
 
 use crate::checks::Model;
 use crate::flows::{POOLS, flow};
-use crate::random::Random;
 use crate::schedulers::Scheduler;
 use crate::workers::Worker;
 

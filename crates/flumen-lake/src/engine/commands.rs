@@ -281,10 +281,10 @@ impl Engine {
                 self.tables.set_environment(&environment);
             }
             AS_OF => {
-                let text = text();
-                let time = match text.to_lowercase().as_str() {
-                    "" | "default" | "now" | "none" => None,
-                    _ => Some(time_travel::point_in_time(&text)?),
+                let time = match (text().to_lowercase().as_str(), values.first()) {
+                    ("" | "default" | "now" | "none", _) | (_, None) => None,
+                    (_, Some(Expr::Identifier(_))) => Some(time_travel::point_in_time(&text())?),
+                    (_, Some(expr)) => Some(self.point_in_time(expr).await?),
                 };
                 self.tables.set_as_of(time);
             }

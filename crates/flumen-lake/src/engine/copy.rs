@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, SchemaRef};
+use datafusion::catalog::SchemaProvider;
 use datafusion::execution::SendableRecordBatchStream;
 use datafusion::physical_plan::execute_stream_partitioned;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
@@ -14,9 +15,9 @@ use flumen_core::sql::Answer;
 use flumen_core::{Error, Result};
 use futures::StreamExt;
 
-use super::columns::quoted;
+use super::prepare::Named;
 use super::write::{pump, refuse};
-use super::{Engine, copied_out, errors, unviewed};
+use super::{Engine, copied_out, errors, file_options, files, unviewed};
 
 impl Engine {
     /// `COPY … TO`: writes rows to a file, or to whatever else an address of a data set means.
@@ -28,15 +29,11 @@ impl Engine {
         if !copy.partitioned_by.is_empty() {
             return refuse("copy … partitioned by", "write the rows into a table of the lake that is partitioned");
         }
-        if let Some((option, _)) = copy.options.first() {
-            return refuse(
-                &format!("copy … ({option} …)"),
-                "the name of the file tells the format: 'x.csv', 'x.parquet', 'x.csv.gz'",
-            );
-        }
-        if copy.stored_as.as_ref().is_some_and(|format| !target.to_lowercase().contains(&format.to_lowercase())) {
-            return refuse("copy … stored as", "let the name of the file tell the format");
-        }
+        let options = copy.options.iter().map(|(key, value)| {
+            let value = value.clone().into_string().unwrap_or_else(|| value.to_string());
+            (key.clone(), value)
+        });
+        let options = file_options::writing(copy.stored_as.as_deref(), &options.collect::<Vec<_>>())?;
         let destinations = self
             .destinations
             .as_ref()
@@ -52,7 +49,7 @@ impl Engine {
         let streams = execute_stream_partitioned(plan, context.task_ctx()).map_err(explained)?;
         let streams: Vec<SendableRecordBatchStream> =
             streams.into_iter().map(|stream| plain(stream, &schema)).collect();
-        let sink = destinations.sink(target).await?;
+        let sink = destinations.sink(target, &options).await?;
         let request = self.request(&schema, streams.len())?;
         let mut record = LoadRecord::new(request.load.clone(), sink.address(), request.mode.clone(), request.started);
         let session = sink.begin(request).await?;
@@ -97,7 +94,14 @@ impl Engine {
     ///
     /// Errors: those of the insert; what is for a client (`FROM STDIN`) is not for this session.
     pub(super) async fn copy_from(&self, sql: &str, statement: &Sql) -> Result<Option<Answer>> {
-        let Sql::Copy { source: CopySource::Table { table_name, columns }, to: false, target, options, .. } = statement
+        let Sql::Copy {
+            source: CopySource::Table { table_name, columns },
+            to: false,
+            target,
+            options,
+            legacy_options,
+            ..
+        } = statement
         else {
             return refuse("this form of copy", "write copy t from 'file.csv', or copy (select …) to 'file.csv'");
         };
@@ -105,13 +109,17 @@ impl Engine {
             return refuse("copy from stdin", "name a file: copy t from 'file.csv'");
         };
         self.check_file_access(filename)?;
-        if let Some(option) = options.first() {
-            return refuse(&format!("copy … ({option})"), "files say by themselves what they are; see docs/formats.md");
-        }
+        let options = file_options::of_copy(options, legacy_options)?;
+        let options = file_options::reading(None, options.iter().map(|(key, value)| (key, value)))?;
+        let tables = &self.tables;
+        let opened = files::open_as(tables.files.as_ref(), filename, &options, &tables.learnt, &tables.notes).await?;
+        let explained = |error| errors::explain(error, sql);
+        let name = format!("_flumen_copied_{}", self.writers.ids.next().simple());
+        tables.session.register_table(name.clone(), opened).map_err(explained)?;
+        let _named = Named { engine: self, name: &name };
         let names: Vec<String> = columns.iter().map(ToString::to_string).collect();
         let names = if names.is_empty() { String::new() } else { format!(" ({})", names.join(", ")) };
-        let file = quoted(filename);
-        let insert = format!("INSERT INTO {table_name}{names} SELECT * FROM {file}");
+        let insert = format!("INSERT INTO {table_name}{names} SELECT * FROM {name}");
         let answer = Box::pin(self.run_made(sql, &insert)).await?;
         Ok(Some(Answer::done("COPY", answer.done.and_then(|done| done.rows))))
     }

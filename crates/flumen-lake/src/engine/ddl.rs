@@ -182,10 +182,15 @@ impl Engine {
         let statement = Statement::Statement(Box::new(Sql::Query(Box::new(query.clone()))));
         let references = self.base().resolve_table_references(&statement);
         let references = references.map_err(|error| super::errors::explain_part(error, ""))?;
-        let (mut reads, mut bare) = (Vec::new(), Vec::new());
+        let (mut reads, mut bare, mut files) = (Vec::new(), Vec::new(), Vec::new());
         for reference in references {
             let table = reference.table();
-            if super::tables::looks_like_file(table) || self.base().table_functions().contains_key(table) {
+            if super::tables::looks_like_file(table) {
+                // Whoever reads the view may be in another folder.
+                files.push((table.to_owned(), self.tables.files.register(table, "")?));
+                continue;
+            }
+            if self.base().table_functions().contains_key(table) {
                 continue;
             }
             let name = match &reference {
@@ -212,7 +217,7 @@ impl Engine {
             };
             reads.push(name);
         }
-        let mut qualifier = Qualifier { bare };
+        let mut qualifier = Qualifier { bare, files };
         let _: ControlFlow<()> = query.visit(&mut qualifier);
         reads.sort();
         reads.dedup();
@@ -235,11 +240,8 @@ impl Engine {
         let [location] = create.locations.as_slice() else {
             return refuse("an external table in several places", "write one pattern, such as 'data/*.csv'");
         };
-        if !create.table_partition_cols.is_empty() || create.unbounded || !create.constraints.is_empty() {
-            return refuse(
-                "this form of create external table",
-                "leave partitions and constraints out: files say what they hold",
-            );
+        if create.unbounded || !create.constraints.is_empty() {
+            return refuse("this form of create external table", "leave constraints out: files say what they hold");
         }
         if !self.external_tables {
             return Err(Error::invalid("external tables cannot be made in this session")
@@ -269,12 +271,14 @@ impl Engine {
             created: self.writers.clock.now(),
         };
         // What cannot be read now is a mistake, not a table.
-        let opened = external::open(&self.tables, &name, &entry).await?;
-        let entry = match entry.columns {
-            Some(_) => entry,
-            None => ExternalEntry { columns: None, ..entry },
-        };
-        drop(opened);
+        let columns = external::open(&self.tables, &name, &entry).await?.schema();
+        for column in &create.table_partition_cols {
+            columns::spelled(&columns, &column.to_lowercase(), "the data").map_err(|error| {
+                error.hint(format!(
+                    "its folders are to be called {column}=…, and it is to be among the columns, if they are listed"
+                ))
+            })?;
+        }
         self.put_new(&name, Entry::External(entry), create.or_replace, create.if_not_exists).await?;
         Ok(Some(Answer::done("CREATE TABLE", None)))
     }
@@ -639,6 +643,8 @@ impl Engine {
 /// Puts namespaces before names that have none.
 struct Qualifier {
     bare: Vec<(String, TableName)>,
+    /// Files as they are written, and by their whole addresses.
+    files: Vec<(String, String)>,
 }
 
 impl VisitorMut for Qualifier {
@@ -650,18 +656,23 @@ impl VisitorMut for Qualifier {
         };
         let [part] = name.0.as_slice() else { return ControlFlow::Continue(()) };
         let Some(own) = part.as_ident().map(name_of_ident) else { return ControlFlow::Continue(()) };
-        if let Some((_, whole)) = self.bare.iter().find(|(bare, _)| *bare == own) {
-            if alias.is_none() {
-                *alias = Some(datafusion::sql::sqlparser::ast::TableAlias {
-                    explicit: true,
-                    name: Ident::with_quote('"', &own),
-                    columns: Vec::new(),
-                    at: None,
-                });
-            }
-            let ident = |text: &str| ObjectNamePart::Identifier(Ident::with_quote('"', text));
-            *name = ObjectName(vec![ident(&whole.namespace), ident(&whole.table)]);
+        let ident = |quote, text: &str| ObjectNamePart::Identifier(Ident::with_quote(quote, text));
+        let bare = self.bare.iter().find(|(bare, _)| *bare == own);
+        let file = self.files.iter().find(|(file, _)| *file == own);
+        let whole = match (bare, file) {
+            (Some((_, whole)), _) => vec![ident('"', &whole.namespace), ident('"', &whole.table)],
+            (None, Some((_, address))) if *address != own => vec![ident('\'', address)],
+            _ => return ControlFlow::Continue(()),
+        };
+        if alias.is_none() {
+            *alias = Some(datafusion::sql::sqlparser::ast::TableAlias {
+                explicit: true,
+                name: Ident::with_quote('"', &own),
+                columns: Vec::new(),
+                at: None,
+            });
         }
+        *name = ObjectName(whole);
         ControlFlow::Continue(())
     }
 }

@@ -13,9 +13,9 @@ use flumen_core::read::{FileReader, Input, ReadOptions};
 use flumen_core::{Error, Result};
 
 use super::columns::{self, Assigned};
-use super::files;
 use super::lake_table::{Contents, LakeTable};
 use super::tables::Tables;
+use super::{file_options, files};
 use crate::catalog::{ExternalEntry, schema_of};
 use crate::lake::{Lake, Table};
 
@@ -33,9 +33,10 @@ pub(super) async fn open(tables: &Tables, name: &TableName, entry: &ExternalEntr
             snapshot.ok_or_else(|| Error::not_found(format!("there is no Delta table in {}", entry.location)))?;
         Arc::new(LakeTable::new(Contents::of(&snapshot)?)?)
     } else {
-        let options = read_options(entry)?;
-        let location = if Path::new(&entry.location).is_dir() {
-            format!("{}/*", entry.location.trim_end_matches('/'))
+        let options = file_options::reading(Some(&entry.format), &entry.options)?;
+        // A folder is all that is in it and below, but for what writers leave behind: `_SUCCESS`, `_metadata`.
+        let location = if entry.location.ends_with('/') || Path::new(&entry.location).is_dir() {
+            format!("{}/**/[!_]*", entry.location.trim_end_matches('/'))
         } else {
             entry.location.clone()
         };
@@ -49,7 +50,7 @@ pub(super) async fn open(tables: &Tables, name: &TableName, entry: &ExternalEntr
 }
 
 /// Reads what tables of the catalog name.
-struct Registered<'a>(&'a dyn FileReader);
+pub(super) struct Registered<'a>(pub &'a dyn FileReader);
 
 #[async_trait]
 impl FileReader for Registered<'_> {
@@ -73,45 +74,6 @@ fn delta(tables: &Tables, name: &TableName, location: &str) -> Result<Table> {
             .hint("external Delta tables are read from local folders, and from the bucket folder of the lake itself")
     })?;
     lake.table_at(inside.trim_end_matches('/'), name)
-}
-
-/// How the files are to be read.
-///
-/// Errors: `Invalid` for an option that is not known.
-pub(super) fn read_options(entry: &ExternalEntry) -> Result<ReadOptions> {
-    let mut options = ReadOptions { format: Some(entry.format.clone()), ..ReadOptions::default() };
-    for (key, value) in &entry.options {
-        let wrong = |what: &str| Err(Error::invalid(format!("the option '{key}' should be {what}, not '{value}'")));
-        let letter = || (value.len() == 1).then(|| value.as_bytes()[0]);
-        match key.to_lowercase().trim_start_matches("format.") {
-            "delimiter" | "sep" => match letter() {
-                Some(letter) => options.delimiter = Some(letter),
-                None if value == "\\t" => options.delimiter = Some(b'\t'),
-                None => return wrong("one character"),
-            },
-            "quote" => match letter() {
-                Some(letter) => options.quote = Some(Some(letter)),
-                None => return wrong("one character"),
-            },
-            "header" | "has_header" => match value.to_lowercase().as_str() {
-                "true" => options.header = Some(true),
-                "false" => options.header = Some(false),
-                _ => return wrong("true or false"),
-            },
-            "compression" => options.compression = Some(value.to_lowercase()),
-            "encoding" => options.encoding = Some(value.to_lowercase()),
-            "skip_lines" => match value.parse() {
-                Ok(lines) => options.skip_lines = lines,
-                Err(_) => return wrong("a number"),
-            },
-            "sheet" => options.sheet = Some(value.clone()),
-            _ => {
-                return Err(Error::invalid(format!("an external table has no option '{key}'"))
-                    .hint("there are: header, delimiter, quote, encoding, compression, skip_lines, sheet"));
-            }
-        }
-    }
-    Ok(options)
 }
 
 /// `provider` with the declared columns: chosen by name without regard to case, in the declared types.

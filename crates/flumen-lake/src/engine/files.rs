@@ -7,6 +7,7 @@
 //! so that its types are certain; the types of a large one are what samples of it suggest. A value that does not fit then
 //! is an error that carries [`TooNarrow`], never a null: all values are looked at, and the query begins anew.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions, new_null_array};
@@ -76,6 +77,8 @@ pub(super) struct FileTable {
     pub inputs: Vec<Arc<dyn Input>>,
     /// The columns of all of them.
     pub schema: SchemaRef,
+    /// How many of them, at the end, their folders give.
+    of_folders: usize,
     /// For each input, and each column of `schema`, the column of the input.
     places: Vec<Vec<Option<usize>>>,
     /// Where what is odd in them is kept.
@@ -91,28 +94,17 @@ impl std::fmt::Debug for FileTable {
 impl FileTable {
     fn new(address: &str, inputs: Vec<Arc<dyn Input>>, notes: Arc<Notes>) -> Self {
         let mut columns: Vec<(String, DataType)> = Vec::new();
-        let mut places: Vec<Vec<Option<usize>>> = Vec::new();
-        for input in &inputs {
-            let mut of_input: Vec<Option<usize>> = vec![None; columns.len()];
-            for (index, field) in input.schema().fields().iter().enumerate() {
-                let free = |at: &usize| of_input[*at].is_none();
-                let same = |at: &usize| columns[*at].0 == *field.name();
-                let alike = |at: &usize| columns[*at].0.trim().eq_ignore_ascii_case(field.name().trim());
-                let all = 0..columns.len();
-                let place = all.clone().filter(free).find(same).or_else(|| all.filter(free).find(alike));
-                match place {
-                    Some(at) => {
-                        columns[at].1 = join(&columns[at].1, &plain(field.data_type()));
-                        of_input[at] = Some(index);
-                    }
-                    None => {
-                        columns.push((field.name().clone(), plain(field.data_type())));
-                        of_input.push(Some(index));
-                    }
-                }
-            }
-            places.push(of_input);
+        let mut places: Vec<Vec<Option<usize>>> = vec![Vec::new(); inputs.len()];
+        // What folders say comes behind what files say.
+        let folders = |input: &Arc<dyn Input>| input.schema().fields().len() - input.folder_values().len();
+        for (input, of_input) in inputs.iter().zip(&mut places) {
+            meet(&mut columns, of_input, input.as_ref(), 0..folders(input));
         }
+        let of_files = columns.len();
+        for (input, of_input) in inputs.iter().zip(&mut places) {
+            meet(&mut columns, of_input, input.as_ref(), folders(input)..input.schema().fields().len());
+        }
+        let of_folders = columns.len() - of_files;
         for of_input in &mut places {
             of_input.resize(columns.len(), None);
         }
@@ -121,7 +113,7 @@ impl FileTable {
             Field::new(name, if data_type == DataType::Null { DataType::Utf8 } else { data_type }, true)
         };
         let schema = Arc::new(Schema::new(columns.into_iter().map(field).collect::<Vec<_>>()));
-        Self { address: address.to_owned(), inputs, schema, places, notes }
+        Self { address: address.to_owned(), inputs, schema, of_folders, places, notes }
     }
 
     /// The same files with other types.
@@ -134,6 +126,7 @@ impl FileTable {
             address: self.address.clone(),
             inputs: self.inputs.clone(),
             schema: Arc::new(Schema::new(fields)),
+            of_folders: self.of_folders,
             places: self.places.clone(),
             notes: Arc::clone(&self.notes),
         }
@@ -162,6 +155,34 @@ impl FileTable {
         }
         let fields: Vec<Arc<Field>> = columns.iter().map(|at| Arc::clone(&self.schema.fields()[*at])).collect();
         Reading { address: input.address().to_owned(), request, parts, schema: Arc::new(Schema::new(fields)) }
+    }
+}
+
+/// Finds the columns of `input` that are in `which` among `columns`, and adds those that are not there yet.
+fn meet(
+    columns: &mut Vec<(String, DataType)>,
+    places: &mut Vec<Option<usize>>,
+    input: &dyn Input,
+    which: Range<usize>,
+) {
+    places.resize(columns.len(), None);
+    for index in which {
+        let field = input.schema().field(index);
+        let free = |at: &usize| places[*at].is_none();
+        let same = |at: &usize| columns[*at].0 == *field.name();
+        let alike = |at: &usize| columns[*at].0.trim().eq_ignore_ascii_case(field.name().trim());
+        let all = 0..columns.len();
+        let place = all.clone().filter(free).find(same).or_else(|| all.filter(free).find(alike));
+        match place {
+            Some(at) => {
+                columns[at].1 = join(&columns[at].1, &plain(field.data_type()));
+                places[at] = Some(index);
+            }
+            None => {
+                columns.push((field.name().clone(), plain(field.data_type())));
+                places.push(Some(index));
+            }
+        }
     }
 }
 

@@ -11,6 +11,7 @@ mod date_diff;
 mod date_parts;
 mod date_series;
 mod extremes;
+mod json;
 mod last_day;
 mod listagg;
 mod mode;
@@ -43,6 +44,7 @@ pub(super) fn register(state: &mut SessionState) -> datafusion::common::Result<(
     for function in [listagg::function(), mode::function()] {
         state.register_udaf(Arc::new(function))?;
     }
+    json::register(state)?;
     state.register_udtf(date_series::NAME, Arc::new(date_series::DateSeries));
     Ok(())
 }
@@ -53,6 +55,7 @@ const WRITTEN: &[&[Written]] = &[
     count_if::WRITTEN,
     date_parts::WRITTEN,
     extremes::WRITTEN,
+    json::WRITTEN,
     last_day::WRITTEN,
     surrogate_key::WRITTEN,
     words::WRITTEN,
@@ -120,13 +123,20 @@ impl VisitorMut for Rewriter {
 }
 
 fn rewritten(expr: &mut Expr) -> Result<()> {
-    let Expr::Function(call) = expr else { return postgres::spell(expr) };
+    let Expr::Function(call) = expr else {
+        json::spell(expr)?;
+        return postgres::spell(expr);
+    };
     let [part] = call.name.0.as_slice() else { return Ok(()) };
     let Some(name) = part.as_ident().map(super::write::name_of_ident) else { return Ok(()) };
     for form in FORMS {
         form(&name, call)?;
     }
-    if let Some(made) = date_add::plus_interval(&name, call) {
+    let made = match date_add::plus_interval(&name, call) {
+        Some(made) => Some(made),
+        None => json::aggregate(&name, call)?,
+    };
+    if let Some(made) = made {
         *expr = made;
         return Ok(());
     }
@@ -295,5 +305,12 @@ mod tests {
         check("SELECT iff(a)", "iff is called in a way that it does not have (write iff(condition, then, otherwise))");
         check("SELECT listagg(a) WITHIN GROUP (ORDER BY b DESC)", "SELECT listagg(a, '' ORDER BY b DESC)");
         check("SELECT mode() WITHIN GROUP (ORDER BY a)", "SELECT mode(a)");
+        check("SELECT j -> 'a' ->> 'b'", "SELECT json_as_text((json_get_json(j, 'a')), 'b')");
+        check("SELECT j #>> '{a, 0}'", "SELECT json_as_text(j, 'a', '0')");
+        check("SELECT json_extract(j, '$.a[0]')", "SELECT json_get_json(j, 'a', 0)");
+        check(
+            "SELECT json_agg(a ORDER BY b) FILTER (WHERE a > 1)",
+            "SELECT ('[' || array_to_string(array_agg(coalesce(to_json(a), 'null') ORDER BY b) FILTER (WHERE a > 1), ',') || ']')",
+        );
     }
 }

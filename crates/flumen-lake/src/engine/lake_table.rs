@@ -12,16 +12,14 @@ use async_trait::async_trait;
 use chrono::DateTime;
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::stats::Precision;
-use datafusion::common::{ColumnStatistics, DFSchema, Result as DataFusionResult, ScalarValue, Statistics};
+use datafusion::common::{ColumnStatistics, Result as DataFusionResult, ScalarValue, Statistics};
 use datafusion::datasource::listing::PartitionedFile;
 use datafusion::datasource::physical_plan::parquet::CachedParquetFileReaderFactory;
 use datafusion::datasource::physical_plan::{FileGroup, FileScanConfigBuilder, ParquetSource};
 use datafusion::datasource::source::DataSourceExec;
 use datafusion::datasource::table_schema::TableSchema;
 use datafusion::execution::object_store::ObjectStoreUrl;
-use datafusion::logical_expr::utils::conjunction;
 use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
-use datafusion::physical_optimizer::pruning::PruningPredicateBuilder;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::empty::EmptyExec;
 use flumen_core::dataset::TableName;
@@ -32,7 +30,7 @@ use parquet::arrow::RowNumber;
 use url::Url;
 
 use super::columns;
-use super::statistics::{self, FileStatistics};
+use super::statistics;
 use crate::lake::{DataFile, Snapshot, Table, file_path};
 
 /// The column that says in which file of the table a row is, where it was asked for.
@@ -176,21 +174,6 @@ impl LakeTable {
     pub fn weight(&self) -> usize {
         self.files.len() * (self.places.len() + 1)
     }
-
-    /// The files that may hold rows that pass `filters`.
-    fn files_for(&self, session: &dyn Session, filters: &[Expr]) -> DataFusionResult<Vec<PartitionedFile>> {
-        let Some(filter) = conjunction(filters.iter().cloned()) else { return Ok(self.files.clone()) };
-        let schema = self.scanned.table_schema();
-        let filter = session.create_physical_expr(filter, &DFSchema::try_from(Arc::clone(schema))?)?;
-        // A filter that statistics say nothing about is no error: every file is read then.
-        let Ok(predicate) = PruningPredicateBuilder::new().with_file_schema(Arc::clone(schema)).try_build(filter)
-        else {
-            return Ok(self.files.clone());
-        };
-        let files = self.files.iter().filter_map(|file| file.statistics.as_deref()).collect();
-        let keep = predicate.prune(&FileStatistics { files, schema })?;
-        Ok(self.files.iter().zip(keep).filter(|(_, keep)| *keep).map(|(file, _)| file.clone()).collect())
-    }
 }
 
 #[async_trait]
@@ -210,7 +193,7 @@ impl TableProvider for LakeTable {
         filters: &[Expr],
         limit: Option<usize>,
     ) -> DataFusionResult<Arc<dyn ExecutionPlan>> {
-        let files = self.files_for(session, filters)?;
+        let files = statistics::may_pass(session, &self.files, self.scanned.table_schema(), filters)?;
         let columns: Vec<usize> = match projection {
             Some(wanted) => wanted.iter().map(|index| self.places[*index]).collect(),
             None => self.places.clone(),

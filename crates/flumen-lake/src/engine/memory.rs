@@ -1,8 +1,8 @@
 //! Memory for many sessions: a limit for all, and one for each.
 
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, PoisonError};
 
 use datafusion::common::{DataFusionError, Result as DataFusionResult};
 use datafusion::execution::SessionStateBuilder;
@@ -50,8 +50,10 @@ impl Engine {
                 used: AtomicUsize::new(0),
             };
             let runtime = RuntimeEnv { memory_pool: Arc::new(pool), ..shared.runtime.as_ref().clone() };
-            let mut state = engine.state.lock().unwrap_or_else(PoisonError::into_inner);
-            *state = SessionStateBuilder::new_from_existing(state.clone()).with_runtime_env(Arc::new(runtime)).build();
+            engine.change_state(|state| {
+                let before = SessionStateBuilder::new_from_existing(state.clone());
+                *state = before.with_runtime_env(Arc::new(runtime)).build();
+            });
         }
         Ok(engine)
     }

@@ -24,7 +24,7 @@ use super::defaults::ColumnDefault;
 use super::labels::{self, Labels};
 use super::tables::{LentTables, Tables};
 use super::write::{self, insert, returning};
-use super::{Engine, errors, functions, pivot, references, shapes, statements, unviewed};
+use super::{Engine, errors, functions, references, shapes, statements, unviewed};
 use crate::catalog::{Entry, Kind, Listed, Located, State, TableEntry, schema_of};
 use crate::constraints::CONSTRAINT_PREFIX;
 use datafusion::sql::parser::Statement;
@@ -293,7 +293,7 @@ impl Engine {
 
     async fn describe_plan(&self, sql: &str, mut statement: Statement) -> Result<Description> {
         let explained = |error| errors::explain(error, sql);
-        pivot::rewrite(&mut statement)?;
+        self.rewrite_pivots(sql, &mut statement).await?;
         let references = self.resolve_references(&mut statement).await?;
         let labels = Labels::of(&statement);
         labels::alias(&mut statement);
@@ -347,13 +347,11 @@ impl Engine {
     /// Errors: `Internal`.
     pub fn add_functions(&self, functions: impl IntoIterator<Item = ScalarUDF>) -> Result<()> {
         use datafusion::execution::FunctionRegistry as _;
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        for function in functions {
-            state
-                .register_udf(Arc::new(function))
-                .map_err(|error| Error::internal("a function could not be added").caused_by(error))?;
-        }
-        Ok(())
+        let added = self.change_state(|state| {
+            functions.into_iter().try_for_each(|function| state.register_udf(Arc::new(function)).map(drop))
+        });
+        let failed = |error| Error::internal("a function could not be added").caused_by(error);
+        added.transpose().map(drop).map_err(failed)
     }
 }
 
@@ -374,9 +372,11 @@ impl Drop for Lent {
 }
 
 /// A table of the session that is there as long as this, even if what it is for is broken off.
-struct Named<'a> {
-    engine: &'a Engine,
-    name: &'a str,
+pub(super) struct Named<'a> {
+    /// Whose session it is of.
+    pub engine: &'a Engine,
+    /// Its name.
+    pub name: &'a str,
 }
 
 impl Drop for Named<'_> {

@@ -7,6 +7,10 @@ use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
+use arrow::array::{Array, AsArray};
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, TimeUnit, TimestampMicrosecondType};
+use chrono::{DateTime, Utc};
 use datafusion::catalog::TableProvider;
 use datafusion::sql::parser::Statement;
 use datafusion::sql::sqlparser::ast::{
@@ -28,7 +32,7 @@ const PREFIX: &str = "_flumen_reference_";
 /// A table that is more than a name.
 enum Reference {
     Version(ObjectName, u64),
-    Time(ObjectName, String),
+    Time(ObjectName, Expr),
     History(String),
     Changes(String, u64, Option<u64>),
     Files(Option<String>),
@@ -150,7 +154,7 @@ fn of_version(name: &ObjectName, version: &TableVersion) -> Result<Reference> {
     Ok(match version {
         TableVersion::VersionAsOf(expr) => Reference::Version(name.clone(), number(expr)?),
         TableVersion::TimestampAsOf(expr) | TableVersion::ForSystemTimeAsOf(expr) => {
-            Reference::Time(name.clone(), text(expr)?)
+            Reference::Time(name.clone(), expr.clone())
         }
         other => {
             return Err(Error::invalid(format!("'{other}' is not understood"))
@@ -251,13 +255,14 @@ impl Engine {
                 let table = self.named_table(&name).await?;
                 self.table_at(&table, version, shows_own).await
             }
-            Reference::Time(name, text) => {
-                let time = time_travel::point_in_time(&text)?;
+            Reference::Time(name, expr) => {
+                let time = self.point_in_time(&expr).await?;
                 let table = self.named_table(&name).await?;
                 let latest = self.latest(&table).await?;
                 let version = time_travel::version_at(&table, latest, time).await?;
                 let version = version.ok_or_else(|| {
-                    Error::not_found(format!("{} was not there at {text}", table.address()))
+                    let shown = text(&expr).unwrap_or_else(|_| expr.to_string());
+                    Error::not_found(format!("{} was not there at {shown}", table.address()))
                         .hint("'flumen lake history' lists its versions")
                 })?;
                 self.table_at(&table, version, shows_own).await
@@ -280,6 +285,28 @@ impl Engine {
                 changes::changes(&table, from, to.unwrap_or(latest), latest).await
             }
         }
+    }
+
+    /// The point in time that `expr` is: a text, or whatever can be computed without a table.
+    ///
+    /// Errors: `Invalid` for one that is none.
+    pub(super) async fn point_in_time(&self, expr: &Expr) -> Result<DateTime<Utc>> {
+        if let Ok(text) = text(expr) {
+            return time_travel::point_in_time(&text);
+        }
+        let wrong = || {
+            Error::invalid(format!("'{expr}' is not a point in time"))
+                .hint("write a text such as '2026-03-01 12:00', or an expression such as now() - interval '1 day'")
+        };
+        let (context, plan) = Box::pin(self.plan_part("", &format!("SELECT {expr}"), Vec::new())).await?;
+        let frame = context.execute_logical_plan(plan).await.map_err(|_| wrong())?;
+        let rows = frame.collect().await.map_err(|_| wrong())?;
+        let value = rows.first().filter(|batch| batch.num_rows() == 1).and_then(|batch| batch.columns().first());
+        let value = value.filter(|value| matches!(value.data_type(), DataType::Timestamp(..) | DataType::Date32));
+        let value = value.and_then(|value| cast(value, &DataType::Timestamp(TimeUnit::Microsecond, None)).ok());
+        let value = value.filter(|value| value.is_valid(0)).ok_or_else(wrong)?;
+        let micros = value.as_primitive::<TimestampMicrosecondType>().value(0);
+        DateTime::from_timestamp_micros(micros).ok_or_else(wrong)
     }
 
     async fn text_table(&self, name: &str) -> Result<Table> {

@@ -2,7 +2,7 @@
 //! disk.
 
 use std::num::NonZeroUsize;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use datafusion::execution::FunctionRegistry;
 use datafusion::execution::SessionStateBuilder;
@@ -26,6 +26,29 @@ pub(super) const CONSUMERS_NAMED: NonZeroUsize = NonZeroUsize::MIN.saturating_ad
 const KEPT_ROWS: usize = 4 << 20;
 /// The same in bytes.
 const KEPT_BYTES: usize = 256 << 20;
+
+/// A session's state, which each query starts from and some change.
+///
+/// The engine holds it as this for the compiler's sake: a state has whole plans in it, and whether those may go to another thread
+/// is asked anew for every async method of a trait that has an engine in reach, for seconds each time. What is behind a trait is
+/// not looked into.
+pub(super) trait Held: Send + Sync {
+    /// A copy of it.
+    fn get(&self) -> SessionState;
+
+    /// Changes it.
+    fn change(&self, change: &mut dyn FnMut(&mut SessionState));
+}
+
+impl Held for Mutex<SessionState> {
+    fn get(&self) -> SessionState {
+        self.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn change(&self, change: &mut dyn FnMut(&mut SessionState)) {
+        change(&mut self.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+}
 
 /// The state from which each query starts.
 pub(super) fn state(memory_bytes: usize, threads: Option<usize>) -> Result<SessionState> {

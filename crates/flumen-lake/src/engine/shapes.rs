@@ -1,12 +1,12 @@
-//! Shapes of queries that DataFusion does not plan, or passes over: samples of a table, `FETCH FIRST`, and `EXISTS` among the
-//! columns of an answer.
+//! Shapes of queries that DataFusion does not plan, or passes over: samples of a table, `FETCH FIRST`, and `EXISTS` and
+//! `IN (SELECT …)` among the columns of an answer.
 
 use std::ops::ControlFlow;
 
 use datafusion::sql::parser::Statement;
 use datafusion::sql::sqlparser::ast::{
-    Expr, GroupByExpr, Ident, LimitClause, Query, Select, SelectItem, SetExpr, TableAlias, TableFactor, TableSample,
-    TableSampleKind, TableSampleUnit, Value, VisitMut, VisitorMut,
+    Expr, GroupByExpr, Ident, LimitClause, Query, Select, SelectItem, SetExpr, TableAlias, TableAliasColumnDef,
+    TableFactor, TableSample, TableSampleKind, TableSampleUnit, Value, Visit, VisitMut, Visitor, VisitorMut,
 };
 use flumen_core::{Error, Result};
 
@@ -106,12 +106,17 @@ impl VisitorMut for Existing {
     }
 
     fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<Error> {
-        let Expr::Exists { subquery, negated } = expr else { return ControlFlow::Continue(()) };
         if self.depth > 0 {
             return ControlFlow::Continue(());
         }
-        let compared = if *negated { "($1 = 0)" } else { "($1 > 0)" };
-        let made = counted(subquery).and_then(|count| filled(compared, &[Expr::Subquery(Box::new(count))]));
+        let made = match expr {
+            Expr::Exists { subquery, negated } => {
+                let compared = if *negated { "($1 = 0)" } else { "($1 > 0)" };
+                counted(subquery).and_then(|count| filled(compared, &[Expr::Subquery(Box::new(count))]))
+            }
+            Expr::InSubquery { expr: value, subquery, negated } => within(value, subquery, *negated),
+            _ => return ControlFlow::Continue(()),
+        };
         match made {
             Ok(made) => *expr = made,
             Err(error) => return ControlFlow::Break(error),
@@ -120,13 +125,80 @@ impl VisitorMut for Existing {
     }
 }
 
+/// `value IN (query)` among the columns of an answer: true if a row has the value; else null if that cannot be known, because it
+/// is null or a row is; else false.
+fn within(value: &Expr, query: &Query, negated: bool) -> Result<Expr> {
+    let (same, any, null) = match within_place(value, query) {
+        // One that looks at the row outside of it can only do so from where it stands.
+        Some((select, own)) => {
+            let count = |condition: Option<&str>| -> Result<Expr> {
+                let mut select = select.clone();
+                if let Some(condition) = condition {
+                    let condition = filled(condition, &[own.clone(), value.clone()])?;
+                    select.selection = Some(match select.selection.take() {
+                        Some(before) => filled("$1 AND $2", &[before, condition])?,
+                        None => condition,
+                    });
+                }
+                select.projection = select_of(&mut template("SELECT count(*) FROM t")?)?.projection.clone();
+                let mut counting = query.clone();
+                *counting.body = SetExpr::Select(Box::new(select));
+                Ok(Expr::Subquery(Box::new(counting)))
+            };
+            (count(Some("$1 = $2"))?, count(None)?, count(Some("$1 IS NULL"))?)
+        }
+        None => {
+            let count = |condition: &str| -> Result<Expr> {
+                let mut count = template(&format!("SELECT count(*) FROM t{condition}"))?;
+                let column = TableAliasColumnDef { name: Ident::new("_value"), data_type: None };
+                let alias = TableAlias { explicit: true, name: Ident::new("_in"), columns: vec![column], at: None };
+                set_table(select_of(&mut count)?, &derived(query.clone(), Some(alias)))?;
+                super::functions::fill(&mut count, std::slice::from_ref(value));
+                Ok(Expr::Subquery(Box::new(count)))
+            };
+            (count(" WHERE _in._value = $1")?, count("")?, count(" WHERE _in._value IS NULL")?)
+        }
+    };
+    let text = "(CASE WHEN $1 > 0 THEN $5 WHEN $2 IS NULL AND $3 > 0 THEN NULL WHEN $4 > 0 THEN NULL ELSE $6 END)";
+    let truth = |yes: bool| Expr::Value(Value::Boolean(yes != negated).into());
+    filled(text, &[same, value.clone(), any, null, truth(true), truth(false)])
+}
+
+/// The select of a plain `query` and its one column, if `value` means the same within it: all its names say of which table they
+/// are.
+fn within_place<'a>(value: &Expr, query: &'a Query) -> Option<(&'a Select, &'a Expr)> {
+    let SetExpr::Select(select) = query.body.as_ref() else { return None };
+    let [SelectItem::UnnamedExpr(own) | SelectItem::ExprWithAlias { expr: own, .. }] = select.projection.as_slice()
+    else {
+        return None;
+    };
+    let mut bare = Bare(false);
+    let _: ControlFlow<()> = value.visit(&mut bare);
+    (is_plain(query) && is_ungrouped(select) && !bare.0).then_some((select, own))
+}
+
+/// Whether there is a name without that of a table.
+struct Bare(bool);
+
+impl Visitor for Bare {
+    type Break = ();
+
+    fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
+        self.0 |= matches!(expr, Expr::Identifier(_));
+        ControlFlow::Continue(())
+    }
+}
+
+fn is_plain(query: &Query) -> bool {
+    query.with.is_none() && query.limit_clause.is_none() && query.fetch.is_none()
+}
+
 /// How many rows `query` has.
 fn counted(query: &Query) -> Result<Query> {
     let mut count = template("SELECT count(*) FROM t")?;
-    let is_plain = query.with.is_none() && query.limit_clause.is_none() && query.fetch.is_none();
     match query.body.as_ref() {
         // One that looks at the row outside of it can only do so from where it stands.
-        SetExpr::Select(select) if is_plain && is_ungrouped(select) => {
+        SetExpr::Select(select) if is_plain(query) && is_ungrouped(select) => {
             let projection = select_of(&mut count)?.projection.clone();
             let mut select = select.clone();
             select.projection = projection;
@@ -235,6 +307,23 @@ mod tests {
         check(
             "SELECT NOT EXISTS (SELECT max(k) FROM b)",
             "SELECT (((SELECT count(*) FROM (SELECT max(k) FROM b) AS _exists)) = 0)",
+        );
+    }
+
+    #[test]
+    fn being_one_of_a_query_is_counted() {
+        check(
+            "SELECT NOT k IN (SELECT j FROM b) FROM a WHERE k IN (SELECT 1)",
+            "SELECT NOT (CASE WHEN ((SELECT count(*) FROM (SELECT j FROM b) AS _in (_value) WHERE _in._value = k)) > 0 THEN true \
+             WHEN k IS NULL AND ((SELECT count(*) FROM (SELECT j FROM b) AS _in (_value))) > 0 THEN NULL \
+             WHEN ((SELECT count(*) FROM (SELECT j FROM b) AS _in (_value) WHERE _in._value IS NULL)) > 0 THEN NULL ELSE false END) \
+             FROM a WHERE k IN (SELECT 1)",
+        );
+        check(
+            "SELECT a.k IN (SELECT b.j + 1 FROM b WHERE b.i = a.i) FROM a",
+            "SELECT (CASE WHEN ((SELECT count(*) FROM b WHERE (b.i = a.i) AND ((b.j + 1) = a.k))) > 0 THEN true \
+             WHEN a.k IS NULL AND ((SELECT count(*) FROM b WHERE b.i = a.i)) > 0 THEN NULL \
+             WHEN ((SELECT count(*) FROM b WHERE (b.i = a.i) AND ((b.j + 1) IS NULL))) > 0 THEN NULL ELSE false END) FROM a",
         );
     }
 

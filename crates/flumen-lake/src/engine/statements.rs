@@ -3,14 +3,14 @@
 use std::cell::Cell;
 
 use datafusion::common::DataFusionError;
-use datafusion::sql::parser::{DFParserBuilder, Statement};
-use datafusion::sql::sqlparser::ast::Statement as Sql;
+use datafusion::sql::parser::{CopyToSource, CopyToStatement, DFParserBuilder, Statement};
+use datafusion::sql::sqlparser::ast::{CopySource, CopyTarget, Statement as Sql, Value};
 use datafusion::sql::sqlparser::parser::Parser;
 use datafusion::sql::sqlparser::tokenizer::{Token, Tokenizer};
 use flumen_core::{Error, Result};
 
 use super::dialect::FlumenDialect;
-use super::errors;
+use super::{errors, file_options};
 
 /// How deep expressions may be nested.
 const DEPTH: usize = 200;
@@ -117,7 +117,9 @@ fn parse_one(sql: &str, explained: impl Fn(DataFusionError) -> Error) -> Result<
     let parser = DFParserBuilder::new(sql).with_dialect(&FlumenDialect).with_recursion_limit(DEPTH).build();
     let mut statements = match parser.and_then(|mut parser| parser.parse_statements()) {
         Ok(statements) => statements,
-        Err(error) => return copy_from(sql).or_else(|| columns_like_keys(sql)).ok_or_else(|| explained(error)),
+        Err(error) => {
+            return copy(sql).or_else(|| columns_like_keys(sql)).or_else(|| stars(sql)).ok_or_else(|| explained(error));
+        }
     };
     let statement = statements.pop_front().ok_or_else(|| Error::invalid("there is no SQL to run"))?;
     if !statements.is_empty() {
@@ -126,8 +128,8 @@ fn parse_one(sql: &str, explained: impl Fn(DataFusionError) -> Error) -> Result<
     Ok(statement)
 }
 
-/// `COPY … FROM`, which DataFusion's parser does not know; sqlparser's does.
-fn copy_from(sql: &str) -> Option<Statement> {
+/// `COPY … FROM`, and `COPY … TO` with options as Postgres writes them, which DataFusion's parser does not know; sqlparser's does.
+fn copy(sql: &str) -> Option<Statement> {
     let word = sql.split_whitespace().next()?;
     if !word.eq_ignore_ascii_case("copy") {
         return None;
@@ -138,6 +140,17 @@ fn copy_from(sql: &str) -> Option<Statement> {
     let mut statements = parser.and_then(|mut parser| parser.parse_statements()).ok()?;
     match (statements.pop()?, statements.is_empty()) {
         (statement @ Sql::Copy { to: false, .. }, true) => Some(Statement::Statement(Box::new(statement))),
+        (Sql::Copy { source, to: true, target: CopyTarget::File { filename }, options, legacy_options, .. }, true) => {
+            let source = match source {
+                CopySource::Query(query) => CopyToSource::Query(query),
+                CopySource::Table { table_name, columns } if columns.is_empty() => CopyToSource::Relation(table_name),
+                CopySource::Table { .. } => return None,
+            };
+            let options = file_options::of_copy(&options, &legacy_options).ok()?;
+            let options = options.into_iter().map(|(key, value)| (key, Value::SingleQuotedString(value))).collect();
+            let (partitioned_by, stored_as) = (Vec::new(), None);
+            Some(Statement::CopyTo(CopyToStatement { source, target: filename, partitioned_by, stored_as, options }))
+        }
         _ => None,
     }
 }
@@ -169,6 +182,32 @@ fn columns_like_keys(sql: &str) -> Option<Statement> {
     (quoted != sql).then(|| parse_any(&quoted).ok())?
 }
 
+/// What stands for the star of `UPDATE SET *`: the parser wants a column and a value.
+pub(super) const ALL: &str = "_flumen_all";
+
+/// `MERGE` with `UPDATE SET *` and `INSERT *`, as Delta Lake has them, in words that the parser knows.
+/// Source: Delta Lake, "Table deletes, updates, and merges".
+fn stars(sql: &str) -> Option<Statement> {
+    let tokens = Tokenizer::new(&FlumenDialect, sql).tokenize().ok()?;
+    let said: Vec<&Token> = tokens.iter().filter(|token| !matches!(token, Token::Whitespace(_))).collect();
+    let is = |token: &Token, word: &str| matches!(token, Token::Word(found) if found.value.eq_ignore_ascii_case(word));
+    if !said.first().is_some_and(|first| is(first, "merge")) {
+        return None;
+    }
+    let (mut before, mut text) = (None, String::new());
+    for token in &tokens {
+        match token {
+            Token::Mul if before.is_some_and(|before| is(before, "set")) => text.push_str(&format!("{ALL} = true")),
+            Token::Mul if before.is_some_and(|before| is(before, "insert")) => text.push_str("ROW"),
+            other => text.push_str(&other.to_string()),
+        }
+        if !matches!(token, Token::Whitespace(_)) {
+            before = Some(token);
+        }
+    }
+    (text != sql).then(|| parse_any(&text).ok())?
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -184,6 +223,33 @@ mod tests {
         }
         assert!(parse("copy t frm 'x.csv'").is_err());
         assert!(matches!(parse("copy t to 'x.csv'"), Ok(Statement::CopyTo(_))));
+    }
+
+    #[test]
+    fn copies_have_options_in_several_words() {
+        let options = |sql: &str| match parse(sql).expect(sql) {
+            Statement::CopyTo(copy) => copy.options.iter().map(|(key, value)| format!("{key}={value}")).collect(),
+            other => vec![other.to_string()],
+        };
+        for (sql, expect) in [
+            ("copy t to 'x' (format csv, header false, delimiter ';')", "format='csv' header='false' delimiter=';'"),
+            ("copy (select 1) to 'x.csv' with (header, null 'NA', quote '~')", "header='true' null='NA' quote='~'"),
+            ("copy t to 'x' with csv header delimiter as '|'", "format='csv' header='true' delimiter='|'"),
+            ("copy t to 'x.csv' options (delimiter ';')", "delimiter=';'"),
+        ] {
+            assert_eq!(options(sql).join(" "), expect, "{sql}");
+        }
+    }
+
+    #[test]
+    fn merges_have_stars() {
+        let parsed = parse(
+            "merge into t using s on t.a * 2 = s.a when matched then update set * when not matched then insert *",
+        );
+        let text = parsed.unwrap().to_string();
+        assert!(text.contains("ON t.a * 2 = s.a"), "{text}");
+        assert!(text.contains("UPDATE SET _flumen_all = true") && text.contains("INSERT ROW"), "{text}");
+        assert!(parse("select set * from t where").is_err());
     }
 
     #[test]

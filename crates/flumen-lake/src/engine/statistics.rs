@@ -1,4 +1,4 @@
-//! What the Delta log knows about each file, in DataFusion's terms: row counts, null counts, bounds.
+//! What the Delta log knows about each file, in DataFusion's terms: row counts, null counts, bounds; and which files they rule out.
 //!
 //! A bound is exact only where the log holds the very value: DataFusion answers `min` and `max` from exact ones. Text may
 //! be cut short in the log, timestamps may lack their microseconds, decimals went through floating point: those bounds
@@ -10,9 +10,14 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, BooleanArray, UInt64Array};
 use arrow::datatypes::{DataType, Field, SchemaRef, TimeUnit};
 use chrono::{DateTime, NaiveDate, NaiveDateTime};
+use datafusion::catalog::Session;
 use datafusion::common::pruning::PruningStatistics;
 use datafusion::common::stats::Precision;
-use datafusion::common::{Column, ColumnStatistics, ScalarValue, Statistics};
+use datafusion::common::{Column, ColumnStatistics, DFSchema, Result as DataFusionResult, ScalarValue, Statistics};
+use datafusion::datasource::listing::PartitionedFile;
+use datafusion::logical_expr::Expr;
+use datafusion::logical_expr::utils::conjunction;
+use datafusion::physical_optimizer::pruning::PruningPredicateBuilder;
 use serde_json::Value;
 
 use crate::lake::DataFile;
@@ -111,12 +116,32 @@ fn microseconds(text: &str) -> Option<i64> {
     with_zone.or_else(plain)
 }
 
+/// Those of `files`, with the columns of `schema`, that may hold rows that pass `filters`. Each has statistics.
+///
+/// Errors: a filter that does not fit the columns.
+pub(super) fn may_pass(
+    session: &dyn Session,
+    files: &[PartitionedFile],
+    schema: &SchemaRef,
+    filters: &[Expr],
+) -> DataFusionResult<Vec<PartitionedFile>> {
+    let Some(filter) = conjunction(filters.iter().cloned()) else { return Ok(files.to_vec()) };
+    let filter = session.create_physical_expr(filter, &DFSchema::try_from(Arc::clone(schema))?)?;
+    // A filter that statistics say nothing about is no error: every file is read then.
+    let Ok(predicate) = PruningPredicateBuilder::new().with_file_schema(Arc::clone(schema)).try_build(filter) else {
+        return Ok(files.to_vec());
+    };
+    let known = files.iter().filter_map(|file| file.statistics.as_deref()).collect();
+    let keep = predicate.prune(&FileStatistics { files: known, schema })?;
+    Ok(files.iter().zip(keep).filter(|(_, keep)| *keep).map(|(file, _)| file.clone()).collect())
+}
+
 /// The statistics of files, for leaving files out. Inexact bounds count: they are wide enough.
-pub(super) struct FileStatistics<'a> {
+struct FileStatistics<'a> {
     /// One a file, with all columns of `schema`.
-    pub files: Vec<&'a Statistics>,
+    files: Vec<&'a Statistics>,
     /// The columns.
-    pub schema: &'a SchemaRef,
+    schema: &'a SchemaRef,
 }
 
 impl FileStatistics<'_> {

@@ -85,6 +85,8 @@ pub(super) struct Found {
     pub system: HashMap<String, Arc<dyn TableProvider>>,
     /// Whether the columns that Flumen adds to tables are shown: the query names one of them.
     pub shows_own: bool,
+    /// Whether they are those of a view of the catalog: whoever made it was allowed to read its files.
+    pub of_view: bool,
 }
 
 /// Whether `name`, written where a table is expected, means files.
@@ -311,7 +313,9 @@ impl Tables {
             return Ok(None);
         }
         if looks_like_file(table) {
-            let provider = files::open(self.files.as_ref(), table, &self.learnt, &self.notes).await?;
+            let registered = external::Registered(self.files.as_ref());
+            let reader: &dyn FileReader = if found.of_view { &registered } else { self.files.as_ref() };
+            let provider = files::open(reader, table, &self.learnt, &self.notes).await?;
             found.bare.insert(table.to_owned(), provider);
             return Ok(None);
         }

@@ -163,6 +163,40 @@ impl Catalog {
         Ok((file.clone(), Box::pin(stream)))
     }
 
+    /// Changes what people say about files of a volume: one, or with a path that ends with a slash all below it; with none, about
+    /// the volume. Gives what is said now, with the paths.
+    ///
+    /// Errors: `NotFound` if there is no such volume or file.
+    pub async fn describe_files(
+        &self,
+        name: &TableName,
+        path: &str,
+        say: impl Fn(&mut About) + Send + Sync,
+    ) -> Result<Vec<(String, About)>> {
+        let mut said: Vec<(String, About)> = Vec::new();
+        self.change(&format!("describe {name}/{path}"), |state| {
+            let volume = state.volumes.get(name).ok_or_else(|| no_volume(state, name))?;
+            if path.is_empty() {
+                let mut volume = volume.clone();
+                say(&mut volume.about);
+                said = vec![(String::new(), volume.about.clone())];
+                return Ok(vec![Action::PutVolume { name: name.clone(), volume }]);
+            }
+            let meant = |known: &str| known == path || path.ends_with('/') && known.starts_with(path);
+            let mut actions = Vec::new();
+            said.clear();
+            for (known, file) in volume.files.iter().filter(|(known, _)| meant(known)) {
+                let mut file = file.clone();
+                say(&mut file.about);
+                said.push((known.clone(), file.about.clone()));
+                actions.push(Action::PutFile { volume: name.clone(), path: known.clone(), file });
+            }
+            if actions.is_empty() { Err(no_file(volume, name, path)) } else { Ok(actions) }
+        })
+        .await?;
+        Ok(said)
+    }
+
     /// Takes files out of a volume: one, or with a path that ends with a slash (or none) all below it. Gives their paths.
     ///
     /// Errors: `NotFound` if there is no such volume or file.

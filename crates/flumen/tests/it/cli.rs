@@ -23,6 +23,11 @@ fn errors() {
 }
 
 #[test]
+fn folders_give_columns_and_files_have_options() {
+    check_transcript("sql_folders");
+}
+
+#[test]
 fn a_closed_pipe_ends_quietly() {
     // `true` reads nothing; the script is far larger than a pipe holds.
     let ran = Sandbox::new().sh("flumen completion bash | true; flumen completion zsh | head -1");

@@ -147,6 +147,28 @@ fn files_are_kept_beside_the_tables() {
     }
     let unknown = sandbox.sh("flumen sql \"select * from files('files.image')\"");
     assert!(unknown.code == 3 && unknown.stderr.contains("files.images"), "{}", unknown.stderr);
+    let said = json(
+        &sandbox,
+        "flumen lake tag lake.files.images/2024/cat.png asleep --remove pets --description 'on the sofa'",
+    );
+    assert_eq!(
+        (said[0]["about"]["tags"][0].as_str(), said[0]["about"]["tags"].get(1)),
+        (Some("asleep"), None),
+        "{said}"
+    );
+    assert!(
+        ok(&sandbox, "flumen lake tag lake.files.images/2024/ old").stderr.contains("dog.png has the tags old pets")
+    );
+    let tags =
+        ok(&sandbox, "flumen sql --format csv \"select path, tags, description from files() order by path\"").stdout;
+    assert_eq!(
+        tags,
+        "path,tags,description\n2024/cat.png,\"[asleep, old]\",on the sofa\n2024/more/dog.png,\"[old, pets]\",\n"
+    );
+    ok(&sandbox, "flumen lake tag lake.files.images/ pictures");
+    assert_eq!(sandbox.sh("flumen lake tag lake.files.images/2024/cow.png x").code, 3);
+    assert_eq!(sandbox.sh("flumen lake tag lake.files.images/2024/cat.png --freshness 1h").code, 2);
+    ok(&sandbox, "flumen lake get lake.files.images/2024/cat.png again.png && test \"$(cat again.png)\" = 'a cat'");
     ok(&sandbox, "flumen lake rm lake.files.images/2024/cat.png");
     assert_eq!(sandbox.sh("flumen lake get lake.files.images/2024/cat.png").code, 3);
     assert_eq!(sandbox.sh("flumen lake put pictures 'lake.files.images/../x/'").code, 2);

@@ -7,6 +7,7 @@ use std::sync::{Arc, OnceLock};
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::{DataType, SchemaRef};
+use flumen_core::write::WriteOptions;
 use flumen_core::{Error, Result, limits};
 use parquet::arrow::ArrowWriter;
 use parquet::basic::{Compression, ZstdLevel};
@@ -15,43 +16,93 @@ use parquet::file::properties::WriterProperties;
 use crate::codec::{self, Codec};
 
 /// How rows become bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Encoding {
     format: Format,
     codec: Codec,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 enum Format {
     Parquet,
-    Csv,
-    Tsv,
+    Csv(Csv),
     Ndjson,
     Arrow,
 }
 
+/// How text in columns is written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Csv {
+    delimiter: u8,
+    quote: u8,
+    header: bool,
+    null: String,
+}
+
+impl Csv {
+    fn of(options: &WriteOptions, delimiter: u8) -> Self {
+        Self {
+            delimiter: options.delimiter.unwrap_or(delimiter),
+            quote: options.quote.unwrap_or(b'"'),
+            header: options.header.unwrap_or(true),
+            null: options.null.clone().unwrap_or_default(),
+        }
+    }
+}
+
+/// The formats, and what stands at the ends of names for them.
+const FORMATS: &str = "use .parquet, .csv, .tsv, .ndjson or .arrow, perhaps with .gz or .zst after it";
+
 impl Encoding {
     /// The encoding that a file's name asks for.
+    ///
+    /// Errors: as [`Encoding::new`].
     pub(super) fn of_name(name: &str) -> Result<Self> {
+        Self::new(name, &WriteOptions::default())
+    }
+
+    /// The encoding that `options` ask for, or else the file's name.
+    ///
+    /// Errors: `Invalid` where neither names a format that can be written, and for an option that the format does not have.
+    pub(super) fn new(name: &str, options: &WriteOptions) -> Result<Self> {
         let (stem, codec) = codec::split_name(name);
-        let ending = stem.rsplit_once('.').map_or("", |(_, ending)| ending).to_ascii_lowercase();
-        let format = match ending.as_str() {
-            "parquet" | "parq" | "pq" => Format::Parquet,
-            "csv" => Format::Csv,
-            "tsv" | "tab" => Format::Tsv,
-            "ndjson" | "jsonl" => Format::Ndjson,
-            "arrow" | "ipc" | "feather" => Format::Arrow,
+        let codec = options.compression.as_deref().map_or(Ok(codec), Codec::parse)?;
+        let ending = stem.rsplit_once('.').map_or("", |(_, ending)| ending);
+        let wanted = options.format.as_deref().unwrap_or(ending).to_ascii_lowercase();
+        let (format, shown) = match wanted.as_str() {
+            "parquet" | "parq" | "pq" => (Format::Parquet, "a Parquet"),
+            "csv" => (Format::Csv(Csv::of(options, b',')), "a CSV"),
+            "tsv" | "tab" => (Format::Csv(Csv::of(options, b'\t')), "a TSV"),
+            "ndjson" | "jsonl" => (Format::Ndjson, "an NDJSON"),
+            "json" if options.format.is_some() => (Format::Ndjson, "an NDJSON"),
+            "arrow" | "ipc" | "feather" => (Format::Arrow, "an Arrow"),
             _ => {
-                return Err(Error::invalid(format!("'{name}' does not end with a format that can be written"))
-                    .hint("use .parquet, .csv, .tsv, .ndjson or .arrow, perhaps with .gz or .zst after it"));
+                return Err(match &options.format {
+                    Some(format) => Error::invalid(format!("'{format}' is not a format that can be written"))
+                        .hint("there are: parquet, csv, tsv, ndjson and arrow"),
+                    None => {
+                        Error::invalid(format!("'{name}' does not end with a format that can be written")).hint(FORMATS)
+                    }
+                });
             }
         };
-        Ok(Self { format, codec })
+        let of_text = [
+            ("delimiter", options.delimiter.is_some()),
+            ("quote", options.quote.is_some()),
+            ("header", options.header.is_some()),
+            ("word for null", options.null.is_some()),
+        ];
+        match of_text.iter().find(|(_, given)| *given) {
+            Some((option, _)) if !matches!(format, Format::Csv(_)) => {
+                Err(Error::invalid(format!("{shown} file has no {option}")).hint("leave the option out, or write CSV"))
+            }
+            _ => Ok(Self { format, codec }),
+        }
     }
 
     /// The type as which the format keeps a column.
-    pub(super) fn stored_type(self, data_type: &DataType) -> Result<DataType> {
-        if matches!(self.format, Format::Csv | Format::Tsv) && data_type.is_nested() {
+    pub(super) fn stored_type(&self, data_type: &DataType) -> Result<DataType> {
+        if matches!(self.format, Format::Csv(_)) && data_type.is_nested() {
             return Err(Error::invalid(format!("a column of type {data_type} cannot be written to CSV"))
                 .hint("write Parquet or NDJSON, read JSON with --flatten, or leave the column out with --select"));
         }
@@ -151,12 +202,12 @@ enum Writer {
 
 impl Encoder {
     /// Begins the file at `path`, known as `address`, for rows with the columns of `schema`.
-    pub(super) fn begin(path: &Path, address: &str, schema: &SchemaRef, encoding: Encoding) -> Result<Self> {
+    pub(super) fn begin(path: &Path, address: &str, schema: &SchemaRef, encoding: &Encoding) -> Result<Self> {
         let failed = |error| Error::io(address, error);
         let trouble = Arc::new(OnceLock::new());
         let file = Disk { file: File::create(path).map_err(failed)?, trouble: Arc::clone(&trouble) };
         let packer = Packer::new(file, encoding.codec).map_err(failed)?;
-        let writer = Writer::begin(packer, schema, encoding.format).map_err(|error| error.within(address))?;
+        let writer = Writer::begin(packer, schema, &encoding.format).map_err(|error| error.within(address))?;
         Ok(Self { writer, address: address.to_owned(), trouble })
     }
 
@@ -181,7 +232,7 @@ fn named(error: Error, address: &str, trouble: &OnceLock<i32>) -> Error {
 }
 
 impl Writer {
-    fn begin(packer: Packer, schema: &SchemaRef, format: Format) -> Result<Self> {
+    fn begin(packer: Packer, schema: &SchemaRef, format: &Format) -> Result<Self> {
         Ok(match format {
             Format::Parquet => {
                 let properties = WriterProperties::builder()
@@ -191,10 +242,12 @@ impl Writer {
                 let writer = ArrowWriter::try_new(packer, schema.clone(), Some(properties)).map_err(parquet_error)?;
                 Writer::Parquet(Box::new(writer))
             }
-            Format::Csv | Format::Tsv => {
-                let delimiter = if format == Format::Tsv { b'\t' } else { b',' };
+            Format::Csv(csv) => {
                 let writer = arrow_csv::WriterBuilder::new()
-                    .with_delimiter(delimiter)
+                    .with_delimiter(csv.delimiter)
+                    .with_quote(csv.quote)
+                    .with_header(csv.header)
+                    .with_null(csv.null.clone())
                     .with_timestamp_format("%Y-%m-%d %H:%M:%S%.f".to_owned())
                     .with_timestamp_tz_format("%Y-%m-%d %H:%M:%S%.f%:z".to_owned())
                     .build(packer);

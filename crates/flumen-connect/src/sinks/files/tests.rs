@@ -32,6 +32,10 @@ fn request(mode: Mode) -> LoadRequest {
     }
 }
 
+fn file_sink(address: &str) -> FileSink {
+    FileSink::new(address, &WriteOptions::default(), None, &Spool::new()).unwrap()
+}
+
 fn record() -> LoadRecord {
     LoadRecord::new(LoadId::derive(["test"]), "x", Mode::Replace, chrono::DateTime::UNIX_EPOCH)
 }
@@ -61,7 +65,7 @@ async fn every_format_is_written_and_read_back() {
     let dir = tempfile::tempdir().unwrap();
     let at = |name: &str| format!("{}/{name}", dir.path().display());
     for name in ["x.parquet", "x.csv", "x.csv.gz", "x.tsv.zst", "x.ndjson", "x.ndjson.bz2", "x.arrow", "x.csv.xz"] {
-        let sink = FileSink::new(&at(name), None, &Spool::new()).unwrap();
+        let sink = file_sink(&at(name));
         let committed = write(&sink, 3).await;
         assert_eq!(committed.bytes_written, fs::metadata(at(name)).unwrap().len(), "{name}");
         let files = crate::sources::Files::new();
@@ -83,11 +87,39 @@ async fn every_format_is_written_and_read_back() {
 }
 
 #[tokio::test]
+async fn options_say_what_the_name_does_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| format!("{}/{name}", dir.path().display());
+    let named = |text: &str| Some(text.to_owned());
+    let semicolons = WriteOptions { delimiter: Some(b';'), ..WriteOptions::default() };
+    let headless = WriteOptions { header: Some(false), quote: Some(b'\''), null: named("NA"), ..semicolons.clone() };
+    for (name, options, expect) in [
+        ("x.csv", semicolons, "id;name;at\n1;a,b;1970-01-01 00:00:00\n;c;1970-01-01 00:00:01.500\n"),
+        ("y.csv", headless, "1;a,b;1970-01-01 00:00:00\nNA;c;1970-01-01 00:00:01.500\n"),
+        (
+            "z.txt",
+            WriteOptions { format: named("csv"), ..WriteOptions::default() },
+            "id,name,at\n1,\"a,b\",1970-01-01 00:00:00\n,c,1970-01-01 00:00:01.500\n",
+        ),
+    ] {
+        write(&FileSink::new(&at(name), &options, None, &Spool::new()).unwrap(), 1).await;
+        assert_eq!(fs::read_to_string(at(name)).unwrap(), expect, "{name}");
+    }
+    let packed = WriteOptions { format: named("CSV"), compression: named("gzip"), ..WriteOptions::default() };
+    write(&FileSink::new(&at("packed"), &packed, None, &Spool::new()).unwrap(), 1).await;
+    assert!(fs::read(at("packed")).unwrap().starts_with(&[0x1f, 0x8b]));
+    // A file without rows and without a header is empty.
+    let headless = WriteOptions { header: Some(false), ..WriteOptions::default() };
+    write(&FileSink::new(&at("none.csv"), &headless, None, &Spool::new()).unwrap(), 0).await;
+    assert_eq!(fs::read_to_string(at("none.csv")).unwrap(), "");
+}
+
+#[tokio::test]
 async fn nothing_is_seen_of_a_load_that_does_not_end() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("x.csv");
     fs::write(&path, "old").unwrap();
-    let sink = FileSink::new(path.to_str().unwrap(), None, &Spool::new()).unwrap();
+    let sink = file_sink(path.to_str().unwrap());
     let session = sink.begin(request(Mode::Replace)).await.unwrap();
     session.writer().unwrap().write(&rows()).unwrap();
     assert_eq!(fs::read_to_string(&path).unwrap(), "old");
@@ -100,7 +132,7 @@ async fn nothing_is_seen_of_a_load_that_does_not_end() {
 #[tokio::test]
 async fn several_files_end_with_a_manifest() {
     let dir = tempfile::tempdir().unwrap();
-    let sink = FileSink::new(&format!("{}/out/*.parquet", dir.path().display()), None, &Spool::new()).unwrap();
+    let sink = file_sink(&format!("{}/out/*.parquet", dir.path().display()));
     let out = dir.path().join("out");
     write(&sink, 4).await;
     assert_eq!(names(&out), "_manifest.json part-00000.parquet part-00001.parquet");
@@ -131,12 +163,23 @@ async fn a_store_gets_whole_objects() {
 
 #[tokio::test]
 async fn what_cannot_be_done_is_said() {
-    let said = |address: &str| FileSink::new(address, None, &Spool::new()).err().unwrap().message().to_owned();
+    let said = |address: &str| {
+        FileSink::new(address, &WriteOptions::default(), None, &Spool::new()).err().unwrap().message().to_owned()
+    };
+    let option = |name: &str, options: WriteOptions| {
+        FileSink::new(name, &options, None, &Spool::new()).err().unwrap().message().to_owned()
+    };
+    let semicolons = WriteOptions { delimiter: Some(b';'), ..WriteOptions::default() };
+    assert_eq!(option("x.parquet", semicolons), "a Parquet file has no delimiter");
+    let named = |format: &str| WriteOptions { format: Some(format.to_owned()), ..WriteOptions::default() };
+    assert_eq!(option("x.csv", named("doc")), "'doc' is not a format that can be written");
+    let packed = WriteOptions { compression: Some("zip".to_owned()), ..WriteOptions::default() };
+    assert!(option("x.csv", packed).contains("'zip'"));
     assert_eq!(said("x.doc"), "'x.doc' does not end with a format that can be written");
     assert_eq!(said("*/x.csv"), "'*/x.csv': only one '*' can be written to, in the file's name");
     assert_eq!(said("https://host/x.csv"), "'https://host/x.csv' is on a web server, which takes no files");
     let dir = tempfile::tempdir().unwrap();
-    let sink = FileSink::new(&format!("{}/x.csv", dir.path().display()), None, &Spool::new()).unwrap();
+    let sink = file_sink(&format!("{}/x.csv", dir.path().display()));
     let error = sink.begin(request(Mode::Append)).await.err().unwrap();
     assert!(error.message().ends_with("it can be replaced, and not loaded by append"), "{error}");
     assert!(sink.stored_type(&DataType::new_list(DataType::Int64, true)).is_err());

@@ -9,7 +9,8 @@ use std::collections::{HashMap, HashSet};
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::logical_expr::{LogicalPlan, Volatility};
 use datafusion::sql::sqlparser::ast::{
-    Merge as MergeStatement, MergeAction, MergeClause, MergeClauseKind, MergeInsertExpr, MergeInsertKind, TableFactor,
+    Assignment, Merge as MergeStatement, MergeAction, MergeClause, MergeClauseKind, MergeInsertExpr, MergeInsertKind,
+    TableFactor,
 };
 use flumen_core::{Error, Result};
 
@@ -18,6 +19,7 @@ use super::update::assignments;
 use super::{PATH_COLUMN, Statement, TARGET, Target, chosen, name_of, refuse};
 use crate::engine::columns::{self, quoted};
 use crate::engine::lake_table::POSITION_COLUMN;
+use crate::engine::statements::ALL;
 
 /// The column that is true for rows of the source.
 const MATCHED: &str = "_flumen_matched";
@@ -130,6 +132,13 @@ impl Clause {
         };
         let action = match &clause.action {
             MergeAction::Delete { .. } => Action::Delete,
+            MergeAction::Update(update) if update.update_predicate.is_some() || update.delete_predicate.is_some() => {
+                return refuse("update … where of a merge", "put the condition before 'then': when matched and … then");
+            }
+            MergeAction::Insert(insert) if insert.insert_predicate.is_some() => {
+                return refuse("insert … where of a merge", "put the condition before 'then': when not matched and …");
+            }
+            MergeAction::Update(update) if is_all(&update.assignments) => Action::Update(all_columns(draft, source)?),
             MergeAction::Update(update) => Action::Update(assignments(&update.assignments, draft.schema(), &table)?),
             MergeAction::Insert(insert) => Action::Insert(inserted(insert, draft, source)?),
         };
@@ -138,6 +147,18 @@ impl Clause {
         }
         Ok(Self { kind, condition: clause.predicate.as_ref().map(ToString::to_string), action })
     }
+}
+
+/// Whether an update sets all columns: `update set *`, as `statements.rs` has it.
+fn is_all(assignments: &[Assignment]) -> bool {
+    matches!(assignments, [one] if one.target.to_string() == ALL)
+}
+
+/// All columns of the table, each set to the column of the source that has its name.
+fn all_columns(draft: &Draft, source: &TableFactor) -> Result<HashMap<String, String>> {
+    let alias = source_alias(&source.to_string())?;
+    let set = |field: &arrow::datatypes::FieldRef| (field.name().clone(), format!("{alias}.{}", quoted(field.name())));
+    Ok(columns::visible(draft.schema()).iter().map(|field| set(field)).collect())
 }
 
 /// The values of all columns of the table, for an INSERT of a MERGE.

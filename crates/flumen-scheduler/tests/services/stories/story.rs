@@ -10,6 +10,7 @@ use chrono::{DateTime, TimeDelta};
 use flumen_core::clock::Clock as _;
 use flumen_core::flow::store::NewRun;
 use flumen_core::flow::{Answer, Ask, FlowVersion, Interval, Origin, RunId, RunRecord, TaskKey};
+use flumen_core::testkit::seeds::Random;
 use flumen_core::{Error, Result};
 use flumen_flow::definition::{Catchup, OnOverlap};
 use flumen_flow::machine::{Graph, Run};
@@ -18,7 +19,6 @@ use serde_json::Map;
 use uuid::Uuid;
 
 use super::facts::{self, Definition, Era, Facts, FlowFacts, Life, Span};
-use super::random::Random;
 use super::tables::{Moment, Place, Table};
 use super::workers::Worker;
 use crate::gate::{Deed, Gate, Gated, Log};

@@ -2,10 +2,9 @@
 
 use chrono::{DateTime, NaiveDateTime, TimeDelta, Timelike, Utc};
 use flumen_core::flow::Interval;
+use flumen_core::testkit::seeds::Random;
 use flumen_flow::definition::{Catchup, Covers, RuleSpec, ScheduleSpec};
 use flumen_flow::timetable::zone;
-
-use super::random::Random;
 
 pub type Moment = DateTime<Utc>;
 

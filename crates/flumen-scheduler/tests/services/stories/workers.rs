@@ -9,11 +9,11 @@ use chrono::TimeDelta;
 use flumen_core::clock::Clock as _;
 use flumen_core::flow::store::{Claim, Held, MetaStore, Renewal, Work};
 use flumen_core::flow::{Failure, Outcome, RunId};
+use flumen_core::testkit::seeds::Random;
 use futures::StreamExt as _;
 use serde_json::Value;
 use tokio::time::Instant;
 
-use super::random::Random;
 use crate::world::TokioClock;
 
 /// How long it sleeps, unless it is woken: then it sees that it should hurry.

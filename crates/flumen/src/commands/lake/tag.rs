@@ -1,7 +1,7 @@
 //! `flumen lake tag`.
 
 use flumen_core::{Error, Result};
-use flumen_lake::catalog::{Entry, Retention};
+use flumen_lake::catalog::{About, Entry, Retention};
 use serde_json::json;
 
 use super::seconds;
@@ -9,7 +9,7 @@ use crate::commands::env::lake_table;
 use crate::context::Context;
 use crate::destination;
 
-/// Say something about a table or a column: tags, a description, an owner, how fresh it is to be
+/// Say something about a table, a column, or a file of a volume: tags, a description, an owner, how fresh it is to be
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -17,9 +17,12 @@ Examples:
   flumen lake tag lake.raw.trips --column fare money
   flumen lake tag lake.raw.trips --remove public
   flumen lake tag lake.raw.trips --freshness 26h --retention 365d --by pickup_at
+  flumen lake tag lake.files.images/2024/cat.png animal --description 'asleep'
+  flumen lake tag lake.files.images/2024/ old
 ")]
 pub struct TagCommand {
-    /// lake.NAMESPACE.TABLE
+    /// lake.NAMESPACE.TABLE, or lake.NAMESPACE.VOLUME/PATH: a file, all below a path that ends with /, or the volume
+    #[arg(value_name = "ADDRESS")]
     table: String,
     /// Tags to add
     tags: Vec<String>,
@@ -48,6 +51,9 @@ pub struct TagCommand {
 
 impl TagCommand {
     pub async fn run(self, context: &Context) -> Result<()> {
+        if let Some((volume, path)) = self.table.split_once('/') {
+            return self.of_files(context, volume, path).await;
+        }
         let name = lake_table(&self.table)?;
         let catalog = destination::catalog(context)?;
         let state = catalog.read().await?;
@@ -77,19 +83,34 @@ impl TagCommand {
                 .output
                 .json(&json!({ "table": format!("lake.{name}"), "column": self.column, "about": about }));
         }
-        let tags = about.unwrap_or_default().tags.into_iter().collect::<Vec<_>>().join(" ");
         let of = self.column.map(|column| format!(".{column}")).unwrap_or_default();
-        let shown = if tags.is_empty() { "has no tags".to_owned() } else { format!("has the tags {tags}") };
-        context.output.note(format_args!("lake.{name}{of} {shown}"));
+        context.output.note(format_args!("lake.{name}{of} {}", tags_of(&about.unwrap_or_default())));
         Ok(())
     }
 
-    fn apply(&self, entry: &mut Entry) -> Result<()> {
+    /// The same for what is in the volume, at `path`.
+    async fn of_files(&self, context: &Context, volume: &str, path: &str) -> Result<()> {
+        if self.column.is_some() || self.freshness.is_some() || self.retention.is_some() {
+            return Err(Error::invalid(format!(
+                "{} is in a volume: it has no columns, freshness or retention",
+                self.table
+            ))
+            .hint("files have tags, a description and an owner"));
+        }
+        let name = lake_table(volume)?;
+        let said = destination::catalog(context)?.describe_files(&name, path, |about| self.say(about)).await?;
+        if context.output.json {
+            let shown = said.iter().map(|(path, about)| json!({ "volume": volume, "path": path, "about": about }));
+            return context.output.json(&shown.collect::<Vec<_>>());
+        }
+        for (path, about) in &said {
+            context.output.note(format_args!("{volume}/{path} {}", tags_of(about)));
+        }
+        Ok(())
+    }
+
+    fn say(&self, about: &mut About) {
         let some = |text: &String| (!text.is_empty()).then(|| text.clone());
-        let about = match &self.column {
-            Some(column) => entry.columns_mut().entry(column.clone()).or_default(),
-            None => entry.about_mut(),
-        };
         about.tags.extend(self.tags.iter().cloned());
         about.tags.retain(|tag| !self.remove.contains(tag));
         if let Some(text) = &self.description {
@@ -98,6 +119,13 @@ impl TagCommand {
         if let Some(text) = &self.owner {
             about.owner = some(text);
         }
+    }
+
+    fn apply(&self, entry: &mut Entry) -> Result<()> {
+        self.say(match &self.column {
+            Some(column) => entry.columns_mut().entry(column.clone()).or_default(),
+            None => entry.about_mut(),
+        });
         if self.freshness.is_some() || self.retention.is_some() {
             let Entry::Table(table) = entry else {
                 return Err(Error::invalid("only a table has freshness and retention"));
@@ -109,4 +137,9 @@ impl TagCommand {
         }
         Ok(())
     }
+}
+
+fn tags_of(about: &About) -> String {
+    let tags: Vec<&str> = about.tags.iter().map(String::as_str).collect();
+    if tags.is_empty() { "has no tags".to_owned() } else { format!("has the tags {}", tags.join(" ")) }
 }

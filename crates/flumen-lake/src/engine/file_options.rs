@@ -1,0 +1,182 @@
+//! What statements say about files, in `OPTIONS (…)` of an external table and behind COPY: as words and values, whatever the
+//! dialect, and from there to what readers and sinks know.
+
+use datafusion::sql::sqlparser::ast::{CopyLegacyCsvOption, CopyLegacyOption, CopyOption};
+use flumen_core::read::ReadOptions;
+use flumen_core::write::WriteOptions;
+use flumen_core::{Error, Result};
+
+/// What readers know.
+const READING: &str =
+    "there are: format, compression, header, delimiter, quote, null, encoding, skip_lines, sheet, date_format";
+/// What sinks know.
+const WRITING: &str = "there are: format, compression, header, delimiter, quote, null";
+
+/// The options of a COPY, as Postgres writes them, as words and values.
+///
+/// Errors: `Invalid` for one that says nothing about a file of ours.
+pub(super) fn of_copy(options: &[CopyOption], legacy: &[CopyLegacyOption]) -> Result<Vec<(String, String)>> {
+    let mut said = Vec::new();
+    let mut say = |key: &str, value: String| said.push((key.to_owned(), value));
+    for option in options {
+        match option {
+            CopyOption::Format(name) => say("format", name.value.clone()),
+            CopyOption::Delimiter(delimiter) => say("delimiter", delimiter.to_string()),
+            CopyOption::Null(null) => say("null", null.clone()),
+            CopyOption::Header(header) => say("header", header.to_string()),
+            CopyOption::Quote(quote) | CopyOption::Escape(quote) => say("quote", quote.to_string()),
+            CopyOption::Encoding(encoding) => say("encoding", encoding.clone()),
+            // It is about how Postgres keeps rows.
+            CopyOption::Freeze(_) => {}
+            other => return Err(unknown(&other.to_string(), READING)),
+        }
+    }
+    for option in legacy {
+        match option {
+            CopyLegacyOption::Csv(of_csv) => {
+                say("format", "csv".to_owned());
+                for option in of_csv {
+                    match option {
+                        CopyLegacyCsvOption::Header => say("header", true.to_string()),
+                        CopyLegacyCsvOption::Quote(quote) | CopyLegacyCsvOption::Escape(quote) => {
+                            say("quote", quote.to_string())
+                        }
+                        other => return Err(unknown(&other.to_string(), READING)),
+                    }
+                }
+            }
+            CopyLegacyOption::Delimiter(delimiter) => say("delimiter", delimiter.to_string()),
+            CopyLegacyOption::Null(null) => say("null", null.clone()),
+            CopyLegacyOption::Header => say("header", true.to_string()),
+            CopyLegacyOption::Gzip => say("compression", "gzip".to_owned()),
+            CopyLegacyOption::Zstd => say("compression", "zstd".to_owned()),
+            CopyLegacyOption::Bzip2 => say("compression", "bzip2".to_owned()),
+            CopyLegacyOption::Parquet => say("format", "parquet".to_owned()),
+            CopyLegacyOption::Json(_) => say("format", "json".to_owned()),
+            other => return Err(unknown(&other.to_string(), READING)),
+        }
+    }
+    Ok(said)
+}
+
+/// How files are to be read.
+///
+/// Errors: `Invalid` for an option that is not known, or a value that it does not have.
+pub(super) fn reading<'a>(
+    format: Option<&str>,
+    options: impl IntoIterator<Item = (&'a String, &'a String)>,
+) -> Result<ReadOptions> {
+    let mut read = ReadOptions { format: format.map(str::to_owned), ..ReadOptions::default() };
+    for (key, value) in options {
+        match word(key).as_str() {
+            "format" => read.format = Some(value.to_lowercase()),
+            "delimiter" | "sep" => read.delimiter = Some(letter(key, value)?),
+            "quote" | "escape" => read.quote = Some(Some(letter(key, value)?)),
+            "header" | "has_header" => read.header = Some(flag(key, value)?),
+            "null" | "nullstr" | "null_value" => read.text.nulls.push(value.clone()),
+            "date_format" | "dateformat" | "timestampformat" => read.text.date_format = Some(value.clone()),
+            "compression" => read.compression = Some(packing(value)),
+            "encoding" => read.encoding = Some(value.to_lowercase()),
+            "skip_lines" | "skip" => read.skip_lines = value.parse().map_err(|_| wrong(key, value, "a number"))?,
+            "sheet" => read.sheet = Some(value.clone()),
+            _ => return Err(unknown(key, READING)),
+        }
+    }
+    Ok(read)
+}
+
+/// How a file is to be written. `stored_as` is what stands before the options.
+///
+/// Errors: as [`reading`].
+pub(super) fn writing(stored_as: Option<&str>, options: &[(String, String)]) -> Result<WriteOptions> {
+    let mut write = WriteOptions { format: stored_as.map(str::to_lowercase), ..WriteOptions::default() };
+    for (key, value) in options {
+        match word(key).as_str() {
+            "format" => write.format = Some(value.to_lowercase()),
+            "delimiter" | "sep" => write.delimiter = Some(letter(key, value)?),
+            "quote" | "escape" => write.quote = Some(letter(key, value)?),
+            "header" | "has_header" => write.header = Some(flag(key, value)?),
+            "null" | "nullstr" | "null_value" => write.null = Some(value.clone()),
+            "compression" | "codec" => write.compression = Some(packing(value)),
+            "encoding" if matches!(value.to_lowercase().as_str(), "utf8" | "utf-8") => {}
+            _ => return Err(unknown(key, WRITING)),
+        }
+    }
+    Ok(write)
+}
+
+/// An option's name: DataFusion writes `format.` before some.
+fn word(key: &str) -> String {
+    key.to_lowercase().trim_start_matches("format.").to_owned()
+}
+
+fn letter(key: &str, value: &str) -> Result<u8> {
+    match value.as_bytes() {
+        [letter] => Ok(*letter),
+        b"\\t" => Ok(b'\t'),
+        _ => Err(wrong(key, value, "one character")),
+    }
+}
+
+fn flag(key: &str, value: &str) -> Result<bool> {
+    match value.to_lowercase().as_str() {
+        "true" | "on" | "1" => Ok(true),
+        "false" | "off" | "0" => Ok(false),
+        _ => Err(wrong(key, value, "true or false")),
+    }
+}
+
+fn packing(value: &str) -> String {
+    match value.to_lowercase().as_str() {
+        "uncompressed" => "none".to_owned(),
+        other => other.to_owned(),
+    }
+}
+
+fn wrong(key: &str, value: &str, what: &str) -> Error {
+    Error::invalid(format!("the option '{key}' should be {what}, not '{value}'"))
+}
+
+fn unknown(key: &str, known: &str) -> Error {
+    Error::invalid(format!("files have no option '{key}'")).hint(known)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn said(text: &str) -> Vec<(String, String)> {
+        let pairs = text.split(' ').filter_map(|pair| pair.split_once('='));
+        pairs.map(|(key, value)| (key.to_owned(), value.to_owned())).collect()
+    }
+
+    #[test]
+    fn words_are_those_of_several_dialects() {
+        let options = said("format.has_header=off sep=\\t nullstr=NA skip=2 compression=uncompressed");
+        let read = reading(Some("csv"), options.iter().map(|(key, value)| (key, value))).unwrap();
+        assert_eq!((read.header, read.delimiter, read.skip_lines), (Some(false), Some(b'\t'), 2));
+        assert_eq!((read.text.nulls, read.compression.as_deref()), (vec!["NA".to_owned()], Some("none")));
+        let written = writing(Some("CSV"), &said("header=TRUE delimiter=| quote=' codec=GZIP")).unwrap();
+        let expect = WriteOptions {
+            format: Some("csv".to_owned()),
+            compression: Some("gzip".to_owned()),
+            delimiter: Some(b'|'),
+            quote: Some(b'\''),
+            header: Some(true),
+            null: None,
+        };
+        assert_eq!(written, expect);
+    }
+
+    #[test]
+    fn what_is_not_known_is_said() {
+        for (text, expect) in [
+            ("delimiter=ab", "the option 'delimiter' should be one character, not 'ab'"),
+            ("header=maybe", "the option 'header' should be true or false, not 'maybe'"),
+            ("colour=red", "files have no option 'colour'"),
+            ("encoding=latin-1", "files have no option 'encoding'"),
+        ] {
+            assert_eq!(writing(None, &said(text)).unwrap_err().message(), expect, "{text}");
+        }
+    }
+}
