@@ -1,17 +1,18 @@
 //! Columns that folders give: the files of `trips/year=2024/month=03/` have a column `year` and a column `month`, as Hive laid
 //! tables out and Spark, Athena and DuckDB do.
 //!
-//! Inputs that are opened together get them if all of their addresses name the same columns, and none of the files has one of
-//! that name. Values that are whole numbers everywhere are numbers, dates everywhere are dates, others text.
+//! Inputs that are opened together have the columns that any of their folders give, without regard to case: where a path lacks
+//! one, it is null, and a warning says so. A file that has such a column itself keeps its own. Values that are whole numbers
+//! everywhere are numbers, dates everywhere are dates, others text.
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, RecordBatch, RecordBatchOptions, StringArray, UInt32Array};
+use arrow::array::{Array, ArrayRef, RecordBatch, RecordBatchOptions, StringArray, UInt32Array, new_null_array};
 use arrow::compute::{CastOptions, cast_with_options, take};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use flumen_core::load::{Cursor, FileIdentity};
-use flumen_core::read::{Input, RawBatch, ReadRequest, Split, Splits, WantedColumn};
+use flumen_core::read::{Input, Misfit, RawBatch, ReadRequest, Split, Splits, WantedColumn};
 use flumen_core::{Error, Result};
 use percent_encoding::percent_decode_str;
 
@@ -19,37 +20,61 @@ use percent_encoding::percent_decode_str;
 /// Source: Hive, `hive.exec.default.partition.name`.
 const NULL: &str = "__HIVE_DEFAULT_PARTITION__";
 
-/// `inputs`, each with the columns that its folders give.
-pub(crate) fn with_columns(inputs: Vec<Arc<dyn Input>>) -> Vec<Arc<dyn Input>> {
+/// `inputs`, each with the columns that its folders give. Those called as in `as_text` are text, as the folders have them.
+pub(crate) fn with_columns(inputs: Vec<Arc<dyn Input>>, as_text: &[String]) -> Vec<Arc<dyn Input>> {
     let said: Vec<Vec<(String, Option<String>)>> = inputs.iter().map(|input| said_by(input.address())).collect();
-    let Some(first) = said.first().filter(|first| !first.is_empty()) else { return inputs };
-    let names: Vec<String> = first.iter().map(|(name, _)| name.clone()).collect();
-    if said.iter().any(|of_input| of_input.iter().map(|(name, _)| name).ne(&names)) {
-        return inputs;
-    }
-    let has = |name: &String| {
-        let mut fields = inputs.iter().flat_map(|input| input.schema().fields());
-        fields.any(|field| field.name().trim().eq_ignore_ascii_case(name))
-    };
-    let mut columns: Vec<(String, ArrayRef)> = Vec::new();
-    for (place, name) in names.into_iter().enumerate() {
-        if !has(&name) {
-            let values = said.iter().map(|of_input| of_input[place].1.as_deref());
-            columns.push((name, typed(values.collect())));
+    let mut names: Vec<String> = Vec::new();
+    for (name, _) in said.iter().flatten() {
+        if !names.iter().any(|known| known.eq_ignore_ascii_case(name)) {
+            names.push(name.clone());
         }
     }
-    if columns.is_empty() {
+    if names.is_empty() {
         return inputs;
     }
+    let columns: Vec<FolderColumn> = names.into_iter().map(|name| FolderColumn::of(name, &said, as_text)).collect();
     let with = |(row, inner): (usize, Arc<dyn Input>)| {
-        let of_folders =
-            columns.iter().map(|(name, values)| Arc::new(Field::new(name, values.data_type().clone(), true)));
-        let fields = inner.schema().fields().iter().cloned().chain(of_folders);
+        let own =
+            |name: &str| inner.schema().fields().iter().any(|field| field.name().trim().eq_ignore_ascii_case(name));
+        let given: Vec<&FolderColumn> = columns.iter().filter(|column| !own(&column.name)).collect();
+        if given.is_empty() {
+            return inner;
+        }
+        let field = |column: &&FolderColumn| Arc::new(Field::new(&column.name, column.typed.data_type().clone(), true));
+        let fields = inner.schema().fields().iter().cloned().chain(given.iter().map(field));
         let schema = Arc::new(Schema::new_with_metadata(fields.collect::<Vec<_>>(), inner.schema().metadata().clone()));
-        let values = columns.iter().map(|(_, values)| values.slice(row, 1)).collect();
-        Arc::new(InFolders { inner, schema, values }) as Arc<dyn Input>
+        let values = given.iter().map(|column| column.typed.slice(row, 1)).collect();
+        let texts = given.iter().map(|column| column.texts[row].clone()).collect();
+        let lacking = given.iter().filter(|column| !column.said[row]).map(|column| column.name.clone()).collect();
+        Arc::new(InFolders { inner, schema, values, texts, lacking }) as Arc<dyn Input>
     };
     inputs.into_iter().enumerate().map(with).collect()
+}
+
+/// One column that folders give, with a value for each input.
+struct FolderColumn {
+    name: String,
+    /// Whether the path of the input names it.
+    said: Vec<bool>,
+    texts: Vec<Option<String>>,
+    typed: ArrayRef,
+}
+
+impl FolderColumn {
+    fn of(name: String, said: &[Vec<(String, Option<String>)>], as_text: &[String]) -> Self {
+        let of_input = |of_input: &Vec<(String, Option<String>)>| {
+            of_input.iter().find(|(known, _)| known.eq_ignore_ascii_case(&name)).map(|(_, value)| value.clone())
+        };
+        let found: Vec<Option<Option<String>>> = said.iter().map(of_input).collect();
+        let texts: Vec<Option<String>> = found.iter().map(|found| found.clone().flatten()).collect();
+        let values: Vec<Option<&str>> = texts.iter().map(Option::as_deref).collect();
+        let typed = match as_text.iter().any(|known| known.eq_ignore_ascii_case(&name)) {
+            true => Arc::new(StringArray::from(values)),
+            false => typed(values),
+        };
+        let said = found.iter().map(Option::is_some).collect();
+        Self { name, said, texts, typed }
+    }
 }
 
 /// The columns and values that the folders of `address` name; null for a folder that says so.
@@ -98,9 +123,24 @@ struct InFolders {
     schema: SchemaRef,
     /// One row each.
     values: Vec<ArrayRef>,
+    /// The same as the folders have them.
+    texts: Vec<Option<String>>,
+    /// The columns that other paths name, and this one does not.
+    lacking: Vec<String>,
 }
 
 impl InFolders {
+    /// The value of the folder column at `place` as a format of text gives it.
+    fn as_text(&self, place: usize, wanted: &DataType) -> Result<Place> {
+        let text = &self.texts[place];
+        let value: ArrayRef = Arc::new(StringArray::from(vec![text.clone()]));
+        Ok(match (cast(&value, wanted), text) {
+            (Ok(value), _) => Place::OfFolder(value),
+            (Err(_), Some(text)) => Place::Misfit(text.clone(), new_null_array(wanted, 1)),
+            (Err(error), None) => return Err(error),
+        })
+    }
+
     fn own(&self) -> usize {
         self.schema.fields().len() - self.values.len()
     }
@@ -132,7 +172,13 @@ impl Input for InFolders {
     }
 
     fn warnings(&self) -> Vec<String> {
-        self.inner.warnings()
+        let lacking = self.lacking.iter().map(|name| {
+            format!(
+                "{}: no folder in its path is called {name}=…, as for other files: '{name}' is null",
+                self.address()
+            )
+        });
+        self.inner.warnings().into_iter().chain(lacking).collect()
     }
 
     fn read(&self, request: &ReadRequest) -> Result<Arc<dyn Splits>> {
@@ -144,12 +190,11 @@ impl Input for InFolders {
                     of_file.columns.push(wanted.clone());
                     Place::OfFile(of_file.columns.len() - 1)
                 }
-                Some(folder) => {
-                    let value = &self.values[folder];
-                    // As a format of text, it gives what is wanted; as another one, what it has.
-                    let as_wanted = self.is_text() && wanted.data_type != DataType::Null;
-                    Place::OfFolder(if as_wanted { cast(value, &wanted.data_type)? } else { Arc::clone(value) })
+                // A format of text gives what is wanted; another one, what it has.
+                Some(folder) if self.is_text() && wanted.data_type != DataType::Null => {
+                    self.as_text(folder, &wanted.data_type)?
                 }
+                Some(folder) => Place::OfFolder(Arc::clone(&self.values[folder])),
             });
         }
         if of_file.columns.is_empty()
@@ -183,6 +228,8 @@ enum Place {
     OfFile(usize),
     /// A value that all rows have.
     OfFolder(ArrayRef),
+    /// A text that is not of the wanted type, and null in it.
+    Misfit(String, ArrayRef),
 }
 
 /// How batches of a file become such with columns of folders.
@@ -203,7 +250,7 @@ impl Shape {
                     fields.push(Arc::clone(&raw.batch.schema_ref().fields()[*at]));
                     Arc::clone(raw.batch.column(*at))
                 }
-                Place::OfFolder(value) => {
+                Place::OfFolder(value) | Place::Misfit(_, value) => {
                     fields.push(Arc::new(Field::new(name, value.data_type().clone(), true)));
                     take(value, &same, None)?
                 }
@@ -219,7 +266,14 @@ impl Shape {
             misfit.column = moved(misfit.column)?;
             Some(misfit)
         });
-        Ok(RawBatch { batch, rows: raw.rows, misfits: misfits.collect(), bad: raw.bad })
+        let mut misfits: Vec<Misfit> = misfits.collect();
+        for (column, place) in self.places.iter().enumerate() {
+            if let Place::Misfit(text, _) = place {
+                misfits.extend((0..rows).map(|row| Misfit { row, column, line: None, value: text.clone() }));
+            }
+        }
+        misfits.sort_by_key(|misfit| misfit.row);
+        Ok(RawBatch { batch, rows: raw.rows, misfits, bad: raw.bad })
     }
 }
 
@@ -331,9 +385,24 @@ mod tests {
         // A column of the file comes before one of a folder, and rows are counted without any of the file.
         assert_eq!(read(&pattern("u/*/*.csv"), &["k", "n"]).await, ["own,1"]);
         assert_eq!(read(&pattern("t/*/*/*.csv"), &["year"]).await, ["2023", "2023", "2024"]);
-        // Folders that do not say the same are only folders.
-        assert_eq!(read(&pattern("v/*/*.csv"), &["n"]).await, ["2", "1"]);
-        let inputs = FileReader::open(&Files::new(), &pattern("v/*/*.csv"), &ReadOptions::default()).await.unwrap();
-        assert_eq!(inputs[0].schema().fields().len(), 1);
+        // What one path lacks is null in its rows, and told.
+        assert_eq!(read(&pattern("v/*/*.csv"), &["n", "j", "k"]).await, ["2,1,", "1,,1"]);
+        let open = |pattern: String, options: ReadOptions| async move {
+            FileReader::open(&Files::new(), &pattern, &options).await.unwrap()
+        };
+        let inputs = open(pattern("v/*/*.csv"), ReadOptions::default()).await;
+        let told = inputs[0].warnings();
+        assert!(
+            told.len() == 1
+                && told[0].ends_with("no folder in its path is called k=…, as for other files: 'k' is null")
+        );
+        // Text keeps its zeros, and what is of no type is handed on as it stands.
+        let options = ReadOptions { folder_text: vec!["MONTH".to_owned()], ..ReadOptions::default() };
+        let inputs = open(pattern("t/**/*.csv"), options).await;
+        assert_eq!(inputs[1].schema().field_with_name("month").unwrap().data_type(), &DataType::Utf8);
+        let wanted = WantedColumn { index: 3, data_type: DataType::Date32 };
+        let splits = inputs[1].read(&ReadRequest { columns: vec![wanted] }).unwrap();
+        let raw = splits.next().unwrap().unwrap().next_batch().unwrap().unwrap();
+        assert_eq!(raw.misfits, [Misfit { row: 0, column: 0, line: None, value: "01".to_owned() }]);
     }
 }

@@ -268,7 +268,7 @@ impl FileReader for Files {
             for blob in blobs {
                 inputs.extend(formats::open(blob, &options, &spool)?);
             }
-            Ok(folders::with_columns(inputs))
+            Ok(folders::with_columns(inputs, &options.folder_text))
         });
         opened.await.map_err(|error| Error::internal("reading a file broke off").caused_by(error))?
     }

@@ -243,6 +243,8 @@ pub struct ReadOptions {
     pub text: TextOptions,
     /// JSON: nested values become columns of their own, `a.b` as `a_b`.
     pub flatten: bool,
+    /// Columns that folders give (`zip=01/`) and that are text, whatever their values look like.
+    pub folder_text: Vec<String>,
     /// Excel: the sheet, by name; the first by default.
     pub sheet: Option<String>,
     /// Postgres: an incremental load's column, and the value above which rows are wanted.

@@ -15,6 +15,7 @@
 //! - `tables.rs`: what a table name means.
 //! - `lake_table.rs`, `statistics.rs`: a lake table as plain Parquet files. `known.rs`: those that were read before.
 //! - `database.rs`: tables of databases that are connections.
+//! - `copy.rs`, `copy_text.rs`: COPY over files.
 //! - `files.rs`: files in place, through the seam [`FileReader`]. `file_options.rs`: what statements say about them.
 //! - `system.rs`: the tables `flumen.loads` and `flumen.drift`.
 //! - `names.rs`: column names without regard to case.
@@ -27,6 +28,7 @@ mod changes;
 mod columns;
 mod commands;
 mod copy;
+mod copy_text;
 mod database;
 mod ddl;
 pub mod defaults;

@@ -37,8 +37,8 @@ Examples:
   flumen sql \"select * from 'trips.parquet' limit 5\"
 
 Exit codes:
-  0 done   2 wrong request   3 not found   4 conflict   5 a system does not answer   6 bad data
-  70 a fault in Flumen   130 cancelled
+  0 done   1 a run failed   2 wrong request   3 not found   4 conflict   5 a system does not answer
+  6 bad data   70 a fault in Flumen   130 cancelled
 
 'flumen COMMAND --help' tells more about a command.
 ";

@@ -3,21 +3,23 @@
 
 use std::sync::Arc;
 
-use arrow::datatypes::{DataType, SchemaRef};
-use datafusion::catalog::SchemaProvider;
+use arrow::datatypes::{DataType, Field, SchemaRef};
+use datafusion::catalog::{SchemaProvider, TableProvider};
 use datafusion::execution::SendableRecordBatchStream;
 use datafusion::physical_plan::execute_stream_partitioned;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::sql::parser::{CopyToSource, CopyToStatement};
 use datafusion::sql::sqlparser::ast::{CopySource, CopyTarget, Statement as Sql};
 use flumen_core::load::{Fence, LoadId, LoadRecord, LoadRequest, Mode};
+use flumen_core::read::ReadOptions;
 use flumen_core::sql::Answer;
 use flumen_core::{Error, Result};
 use futures::StreamExt;
 
+use super::columns::quoted;
 use super::prepare::Named;
-use super::write::{pump, refuse};
-use super::{Engine, copied_out, errors, file_options, files, unviewed};
+use super::write::{name_of_ident, pump, refuse};
+use super::{Engine, copied_out, copy_text, errors, file_options, files, unviewed};
 
 impl Engine {
     /// `COPY … TO`: writes rows to a file, or to whatever else an address of a data set means.
@@ -94,14 +96,7 @@ impl Engine {
     ///
     /// Errors: those of the insert; what is for a client (`FROM STDIN`) is not for this session.
     pub(super) async fn copy_from(&self, sql: &str, statement: &Sql) -> Result<Option<Answer>> {
-        let Sql::Copy {
-            source: CopySource::Table { table_name, columns },
-            to: false,
-            target,
-            options,
-            legacy_options,
-            ..
-        } = statement
+        let Sql::Copy { source: CopySource::Table { table_name, columns }, to: false, target, values, .. } = statement
         else {
             return refuse("this form of copy", "write copy t from 'file.csv', or copy (select …) to 'file.csv'");
         };
@@ -109,19 +104,57 @@ impl Engine {
             return refuse("copy from stdin", "name a file: copy t from 'file.csv'");
         };
         self.check_file_access(filename)?;
-        let options = file_options::of_copy(options, legacy_options)?;
+        let options = copy_text::options_of(values);
         let options = file_options::reading(None, options.iter().map(|(key, value)| (key, value)))?;
-        let tables = &self.tables;
-        let opened = files::open_as(tables.files.as_ref(), filename, &options, &tables.learnt, &tables.notes).await?;
+        let names: Vec<String> = match columns.as_slice() {
+            [] => {
+                let schema = self.columns(&table_name.to_string()).await?;
+                schema.fields().iter().map(|field| field.name().clone()).collect()
+            }
+            listed => listed.iter().map(name_of_ident).collect(),
+        };
+        let (opened, own) = self.open_copied(filename, options, &names).await?;
         let explained = |error| errors::explain(error, sql);
         let name = format!("_flumen_copied_{}", self.writers.ids.next().simple());
-        tables.session.register_table(name.clone(), opened).map_err(explained)?;
+        self.tables.session.register_table(name.clone(), opened).map_err(explained)?;
         let _named = Named { engine: self, name: &name };
-        let names: Vec<String> = columns.iter().map(ToString::to_string).collect();
-        let names = if names.is_empty() { String::new() } else { format!(" ({})", names.join(", ")) };
-        let insert = format!("INSERT INTO {table_name}{names} SELECT * FROM {name}");
+        let into: Vec<String> = match own {
+            Some(own) => own.iter().map(|name| quoted(name)).collect(),
+            None => columns.iter().map(ToString::to_string).collect(),
+        };
+        let into = if into.is_empty() { String::new() } else { format!(" ({})", into.join(", ")) };
+        let insert = format!("INSERT INTO {table_name}{into} SELECT * FROM {name}");
         let answer = Box::pin(self.run_made(sql, &insert)).await?;
         Ok(Some(Answer::done("COPY", answer.done.and_then(|done| done.rows))))
+    }
+
+    /// Opens the file of a COPY into columns called `names`; with those of them that its columns are, if they all have the names
+    /// of some. A first line that has none of these names is a row, unless `options` say that it is a header.
+    async fn open_copied(
+        &self,
+        file: &str,
+        options: ReadOptions,
+        names: &[String],
+    ) -> Result<(Arc<dyn TableProvider>, Option<Vec<String>>)> {
+        let tables = &self.tables;
+        let open = |options: ReadOptions| async move {
+            files::open_as(tables.files.as_ref(), file, &options, &tables.learnt, &tables.notes).await
+        };
+        let opened = open(options.clone()).await?;
+        let schema = opened.schema();
+        let named =
+            |field: &Arc<Field>| names.iter().find(|name| name.eq_ignore_ascii_case(field.name().trim())).cloned();
+        let own: Option<Vec<String>> = schema.fields().iter().map(named).collect();
+        if own.is_some() || options.header.is_some() || schema.fields().iter().any(|field| named(field).is_some()) {
+            return Ok((opened, own));
+        }
+        let headless = open(ReadOptions { header: Some(false), ..options }).await?;
+        if headless.schema() != schema {
+            self.tables.notes.say(&format!(
+                "{file}: its first line has no name of a column, so it is a row; say (header true) if it is a header"
+            ));
+        }
+        Ok((headless, None))
     }
 }
 

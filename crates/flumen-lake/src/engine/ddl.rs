@@ -3,6 +3,7 @@
 
 use std::ops::ControlFlow;
 
+use arrow::datatypes::DataType;
 use datafusion::catalog::SchemaProvider;
 use datafusion::common::TableReference;
 use datafusion::sql::parser::{CreateExternalTable, Statement};
@@ -17,7 +18,7 @@ use flumen_core::{Error, Result};
 
 use super::commands::parts;
 use super::write::{declared, name_of, name_of_ident, refuse};
-use super::{Engine, columns, external, labels, system};
+use super::{Engine, columns, external, file_options, labels, system};
 use crate::catalog::{
     About, Action, Entry, ExternalEntry, ForeignKey, Key, Kind, Located, Namespace, State, TableEntry, ViewEntry,
     columns_of,
@@ -254,7 +255,15 @@ impl Engine {
             Ok(arrow::datatypes::Field::new(name_of_ident(&column.name), data_type, true))
         });
         let fields = fields.collect::<Result<Vec<_>>>()?;
-        let declared = (!fields.is_empty()).then(|| columns_of(&arrow::datatypes::Schema::new(fields)));
+        let of_folders = |name: &str| create.table_partition_cols.iter().any(|of| of.eq_ignore_ascii_case(name));
+        let texts = fields.iter().filter(|field| {
+            of_folders(field.name()) && matches!(field.data_type(), DataType::Utf8 | DataType::Utf8View)
+        });
+        let texts: Vec<&str> = texts.map(|field| field.name().as_str()).collect();
+        let folder_text = (!texts.is_empty()).then(|| (file_options::FOLDER_TEXT.to_owned(), texts.join(",")));
+        // 'partitioned by (year int)' declares nothing of what is in the files.
+        let has_own = fields.iter().any(|field| !of_folders(field.name()));
+        let declared = has_own.then(|| columns_of(&arrow::datatypes::Schema::new(fields.clone())));
         let options = create
             .options
             .iter()
@@ -264,7 +273,7 @@ impl Engine {
             id: self.writers.ids.next(),
             format,
             location,
-            options: options.collect(),
+            options: options.chain(folder_text).collect(),
             columns: declared,
             about: About::default(),
             column_notes: Default::default(),
@@ -274,9 +283,7 @@ impl Engine {
         let columns = external::open(&self.tables, &name, &entry).await?.schema();
         for column in &create.table_partition_cols {
             columns::spelled(&columns, &column.to_lowercase(), "the data").map_err(|error| {
-                error.hint(format!(
-                    "its folders are to be called {column}=…, and it is to be among the columns, if they are listed"
-                ))
+                error.hint(format!("no folder is called {column}=…, or columns are listed without it"))
             })?;
         }
         self.put_new(&name, Entry::External(entry), create.or_replace, create.if_not_exists).await?;

@@ -26,7 +26,8 @@ macro_rules! as_generic {
             }
 
             fn is_identifier_part(&self, ch: char) -> bool {
-                GenericDialect.is_identifier_part(ch)
+                // Without spaces, `j#>>'{a}'` is no name.
+                ch != '#' && GenericDialect.is_identifier_part(ch)
             }
 
             fn supports_table_versioning(&self) -> bool {
@@ -41,6 +42,8 @@ macro_rules! as_generic {
             fn prec_value(&self, prec: Precedence) -> u8 {
                 match prec {
                     Precedence::Caret => GenericDialect.prec_value(Precedence::AtTz),
+                    // What takes JSON apart binds closer than what compares, concatenates or multiplies the parts.
+                    Precedence::PgOther => GenericDialect.prec_value(Precedence::MulDivModOp) + 1,
                     other => GenericDialect.prec_value(other),
                 }
             }

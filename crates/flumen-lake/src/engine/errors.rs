@@ -172,6 +172,9 @@ fn plain(error: DataFusionError) -> Error {
     let made = match root {
         DataFusionError::SQL(parser, _) => syntax(&parser.to_string()),
         DataFusionError::SchemaError(schema, _) => schema_error(schema),
+        other if no_signature(&other.strip_backtrace()).is_some() => {
+            no_signature(&other.strip_backtrace()).unwrap_or_else(|| Error::invalid("a function is called wrongly"))
+        }
         DataFusionError::Plan(message) => planning(message),
         DataFusionError::NotImplemented(message) => {
             Error::invalid(format!("this is not supported: {}", sentence(message)))
@@ -206,9 +209,23 @@ fn syntax(message: &str) -> Error {
 
 fn schema_error(error: &SchemaError) -> Error {
     match error {
+        // What stands for the query within `x in (select …)`.
+        SchemaError::FieldNotFound { field, .. }
+            if field.relation.as_ref().is_some_and(|relation| relation.table() == super::shapes::WITHIN) =>
+        {
+            Error::invalid("'x in (select …)' cannot stand among the columns here").hint(
+                "where rows are grouped, have it as a column of a subquery first; where the query within looks outside, say \
+                of which table x is: t.x in (select …)",
+            )
+        }
         SchemaError::FieldNotFound { field, valid_fields } => {
             let mut made = Error::invalid(format!("there is no column '{}'", field.flat_name().replace('"', "")));
-            let names: Vec<&str> = valid_fields.iter().map(|column| column.name()).collect();
+            let mut names: Vec<&str> = Vec::new();
+            for column in valid_fields {
+                if !names.contains(&column.name()) && !column.name().starts_with("_flumen_") {
+                    names.push(column.name());
+                }
+            }
             if let Some(right) = nearest(field.name(), names.iter().copied()) {
                 made = made.hint(format!("did you mean '{right}'?"));
             } else if !names.is_empty() {
@@ -235,6 +252,15 @@ pub(super) fn list(names: &[&str]) -> String {
         text.push_str(&format!(" and {} more", names.len() - SHOWN));
     }
     text
+}
+
+/// The error of a function that does not take what it is given, if `message` says so.
+fn no_signature(message: &str) -> Option<Error> {
+    let (before, _) = message.split_once("failed to match any signature")?;
+    let function = before.rsplit('\'').nth(1)?;
+    Some(Error::invalid(format!("{function} does not take values of this type")).hint(format!(
+        "cast them: {function}(x::double); text such as '1,5' becomes a number by replace(x, ',', '.')::double"
+    )))
 }
 
 fn planning(message: &str) -> Error {
@@ -374,6 +400,14 @@ mod tests {
              Sort[0]#3(can spill: true) consumed 9.0 MB, peak 9.0 MB, Join[1]#4(can spill: false) consumed 1.0 MB, peak \
              2.0 MB"
         );
+    }
+
+    #[test]
+    fn a_function_that_does_not_fit_is_no_fault_of_ours() {
+        let message = "Internal error: Function 'sum' failed to match any signature, errors: …\nThis issue was likely caused by \
+            a bug in DataFusion's code.";
+        let error = plain(DataFusionError::Internal(message.to_owned()));
+        assert_eq!((error.kind(), error.message()), (ErrorKind::Invalid, "sum does not take values of this type"));
     }
 
     #[test]

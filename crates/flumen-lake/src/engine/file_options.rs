@@ -1,63 +1,17 @@
 //! What statements say about files, in `OPTIONS (…)` of an external table and behind COPY: as words and values, whatever the
 //! dialect, and from there to what readers and sinks know.
 
-use datafusion::sql::sqlparser::ast::{CopyLegacyCsvOption, CopyLegacyOption, CopyOption};
 use flumen_core::read::ReadOptions;
 use flumen_core::write::WriteOptions;
 use flumen_core::{Error, Result};
 
 /// What readers know.
-const READING: &str =
-    "there are: format, compression, header, delimiter, quote, null, encoding, skip_lines, sheet, date_format";
+const READING: &str = "there are: format, compression, header, delimiter, quote, null, encoding, skip_lines, sheet, date_format, \
+                       decimal_comma";
+/// The option that external tables keep for columns that folders give and that were declared as text.
+pub(super) const FOLDER_TEXT: &str = "folder_text";
 /// What sinks know.
 const WRITING: &str = "there are: format, compression, header, delimiter, quote, null";
-
-/// The options of a COPY, as Postgres writes them, as words and values.
-///
-/// Errors: `Invalid` for one that says nothing about a file of ours.
-pub(super) fn of_copy(options: &[CopyOption], legacy: &[CopyLegacyOption]) -> Result<Vec<(String, String)>> {
-    let mut said = Vec::new();
-    let mut say = |key: &str, value: String| said.push((key.to_owned(), value));
-    for option in options {
-        match option {
-            CopyOption::Format(name) => say("format", name.value.clone()),
-            CopyOption::Delimiter(delimiter) => say("delimiter", delimiter.to_string()),
-            CopyOption::Null(null) => say("null", null.clone()),
-            CopyOption::Header(header) => say("header", header.to_string()),
-            CopyOption::Quote(quote) | CopyOption::Escape(quote) => say("quote", quote.to_string()),
-            CopyOption::Encoding(encoding) => say("encoding", encoding.clone()),
-            // It is about how Postgres keeps rows.
-            CopyOption::Freeze(_) => {}
-            other => return Err(unknown(&other.to_string(), READING)),
-        }
-    }
-    for option in legacy {
-        match option {
-            CopyLegacyOption::Csv(of_csv) => {
-                say("format", "csv".to_owned());
-                for option in of_csv {
-                    match option {
-                        CopyLegacyCsvOption::Header => say("header", true.to_string()),
-                        CopyLegacyCsvOption::Quote(quote) | CopyLegacyCsvOption::Escape(quote) => {
-                            say("quote", quote.to_string())
-                        }
-                        other => return Err(unknown(&other.to_string(), READING)),
-                    }
-                }
-            }
-            CopyLegacyOption::Delimiter(delimiter) => say("delimiter", delimiter.to_string()),
-            CopyLegacyOption::Null(null) => say("null", null.clone()),
-            CopyLegacyOption::Header => say("header", true.to_string()),
-            CopyLegacyOption::Gzip => say("compression", "gzip".to_owned()),
-            CopyLegacyOption::Zstd => say("compression", "zstd".to_owned()),
-            CopyLegacyOption::Bzip2 => say("compression", "bzip2".to_owned()),
-            CopyLegacyOption::Parquet => say("format", "parquet".to_owned()),
-            CopyLegacyOption::Json(_) => say("format", "json".to_owned()),
-            other => return Err(unknown(&other.to_string(), READING)),
-        }
-    }
-    Ok(said)
-}
 
 /// How files are to be read.
 ///
@@ -75,10 +29,14 @@ pub(super) fn reading<'a>(
             "header" | "has_header" => read.header = Some(flag(key, value)?),
             "null" | "nullstr" | "null_value" => read.text.nulls.push(value.clone()),
             "date_format" | "dateformat" | "timestampformat" => read.text.date_format = Some(value.clone()),
+            // It is about how Postgres keeps rows.
+            "freeze" => {}
+            "decimal_comma" => read.text.decimal_comma = flag(key, value)?,
             "compression" => read.compression = Some(packing(value)),
             "encoding" => read.encoding = Some(value.to_lowercase()),
             "skip_lines" | "skip" => read.skip_lines = value.parse().map_err(|_| wrong(key, value, "a number"))?,
             "sheet" => read.sheet = Some(value.clone()),
+            FOLDER_TEXT => read.folder_text = value.split(',').map(|name| name.trim().to_owned()).collect(),
             _ => return Err(unknown(key, READING)),
         }
     }

@@ -17,6 +17,7 @@ mod listagg;
 mod mode;
 pub(super) mod postgres;
 mod surrogate_key;
+mod to_timestamp;
 mod unit;
 mod words;
 
@@ -45,6 +46,9 @@ pub(super) fn register(state: &mut SessionState) -> datafusion::common::Result<(
         state.register_udaf(Arc::new(function))?;
     }
     json::register(state)?;
+    for function in to_timestamp::functions(state) {
+        state.register_udf(Arc::new(function))?;
+    }
     state.register_udtf(date_series::NAME, Arc::new(date_series::DateSeries));
     Ok(())
 }

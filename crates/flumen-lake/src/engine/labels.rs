@@ -35,8 +35,14 @@ impl Labels {
         let Sql::Query(query) = inner.as_ref() else { return Self::default() };
         let Some(select) = outermost(query) else { return Self::default() };
         let mut labels = Self::default();
+        let starred = has_star(select);
         for item in &select.projection {
-            match (label(item), &mut labels.last) {
+            let label = match column_name(item) {
+                // It gets a name of its own beside the star.
+                Some(text) if starred => Some(Label::Written { text, column: None }),
+                _ => label(item),
+            };
+            match (label, &mut labels.last) {
                 (Some(label), None) => labels.first.push(label),
                 (Some(label), Some(last)) => last.push(label),
                 // What stands between two such items cannot be placed.
@@ -96,9 +102,27 @@ pub(super) fn alias_kept(query: &mut Query) {
 
 fn alias_query(query: &mut Query, kept: bool) {
     let Some(select) = outermost_mut(query) else { return };
+    if has_star(select) && !kept {
+        again_beside_star(select);
+    }
     let texts: Vec<Option<String>> = select.projection.iter().map(|item| label(item).and_then(Label::text)).collect();
     let mut taken: HashSet<String> = select.projection.iter().filter_map(own_name).collect();
+    let mut seen = HashSet::new();
     for (item, text) in select.projection.iter_mut().zip(&texts) {
+        // The planner takes no name twice; a second one gets a number.
+        let bare = column_name(item).filter(|_| own_name(item).is_none());
+        if let Some(name) = own_name(item).or_else(|| repeated(item))
+            && (!seen.insert(name.clone()) | bare.is_some_and(|bare| seen.contains(&bare)))
+        {
+            let expr = match &*item {
+                SelectItem::ExprWithAlias { expr, .. } | SelectItem::UnnamedExpr(expr) => expr.clone(),
+                _ => continue,
+            };
+            let name = name.rsplit('.').next().unwrap_or(&name).to_owned();
+            taken.insert(name.clone());
+            *item = SelectItem::ExprWithAlias { expr, alias: Ident::with_quote('"', free(&name, &mut taken)) };
+            continue;
+        }
         let (SelectItem::UnnamedExpr(expr), Some(text)) = (&*item, text) else { continue };
         // A column keeps its name; the planner can tell columns of several tables apart.
         if matches!(expr, Expr::CompoundIdentifier(_)) {
@@ -109,6 +133,44 @@ fn alias_query(query: &mut Query, kept: bool) {
             let alias = Ident::with_quote('"', free(text, &mut taken));
             *item = SelectItem::ExprWithAlias { expr: expr.clone(), alias };
         }
+    }
+}
+
+/// How columns are called for the planner that a star beside them may stand for as well.
+const AGAIN: &str = "_flumen_again_";
+
+/// Gives the columns beside a star names of their own: the planner takes no name twice, and the star may have them too.
+fn again_beside_star(select: &mut Select) {
+    for (number, item) in select.projection.iter_mut().enumerate() {
+        if column_name(item).is_some()
+            && let SelectItem::UnnamedExpr(expr) = &*item
+        {
+            let alias = Ident::with_quote('"', format!("{AGAIN}{number}"));
+            *item = SelectItem::ExprWithAlias { expr: expr.clone(), alias };
+        }
+    }
+}
+
+fn has_star(select: &Select) -> bool {
+    let is_star = |item: &SelectItem| matches!(item, SelectItem::Wildcard(_) | SelectItem::QualifiedWildcard(..));
+    select.projection.iter().any(is_star)
+}
+
+/// The name of a plain column, as an answer shows it.
+fn column_name(item: &SelectItem) -> Option<String> {
+    let ident = match item {
+        SelectItem::UnnamedExpr(Expr::Identifier(ident)) => ident,
+        SelectItem::UnnamedExpr(Expr::CompoundIdentifier(parts)) => parts.last()?,
+        _ => return None,
+    };
+    Some(if ident.quote_style.is_some() { ident.value.clone() } else { ident.value.to_lowercase() })
+}
+
+/// A column of a table, as it is written: the same twice is one name twice.
+fn repeated(item: &SelectItem) -> Option<String> {
+    match item {
+        SelectItem::UnnamedExpr(expr @ Expr::CompoundIdentifier(_)) => Some(expr.to_string()),
+        _ => None,
     }
 }
 
@@ -221,6 +283,7 @@ mod tests {
     fn columns_around_a_star_are_placed() {
         check("select 1, *, 2 from t", "Int64(1)|a|b|Int64(2)", "1|a|b|2");
         check("select *, 2, t.* from t", "a|Int64(2)|b", "a|Int64(2)|b");
+        check("select *, ID, t.\"B\" from t", "id|B|_flumen_again_1|_flumen_again_2", "id|B|id_2|B_2");
         check("select unnest(s), 2 from t", "x|y|Int64(2)", "x|y|2");
         check("select 1, 2", "x", "x");
         check("values (1)", "column1", "column1");
@@ -240,6 +303,14 @@ mod tests {
         };
         assert_eq!(aliased("SELECT sum(a), a FROM t"), "SELECT sum(a), a FROM t");
         assert_eq!(aliased("SELECT 1, 1, 2"), "SELECT 1 AS \"1\", 1 AS \"1_2\", 2");
+        assert_eq!(aliased("SELECT id, id, id FROM t"), "SELECT id, id AS \"id_2\", id AS \"id_3\" FROM t");
+        assert_eq!(aliased("SELECT 1 AS a, 2 AS a"), "SELECT 1 AS a, 2 AS \"a_2\"");
+        assert_eq!(aliased("SELECT t.a, t.a, u.a FROM t, u"), "SELECT t.a, t.a AS \"a_2\", u.a FROM t, u");
+        assert_eq!(aliased("SELECT *, id FROM t"), "SELECT *, id AS \"_flumen_again_1\" FROM t");
+        assert_eq!(
+            aliased("CREATE VIEW v AS SELECT t.*, u.id FROM t, u"),
+            "CREATE VIEW v AS SELECT t.*, u.id FROM t, u"
+        );
         assert_eq!(
             aliased("CREATE VIEW v AS SELECT count(*), t.a, b FROM t"),
             "CREATE VIEW v AS SELECT count(*) AS \"count(*)\", t.a, b FROM t"

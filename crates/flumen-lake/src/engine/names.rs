@@ -32,11 +32,18 @@ pub(super) fn respell(statement: &mut Statement, schemas: &[SchemaRef]) {
     let Some(inner) = inner_of(statement) else { return };
     let mut left_out = LeftOut { exact: &exact, spellings: &spellings };
     let _: ControlFlow<()> = inner.visit(&mut left_out);
+    let mut aliases = Aliases::default();
+    let _: ControlFlow<()> = inner.visit(&mut aliases);
+    // An alias in quotes, such as a pivot has, is found like a column, where it has one meaning.
+    for (lower, spelling) in aliases.quoted {
+        if !aliases.plain.contains(&lower) && !spellings.contains_key(&lower) && !exact.contains(&lower) {
+            aliases.names.remove(&lower);
+            spellings.insert(lower, spelling);
+        }
+    }
     if spellings.iter().all(|(lower, spelling)| spelling.as_deref() == Some(lower)) {
         return;
     }
-    let mut aliases = Aliases::default();
-    let _: ControlFlow<()> = inner.visit(&mut aliases);
     let mut speller = Speller { exact, spellings, aliases: aliases.names };
     let _: ControlFlow<()> = inner.visit(&mut speller);
 }
@@ -98,6 +105,10 @@ impl VisitorMut for LeftOut<'_> {
 #[derive(Default)]
 struct Aliases {
     names: HashSet<String>,
+    /// Those without quotes.
+    plain: HashSet<String>,
+    /// Those in quotes that have capitals, with their spelling; none where there are several.
+    quoted: HashMap<String, Option<String>>,
 }
 
 impl VisitorMut for Aliases {
@@ -107,7 +118,16 @@ impl VisitorMut for Aliases {
         if let SetExpr::Select(select) = query.body.as_ref() {
             for item in &select.projection {
                 if let SelectItem::ExprWithAlias { alias, .. } = item {
-                    self.names.insert(alias.value.to_lowercase());
+                    let lower = alias.value.to_lowercase();
+                    self.names.insert(lower.clone());
+                    if alias.quote_style.is_none() || alias.value == lower {
+                        self.plain.insert(lower);
+                        continue;
+                    }
+                    let spelling = self.quoted.entry(lower).or_insert_with(|| Some(alias.value.clone()));
+                    if spelling.as_deref() != Some(&alias.value) {
+                        *spelling = None;
+                    }
                 }
             }
         }
@@ -187,6 +207,10 @@ mod tests {
     fn names_with_two_meanings_keep_their_spelling() {
         check("SELECT dolocationid, DOLocationID FROM t", "SELECT dolocationid, \"DOLocationID\" FROM t");
         check("SELECT \"vendorid\" FROM t", "SELECT \"vendorid\" FROM t");
+        check(
+            "SELECT q1, Q2 FROM (SELECT 1 AS \"Q1\", 2 AS \"Q2\", 3 AS q2) AS p",
+            "SELECT \"Q1\", Q2 FROM (SELECT 1 AS \"Q1\", 2 AS \"Q2\", 3 AS q2) AS p",
+        );
         check(
             "SELECT VendorID AS vendorid FROM t ORDER BY vendorid",
             "SELECT \"VendorID\" AS vendorid FROM t ORDER BY vendorid",

@@ -11,6 +11,7 @@ mod join_order;
 mod join_sides;
 mod push_to_database;
 mod shared;
+mod wanted_rows;
 
 #[cfg(test)]
 mod tests;
@@ -52,6 +53,7 @@ pub(super) fn physical() -> Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>> {
     before(&mut rules, "EnsureCooperative", Arc::new(shared::SharedGroups));
     // After joins have told scans what they look for.
     before(&mut rules, "SanityCheckPlan", Arc::new(early_rows::EarlyRows));
+    before(&mut rules, "SanityCheckPlan", Arc::new(wanted_rows::WantedRows));
     rules
 }
 

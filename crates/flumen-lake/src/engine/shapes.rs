@@ -125,9 +125,15 @@ impl VisitorMut for Existing {
     }
 }
 
+/// What the query within is called in what `x IN (query)` becomes.
+pub(super) const WITHIN: &str = "_in";
+
 /// `value IN (query)` among the columns of an answer: true if a row has the value; else null if that cannot be known, because it
 /// is null or a row is; else false.
 fn within(value: &Expr, query: &Query, negated: bool) -> Result<Expr> {
+    if matches!(value, Expr::Tuple(_)) {
+        return refuse("(a, b) in (select …) among the columns", "write exists (select … where a = … and b = …)");
+    }
     let (same, any, null) = match within_place(value, query) {
         // One that looks at the row outside of it can only do so from where it stands.
         Some((select, own)) => {
@@ -151,7 +157,7 @@ fn within(value: &Expr, query: &Query, negated: bool) -> Result<Expr> {
             let count = |condition: &str| -> Result<Expr> {
                 let mut count = template(&format!("SELECT count(*) FROM t{condition}"))?;
                 let column = TableAliasColumnDef { name: Ident::new("_value"), data_type: None };
-                let alias = TableAlias { explicit: true, name: Ident::new("_in"), columns: vec![column], at: None };
+                let alias = TableAlias { explicit: true, name: Ident::new(WITHIN), columns: vec![column], at: None };
                 set_table(select_of(&mut count)?, &derived(query.clone(), Some(alias)))?;
                 super::functions::fill(&mut count, std::slice::from_ref(value));
                 Ok(Expr::Subquery(Box::new(count)))

@@ -3,14 +3,14 @@
 use std::cell::Cell;
 
 use datafusion::common::DataFusionError;
-use datafusion::sql::parser::{CopyToSource, CopyToStatement, DFParserBuilder, Statement};
-use datafusion::sql::sqlparser::ast::{CopySource, CopyTarget, Statement as Sql, Value};
+use datafusion::sql::parser::{DFParserBuilder, Statement};
+use datafusion::sql::sqlparser::ast::Statement as Sql;
 use datafusion::sql::sqlparser::parser::Parser;
 use datafusion::sql::sqlparser::tokenizer::{Token, Tokenizer};
 use flumen_core::{Error, Result};
 
 use super::dialect::FlumenDialect;
-use super::{errors, file_options};
+use super::{copy_text, errors};
 
 /// How deep expressions may be nested.
 const DEPTH: usize = 200;
@@ -118,6 +118,9 @@ fn parse_one(sql: &str, explained: impl Fn(DataFusionError) -> Error) -> Result<
     let mut statements = match parser.and_then(|mut parser| parser.parse_statements()) {
         Ok(statements) => statements,
         Err(error) => {
+            if let Some(copy) = copy_text::parse(sql) {
+                return copy;
+            }
             return copy(sql).or_else(|| columns_like_keys(sql)).or_else(|| stars(sql)).ok_or_else(|| explained(error));
         }
     };
@@ -128,7 +131,7 @@ fn parse_one(sql: &str, explained: impl Fn(DataFusionError) -> Error) -> Result<
     Ok(statement)
 }
 
-/// `COPY … FROM`, and `COPY … TO` with options as Postgres writes them, which DataFusion's parser does not know; sqlparser's does.
+/// `COPY … FROM STDIN`, which DataFusion's parser does not know; sqlparser's does.
 fn copy(sql: &str) -> Option<Statement> {
     let word = sql.split_whitespace().next()?;
     if !word.eq_ignore_ascii_case("copy") {
@@ -140,17 +143,6 @@ fn copy(sql: &str) -> Option<Statement> {
     let mut statements = parser.and_then(|mut parser| parser.parse_statements()).ok()?;
     match (statements.pop()?, statements.is_empty()) {
         (statement @ Sql::Copy { to: false, .. }, true) => Some(Statement::Statement(Box::new(statement))),
-        (Sql::Copy { source, to: true, target: CopyTarget::File { filename }, options, legacy_options, .. }, true) => {
-            let source = match source {
-                CopySource::Query(query) => CopyToSource::Query(query),
-                CopySource::Table { table_name, columns } if columns.is_empty() => CopyToSource::Relation(table_name),
-                CopySource::Table { .. } => return None,
-            };
-            let options = file_options::of_copy(&options, &legacy_options).ok()?;
-            let options = options.into_iter().map(|(key, value)| (key, Value::SingleQuotedString(value))).collect();
-            let (partitioned_by, stored_as) = (Vec::new(), None);
-            Some(Statement::CopyTo(CopyToStatement { source, target: filename, partitioned_by, stored_as, options }))
-        }
         _ => None,
     }
 }
@@ -223,22 +215,6 @@ mod tests {
         }
         assert!(parse("copy t frm 'x.csv'").is_err());
         assert!(matches!(parse("copy t to 'x.csv'"), Ok(Statement::CopyTo(_))));
-    }
-
-    #[test]
-    fn copies_have_options_in_several_words() {
-        let options = |sql: &str| match parse(sql).expect(sql) {
-            Statement::CopyTo(copy) => copy.options.iter().map(|(key, value)| format!("{key}={value}")).collect(),
-            other => vec![other.to_string()],
-        };
-        for (sql, expect) in [
-            ("copy t to 'x' (format csv, header false, delimiter ';')", "format='csv' header='false' delimiter=';'"),
-            ("copy (select 1) to 'x.csv' with (header, null 'NA', quote '~')", "header='true' null='NA' quote='~'"),
-            ("copy t to 'x' with csv header delimiter as '|'", "format='csv' header='true' delimiter='|'"),
-            ("copy t to 'x.csv' options (delimiter ';')", "delimiter=';'"),
-        ] {
-            assert_eq!(options(sql).join(" "), expect, "{sql}");
-        }
     }
 
     #[test]

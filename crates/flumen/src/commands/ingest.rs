@@ -1,5 +1,6 @@
 //! `flumen ingest`: files, streams and tables into a lake table, a Postgres table, or other files.
 
+use arrow::datatypes::DataType;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -237,6 +238,8 @@ impl IngestCommand {
         let dataset: Dataset = to.parse()?;
         let options = DestinationOptions { ledger: !self.no_ledger, analyze: !self.no_analyze, connection };
         let mut read = self.format.read_options()?;
+        let is_text = |(_, data_type): &&(String, String)| parse_type(data_type).is_ok_and(|of| of == DataType::Utf8);
+        read.folder_text = self.types.iter().filter(is_text).map(|(name, _)| name.clone()).collect();
         let opening = async {
             let sink = destination::open(&dataset, &options, context).await?;
             self.resume_cursor(&mut read, sink.as_ref()).await?;
@@ -433,6 +436,7 @@ impl FormatOptions {
                 trim: self.trim,
             },
             flatten: self.flatten,
+            folder_text: Vec::new(),
             sheet: self.sheet.clone(),
             cursor: None,
             lag: self.lag.clone(),

@@ -55,7 +55,7 @@ impl ParquetFiles {
                 let own = place.map(|place| input.schema().field(place));
                 own.is_none_or(|own| own.name() == field.name() && super::plain(own.data_type()) == *field.data_type())
             };
-            if !places.iter().zip(of_files).all(is_same) {
+            if input.folder_values().len() != table.of_folders || !places.iter().zip(of_files).all(is_same) {
                 return Ok(None);
             }
             let Some(file) = scanned(input.as_ref(), &in_files)? else { return Ok(None) };

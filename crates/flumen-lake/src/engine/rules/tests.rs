@@ -487,3 +487,30 @@ async fn rows_that_a_join_does_not_want_are_not_grouped() {
     both.check(&sql.replace("m.id < 5", "m.id < 0"), "DynamicFilter").await;
     both.check(&sql.replace("group by k) g", "group by k having count(*) > 5) g"), "DynamicFilter").await;
 }
+
+#[tokio::test]
+async fn rows_that_a_join_does_not_want_are_not_grouped_where_conditions_stand_between() {
+    let folder = tempfile::tempdir().unwrap();
+    let both = Both::new();
+    with_files(&both, folder.path()).await;
+    let grouped = "select m.id, g.c from middle m join (select k, count(*) as c from files where v < 40 group by k) g on m.k = g.k";
+    let few = format!("{grouped} where m.id < 5");
+    both.check(&few, "WantedRowsExec").await;
+    let left_out = measured(&both.ours, &few, "left_out").await;
+    assert!(left_out > 1000, "{left_out}");
+    for sql in [
+        format!("{grouped} where m.id < 0"),
+        format!("{grouped} where m.id < 5 and g.c > 1"),
+        format!("{grouped} where m.id > 5 order by 1, 2 limit 7"),
+        format!("select x.id, y.c from ({grouped}) y join small x on x.k = y.id"),
+    ] {
+        both.check(&sql, "WantedRowsExec").await;
+    }
+    // The join right above a scan looks its rows up itself.
+    for sql in
+        ["select f.k from files f join middle m on f.k = m.k where m.id < 5", "select v from files order by v limit 3"]
+    {
+        let plan = both.plan(sql).await;
+        assert!(!plan.contains("WantedRowsExec"), "{plan}");
+    }
+}

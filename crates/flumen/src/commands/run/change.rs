@@ -21,7 +21,7 @@ pub struct CancelCommand {
     run: String,
 }
 
-/// Do again what failed in a run, and everything after it
+/// Do again what failed in a run, and everything after it, with the version of the flow that the run began with
 #[derive(Debug, clap::Args)]
 pub struct RetryCommand {
     /// The run
@@ -256,7 +256,9 @@ fn done(signal: &Signal) -> String {
         Signal::Mark { key, to, .. } => format!("{key} is taken for {to}"),
         Signal::Clear { keys, .. } => format!("{} to be done again", named(keys)),
         Signal::Cancel { .. } => "the run is to stop".to_owned(),
-        Signal::Retry { .. } => "what failed is to be done again".to_owned(),
+        Signal::Retry { .. } => {
+            "what failed is to be done again, by the version of the flow that the run keeps".to_owned()
+        }
         Signal::Pause { .. } => "no more tasks begin".to_owned(),
         _ => "the run goes on".to_owned(),
     }
