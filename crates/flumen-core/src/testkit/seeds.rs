@@ -16,7 +16,7 @@ impl Random {
     }
 
     /// The next number.
-    pub fn next(&mut self) -> u64 {
+    pub fn number(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -26,17 +26,17 @@ impl Random {
 
     /// A number below `end`.
     pub fn below(&mut self, end: usize) -> usize {
-        (self.next() % end as u64) as usize
+        (self.number() % end as u64) as usize
     }
 
     /// A number from `first` to `last`.
     pub fn between(&mut self, first: i64, last: i64) -> i64 {
-        first + (self.next() % (last - first + 1) as u64) as i64
+        first + (self.number() % (last - first + 1) as u64) as i64
     }
 
     /// True so many times in a hundred.
     pub fn percent(&mut self, of_hundred: u64) -> bool {
-        self.next() % 100 < of_hundred
+        self.number() % 100 < of_hundred
     }
 
     /// One of `from`.
@@ -46,7 +46,7 @@ impl Random {
 
     /// An id.
     pub fn uuid(&mut self) -> Uuid {
-        Uuid::from_u128(u128::from(self.next()) << 64 | u128::from(self.next()))
+        Uuid::from_u128(u128::from(self.number()) << 64 | u128::from(self.number()))
     }
 }
 
@@ -54,12 +54,12 @@ impl Random {
 /// what went wrong are told then. `FLUMEN_SEEDS` is another number of them; `FLUMEN_SEED` replays one, and prints what happened.
 #[allow(clippy::print_stdout, reason = "what happened in the history that was asked for, or that went wrong")]
 pub fn play_all(seeds: u64, play: impl Fn(u64) -> (Vec<String>, Result<(), String>) + Sync) {
-    if let Some(seed) = number("FLUMEN_SEED") {
+    if let Some(seed) = setting("FLUMEN_SEED") {
         let (trace, result) = play(seed);
         println!("{}", trace.join("\n"));
         return result.unwrap_or_else(|wrong| panic!("seed {seed}: {wrong}"));
     }
-    let seeds = number("FLUMEN_SEEDS").unwrap_or(seeds);
+    let seeds = setting("FLUMEN_SEEDS").unwrap_or(seeds);
     let next = AtomicU64::new(0);
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let failed = std::thread::scope(|scope| {
@@ -84,6 +84,6 @@ pub fn play_all(seeds: u64, play: impl Fn(u64) -> (Vec<String>, Result<(), Strin
     }
 }
 
-fn number(name: &str) -> Option<u64> {
+fn setting(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name} should be a number")))
 }

@@ -145,7 +145,10 @@ impl Engine {
         let named =
             |field: &Arc<Field>| names.iter().find(|name| name.eq_ignore_ascii_case(field.name().trim())).cloned();
         let own: Option<Vec<String>> = schema.fields().iter().map(named).collect();
-        if own.is_some() || options.header.is_some() || schema.fields().iter().any(|field| named(field).is_some()) {
+        // A pipe is empty at a second look.
+        let is_pipe = std::path::Path::new(file).metadata().is_ok_and(|about| !about.is_file());
+        let is_told = options.header.is_some() || is_pipe;
+        if own.is_some() || is_told || schema.fields().iter().any(|field| named(field).is_some()) {
             return Ok((opened, own));
         }
         let headless = open(ReadOptions { header: Some(false), ..options }).await?;

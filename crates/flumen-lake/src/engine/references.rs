@@ -32,7 +32,7 @@ const PREFIX: &str = "_flumen_reference_";
 /// A table that is more than a name.
 enum Reference {
     Version(ObjectName, u64),
-    Time(ObjectName, Expr),
+    Time(ObjectName, Box<Expr>),
     History(String),
     Changes(String, u64, Option<u64>),
     Files(Option<String>),
@@ -154,7 +154,7 @@ fn of_version(name: &ObjectName, version: &TableVersion) -> Result<Reference> {
     Ok(match version {
         TableVersion::VersionAsOf(expr) => Reference::Version(name.clone(), number(expr)?),
         TableVersion::TimestampAsOf(expr) | TableVersion::ForSystemTimeAsOf(expr) => {
-            Reference::Time(name.clone(), expr.clone())
+            Reference::Time(name.clone(), Box::new(expr.clone()))
         }
         other => {
             return Err(Error::invalid(format!("'{other}' is not understood"))

@@ -106,7 +106,7 @@ fn path(function: &str, given: &[Expr]) -> Result<String> {
 ///
 /// Errors: `Invalid` for a key without a value.
 fn object(given: &[Expr]) -> Result<String> {
-    if given.len() % 2 != 0 {
+    if !given.len().is_multiple_of(2) {
         return Err(Error::invalid("json_build_object has a key without a value")
             .hint("write json_build_object('key', value, …)"));
     }

@@ -158,7 +158,7 @@ fn is_all(assignments: &[Assignment]) -> bool {
 fn all_columns(draft: &Draft, source: &TableFactor) -> Result<HashMap<String, String>> {
     let alias = source_alias(&source.to_string())?;
     let set = |field: &arrow::datatypes::FieldRef| (field.name().clone(), format!("{alias}.{}", quoted(field.name())));
-    Ok(columns::visible(draft.schema()).iter().map(|field| set(field)).collect())
+    Ok(columns::visible(draft.schema()).iter().map(set).collect())
 }
 
 /// The values of all columns of the table, for an INSERT of a MERGE.

@@ -250,7 +250,7 @@ impl Story {
         let gate = Gate {
             twice: AtomicBool::new(true),
             slow: AtomicBool::new(self.random.percent(50)),
-            count: AtomicU64::new(self.random.next() >> 20),
+            count: AtomicU64::new(self.random.number() >> 20),
             ..Gate::default()
         };
         let (clock, log) = (Arc::clone(&self.world.clock), Arc::clone(&self.log));
@@ -336,7 +336,7 @@ impl Story {
 
     /// Somebody runs a flow.
     async fn ask(&mut self, flow: usize) {
-        let (now, id) = (self.now(), self.random.next());
+        let (now, id) = (self.now(), self.random.number());
         let Some(era) = self.current(flow) else { return };
         let new = NewRun {
             id: RunId::new(Uuid::from_u128(u128::from(id))),
