@@ -21,11 +21,13 @@ pub(super) fn reading<'a>(
     options: impl IntoIterator<Item = (&'a String, &'a String)>,
 ) -> Result<ReadOptions> {
     let mut read = ReadOptions { format: format.map(str::to_owned), ..ReadOptions::default() };
+    let mut escape = None;
     for (key, value) in options {
         match word(key).as_str() {
             "format" => read.format = Some(value.to_lowercase()),
             "delimiter" | "sep" => read.delimiter = Some(letter(key, value)?),
-            "quote" | "escape" => read.quote = Some(Some(letter(key, value)?)),
+            "quote" => read.quote = Some(Some(letter(key, value)?)),
+            "escape" => escape = Some(letter(key, value)?),
             "header" | "has_header" => read.header = Some(flag(key, value)?),
             "null" | "nullstr" | "null_value" => read.text.nulls.push(value.clone()),
             "date_format" | "dateformat" | "timestampformat" => read.text.date_format = Some(value.clone()),
@@ -40,6 +42,7 @@ pub(super) fn reading<'a>(
             _ => return Err(unknown(key, READING)),
         }
     }
+    check_escape(escape, read.quote.flatten())?;
     Ok(read)
 }
 
@@ -48,11 +51,13 @@ pub(super) fn reading<'a>(
 /// Errors: as [`reading`].
 pub(super) fn writing(stored_as: Option<&str>, options: &[(String, String)]) -> Result<WriteOptions> {
     let mut write = WriteOptions { format: stored_as.map(str::to_lowercase), ..WriteOptions::default() };
+    let mut escape = None;
     for (key, value) in options {
         match word(key).as_str() {
             "format" => write.format = Some(value.to_lowercase()),
             "delimiter" | "sep" => write.delimiter = Some(letter(key, value)?),
-            "quote" | "escape" => write.quote = Some(letter(key, value)?),
+            "quote" => write.quote = Some(letter(key, value)?),
+            "escape" => escape = Some(letter(key, value)?),
             "header" | "has_header" => write.header = Some(flag(key, value)?),
             "null" | "nullstr" | "null_value" => write.null = Some(value.clone()),
             "compression" | "codec" => write.compression = Some(packing(value)),
@@ -60,7 +65,19 @@ pub(super) fn writing(stored_as: Option<&str>, options: &[(String, String)]) -> 
             _ => return Err(unknown(key, WRITING)),
         }
     }
+    check_escape(escape, write.quote)?;
     Ok(write)
+}
+
+/// Errors: `Invalid` for an escape that is not the quote: within quotes, a quote is written twice here.
+fn check_escape(escape: Option<u8>, quote: Option<u8>) -> Result<()> {
+    match escape {
+        Some(escape) if escape != quote.unwrap_or(b'"') => {
+            Err(Error::invalid(format!("'{}' cannot be the escape of a CSV", char::from(escape)))
+                .hint("within quotes, a quote is written twice: leave the option out"))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// An option's name: DataFusion writes `format.` before some.
@@ -114,7 +131,7 @@ mod tests {
         let read = reading(Some("csv"), options.iter().map(|(key, value)| (key, value))).unwrap();
         assert_eq!((read.header, read.delimiter, read.skip_lines), (Some(false), Some(b'\t'), 2));
         assert_eq!((read.text.nulls, read.compression.as_deref()), (vec!["NA".to_owned()], Some("none")));
-        let written = writing(Some("CSV"), &said("header=TRUE delimiter=| quote=' codec=GZIP")).unwrap();
+        let written = writing(Some("CSV"), &said("header=TRUE delimiter=| escape=' quote=' codec=GZIP")).unwrap();
         let expect = WriteOptions {
             format: Some("csv".to_owned()),
             compression: Some("gzip".to_owned()),
@@ -133,6 +150,7 @@ mod tests {
             ("header=maybe", "the option 'header' should be true or false, not 'maybe'"),
             ("colour=red", "files have no option 'colour'"),
             ("encoding=latin-1", "files have no option 'encoding'"),
+            ("quote=' escape=\\", "'\\' cannot be the escape of a CSV"),
         ] {
             assert_eq!(writing(None, &said(text)).unwrap_err().message(), expect, "{text}");
         }

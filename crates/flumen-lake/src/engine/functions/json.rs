@@ -121,6 +121,21 @@ fn as_json(place: usize, value: &Expr) -> String {
     if is_json(value) { format!("coalesce(${place}, 'null')") } else { format!("coalesce(to_json(${place}), 'null')") }
 }
 
+/// The functions that give JSON; others with such names give texts, numbers and truths.
+const GIVING_JSON: [&str; 11] = [
+    "to_json",
+    "json_agg",
+    "json_array_elements",
+    "json_build_array",
+    "json_build_object",
+    "json_extract",
+    "json_extract_path",
+    "json_get",
+    "json_get_json",
+    "json_object_agg",
+    "json_query",
+];
+
 /// Whether `expr` gives JSON by how it is written. A column of JSON is text, like others.
 fn is_json(expr: &Expr) -> bool {
     match expr {
@@ -129,10 +144,7 @@ fn is_json(expr: &Expr) -> bool {
         Expr::Cast { data_type, .. } => matches!(data_type, DataTypeName::JSON | DataTypeName::JSONB),
         Expr::Function(call) => {
             let name = super::super::write::name_of(&call.name).unwrap_or_default();
-            let giving_text = ["json_as_text", "json_value", "json_extract_string", "json_extract_scalar"];
-            let name = name.replace("jsonb", "json");
-            name == "to_json"
-                || name.starts_with("json_") && !name.ends_with("_text") && !giving_text.contains(&name.as_str())
+            GIVING_JSON.contains(&name.replace("jsonb", "json").as_str())
         }
         _ => false,
     }
