@@ -59,6 +59,7 @@ mod statistics;
 mod system;
 mod tables;
 mod time_travel;
+mod views;
 mod volumes;
 mod write;
 
@@ -327,6 +328,14 @@ impl Engine {
                         && created.iter().any(|name| name.eq_ignore_ascii_case(reference.table())) => {}
                 // `range(10)` is a table too.
                 Err(_) if state.table_functions().contains_key(reference.table()) => {}
+                // 'notes.txt' may be a file as well, and 'trips.cvs' was meant to be one.
+                Err(error)
+                    if error.kind() == ErrorKind::NotFound
+                        && self.files_allowed
+                        && matches!(&reference, TableReference::Bare { table } if table.contains('.')) =>
+                {
+                    self.tables.find_file(reference.table(), &mut found).await?;
+                }
                 Err(error) => {
                     let table = reference.table();
                     let error = if self.files_allowed && std::path::Path::new(table).is_dir() {
@@ -398,7 +407,7 @@ impl Engine {
         self.rewrite_pivots(sql, &mut statement).await?;
         functions::rewrite(&mut statement)?;
         shapes::rewrite(&mut statement)?;
-        let mut references = self.resolve_references(&mut statement).await?;
+        let mut references = self.resolve_references(&mut statement, !path.is_empty()).await?;
         references.extend(given);
         let context = self.context_for(sql, &mut statement, references, path).await?;
         let plan = context.state().statement_to_plan(statement).await.map_err(explained)?;
@@ -504,7 +513,7 @@ impl Engine {
         let explained = |error| errors::explain(error, sql);
         commands::temporary_is_of_session(&mut statement, self.tables.session.as_ref());
         self.rewrite_pivots(sql, &mut statement).await?;
-        let references = self.resolve_references(&mut statement).await?;
+        let references = self.resolve_references(&mut statement, false).await?;
         let done = commands::done_by(&statement);
         let keeps_state = changes_session(&statement);
         let labels = Labels::of(&statement);

@@ -153,7 +153,7 @@ impl Engine {
         }
         let headless = open(ReadOptions { header: Some(false), ..options }).await?;
         if headless.schema() != schema {
-            self.tables.notes.say(&format!(
+            self.tables.notes.say(format!(
                 "{file}: its first line has no name of a column, so it is a row; say (header true) if it is a header"
             ));
         }

@@ -7,7 +7,7 @@ use flumen_core::{Error, Result};
 
 /// What readers know.
 const READING: &str = "there are: format, compression, header, delimiter, quote, null, encoding, skip_lines, sheet, date_format, \
-                       decimal_comma";
+                       decimal_comma, flatten";
 /// The option that external tables keep for columns that folders give and that were declared as text.
 pub(super) const FOLDER_TEXT: &str = "folder_text";
 /// What sinks know.
@@ -25,7 +25,8 @@ pub(super) fn reading<'a>(
     for (key, value) in options {
         match word(key).as_str() {
             "format" => read.format = Some(value.to_lowercase()),
-            "delimiter" | "sep" => read.delimiter = Some(letter(key, value)?),
+            "delimiter" | "delim" | "sep" => read.delimiter = Some(letter(key, value)?),
+            "quote" if matches!(value.as_str(), "" | "none") => read.quote = Some(None),
             "quote" => read.quote = Some(Some(letter(key, value)?)),
             "escape" => escape = Some(letter(key, value)?),
             "header" | "has_header" => read.header = Some(flag(key, value)?),
@@ -38,6 +39,14 @@ pub(super) fn reading<'a>(
             "encoding" => read.encoding = Some(value.to_lowercase()),
             "skip_lines" | "skip" => read.skip_lines = value.parse().map_err(|_| wrong(key, value, "a number"))?,
             "sheet" => read.sheet = Some(value.clone()),
+            "flatten" => read.flatten = flag(key, value)?,
+            // It is so in any case.
+            "auto_detect" | "hive_partitioning" | "union_by_name" => {
+                if !flag(key, value)? {
+                    return Err(Error::invalid(format!("the option '{key}' cannot be false"))
+                        .hint("leave it out, and select the columns that are wanted"));
+                }
+            }
             FOLDER_TEXT => read.folder_text = value.split(',').map(|name| name.trim().to_owned()).collect(),
             _ => return Err(unknown(key, READING)),
         }

@@ -21,8 +21,10 @@ use flumen_core::{Error, Result};
 use parquet_scan::ParquetFiles;
 use stream::StreamedFiles;
 
+pub(super) use function::{of_call, reads_files, register_call};
 pub(super) use learn::{Learnt, Notes, TooNarrow};
 
+mod function;
 mod learn;
 mod parquet_scan;
 mod stream;
@@ -52,12 +54,29 @@ pub(super) async fn open_as(
     learnt: &Learnt,
     notes: &Arc<Notes>,
 ) -> Result<Arc<dyn TableProvider>> {
-    let inputs = reader.open(address, options).await?;
-    if inputs.is_empty() {
-        return Err(Error::not_found(format!("no file matches '{address}'")).hint("check the path and the pattern"));
+    open_all(reader, &[address.to_owned()], options, learnt, notes).await
+}
+
+/// The table that several addresses stand for together.
+///
+/// Errors: as [`open`].
+pub(super) async fn open_all(
+    reader: &dyn FileReader,
+    addresses: &[String],
+    options: &ReadOptions,
+    learnt: &Learnt,
+    notes: &Arc<Notes>,
+) -> Result<Arc<dyn TableProvider>> {
+    let mut inputs = Vec::new();
+    for address in addresses {
+        let opened = reader.open(address, options).await?;
+        if opened.is_empty() {
+            return Err(Error::not_found(format!("no file matches '{address}'")).hint("check the path and the pattern"));
+        }
+        inputs.extend(opened);
     }
     notes.opened(&inputs);
-    let table = learnt.applied_to(FileTable::new(address, inputs, Arc::clone(notes)));
+    let table = learnt.applied_to(FileTable::new(key(addresses, options), inputs, Arc::clone(notes)));
     if let Some(files) = ParquetFiles::of(&table)? {
         return Ok(Arc::new(files));
     }
@@ -70,10 +89,19 @@ pub(super) async fn open_as(
     Ok(Arc::new(StreamedFiles::new(table)))
 }
 
+/// What tells a table of files from others: another delimiter makes other columns of the same file.
+fn key(addresses: &[String], options: &ReadOptions) -> String {
+    let addresses = addresses.join(", ");
+    match *options == ReadOptions::default() {
+        true => addresses,
+        false => format!("{addresses} {options:?}"),
+    }
+}
+
 /// Files as one table.
 pub(super) struct FileTable {
-    /// How the query names them.
-    address: String,
+    /// How the query names them, and how they are read.
+    key: String,
     pub inputs: Vec<Arc<dyn Input>>,
     /// The columns of all of them.
     pub schema: SchemaRef,
@@ -87,12 +115,12 @@ pub(super) struct FileTable {
 
 impl std::fmt::Debug for FileTable {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "FileTable({})", self.address)
+        write!(f, "FileTable({})", self.key)
     }
 }
 
 impl FileTable {
-    fn new(address: &str, inputs: Vec<Arc<dyn Input>>, notes: Arc<Notes>) -> Self {
+    fn new(key: String, inputs: Vec<Arc<dyn Input>>, notes: Arc<Notes>) -> Self {
         let mut columns: Vec<(String, DataType)> = Vec::new();
         let mut places: Vec<Vec<Option<usize>>> = vec![Vec::new(); inputs.len()];
         // What folders say comes behind what files say.
@@ -113,7 +141,7 @@ impl FileTable {
             Field::new(name, if data_type == DataType::Null { DataType::Utf8 } else { data_type }, true)
         };
         let schema = Arc::new(Schema::new(columns.into_iter().map(field).collect::<Vec<_>>()));
-        Self { address: address.to_owned(), inputs, schema, of_folders, places, notes }
+        Self { key, inputs, schema, of_folders, places, notes }
     }
 
     /// The same files with other types.
@@ -123,7 +151,7 @@ impl FileTable {
         };
         let fields: Vec<Arc<Field>> = self.schema.fields().iter().zip(types).map(retyped).collect();
         Self {
-            address: self.address.clone(),
+            key: self.key.clone(),
             inputs: self.inputs.clone(),
             schema: Arc::new(Schema::new(fields)),
             of_folders: self.of_folders,

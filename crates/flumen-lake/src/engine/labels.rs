@@ -100,6 +100,11 @@ pub(super) fn alias_kept(query: &mut Query) {
     alias_query(query, true);
 }
 
+/// Makes labels into aliases where they would collide, in a query whose columns are told by their places.
+pub(super) fn alias_placed(query: &mut Query) {
+    alias_query(query, false);
+}
+
 fn alias_query(query: &mut Query, kept: bool) {
     let Some(select) = outermost_mut(query) else { return };
     if has_star(select) && !kept {

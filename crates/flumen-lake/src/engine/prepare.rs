@@ -294,7 +294,7 @@ impl Engine {
     async fn describe_plan(&self, sql: &str, mut statement: Statement) -> Result<Description> {
         let explained = |error| errors::explain(error, sql);
         self.rewrite_pivots(sql, &mut statement).await?;
-        let references = self.resolve_references(&mut statement).await?;
+        let references = self.resolve_references(&mut statement, false).await?;
         let labels = Labels::of(&statement);
         labels::alias(&mut statement);
         functions::rewrite(&mut statement)?;

@@ -18,16 +18,25 @@ use datafusion::sql::sqlparser::ast::{
     Value, Visit, VisitMut, Visitor, VisitorMut,
 };
 use flumen_core::dataset::{LAKE, TableName};
+use flumen_core::read::ReadOptions;
 use flumen_core::{Error, Result};
 
 use super::lake_table::{Contents, LakeTable};
 use super::write::{name_of, name_of_ident};
-use super::{Engine, changes, columns, time_travel, volumes};
+use super::{Engine, changes, columns, external, files, time_travel, volumes};
 use crate::catalog::PROD;
 use crate::lake::Table;
 
 /// How the names begin under which such tables stand in the query.
 const PREFIX: &str = "_flumen_reference_";
+
+/// The functions that give a table, besides those that read files.
+const FUNCTIONS: &[&str] = &["history", "changes", "files"];
+
+/// Whether a call of `function` gives a table, and is looked up here.
+pub(super) fn is_function(function: &str) -> bool {
+    FUNCTIONS.contains(&function) || files::reads_files(function)
+}
 
 /// A table that is more than a name.
 enum Reference {
@@ -36,6 +45,7 @@ enum Reference {
     History(String),
     Changes(String, u64, Option<u64>),
     Files(Option<String>),
+    Read(Vec<String>, ReadOptions),
     Environment(String, TableName),
 }
 
@@ -165,6 +175,9 @@ fn of_version(name: &ObjectName, version: &TableVersion) -> Result<Reference> {
 
 fn of_function(name: &ObjectName, args: &[&FunctionArg]) -> Result<Option<Reference>> {
     let function = name_of(name)?;
+    if let Some((addresses, options)) = files::of_call(&function, args)? {
+        return Ok(Some(Reference::Read(addresses, options)));
+    }
     let args: Vec<&Expr> = args
         .iter()
         .filter_map(|arg| match arg {
@@ -217,12 +230,14 @@ fn volume_name(text: &str) -> Result<TableName> {
 }
 
 impl Engine {
-    /// Looks up the tables in `statement` that are more than a name; gives the names that they have now.
+    /// Looks up the tables in `statement` that are more than a name; gives the names that they have now. Whoever made a view was
+    /// allowed to read its files.
     ///
     /// Errors: `NotFound` for a table or a version that is not there.
     pub(super) async fn resolve_references(
         &self,
         statement: &mut Statement,
+        of_view: bool,
     ) -> Result<Vec<(String, Arc<dyn TableProvider>)>> {
         let mut inner = statement;
         while let Statement::Explain(explain) = inner {
@@ -244,12 +259,12 @@ impl Engine {
         let shows_own = columns::names_own(&inner.to_string());
         let mut tables = Vec::new();
         for (number, reference) in finder.found.into_iter().enumerate() {
-            tables.push((format!("{PREFIX}{number}"), self.resolve(reference, shows_own).await?));
+            tables.push((format!("{PREFIX}{number}"), self.resolve(reference, shows_own, of_view).await?));
         }
         Ok(tables)
     }
 
-    async fn resolve(&self, reference: Reference, shows_own: bool) -> Result<Arc<dyn TableProvider>> {
+    async fn resolve(&self, reference: Reference, shows_own: bool, of_view: bool) -> Result<Arc<dyn TableProvider>> {
         match reference {
             Reference::Version(name, version) => {
                 let table = self.named_table(&name).await?;
@@ -276,6 +291,7 @@ impl Engine {
                 let catalog = self.tables.catalog("files")?;
                 volumes::files(self.tables.state(catalog).await?.as_ref(), name.as_ref())
             }
+            Reference::Read(addresses, options) => self.read_files(&addresses, &options, of_view).await,
             Reference::Environment(environment, name) => {
                 self.tables.of_environment(&environment, &name, shows_own).await
             }
@@ -285,6 +301,23 @@ impl Engine {
                 changes::changes(&table, from, to.unwrap_or(latest), latest).await
             }
         }
+    }
+
+    async fn read_files(
+        &self,
+        addresses: &[String],
+        options: &ReadOptions,
+        of_view: bool,
+    ) -> Result<Arc<dyn TableProvider>> {
+        let tables = &self.tables;
+        if of_view {
+            let registered = external::Registered(tables.files.as_ref());
+            return files::open_all(&registered, addresses, options, &tables.learnt, &tables.notes).await;
+        }
+        for address in addresses {
+            self.check_file_access(address)?;
+        }
+        files::open_all(tables.files.as_ref(), addresses, options, &tables.learnt, &tables.notes).await
     }
 
     /// The point in time that `expr` is: a text, or whatever can be computed without a table.

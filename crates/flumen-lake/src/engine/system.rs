@@ -94,7 +94,7 @@ fn left_out<T>(table: &Table, read: Result<T>, tables: &Tables) -> Result<Option
         Ok(read) => Ok(Some(read)),
         Err(error) if matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Cancelled) => Err(error),
         Err(error) => {
-            tables.notes.add(format!("{} is left out, since it cannot be read: {error}", table.name()));
+            tables.notes.say(format!("{} is left out, since it cannot be read: {error}", table.name()));
             Ok(None)
         }
     }

@@ -308,15 +308,23 @@ impl Tables {
         LakeTable::new(if shows_own { contents } else { contents.without_own() }).map(|table| Some(Arc::new(table)))
     }
 
+    /// The files that `address` means, as a table.
+    ///
+    /// Errors: those of the readers.
+    pub async fn find_file(&self, address: &str, found: &mut Found) -> Result<()> {
+        let registered = external::Registered(self.files.as_ref());
+        let reader: &dyn FileReader = if found.of_view { &registered } else { self.files.as_ref() };
+        let provider = files::open(reader, address, &self.learnt, &self.notes).await?;
+        found.bare.insert(address.to_owned(), provider);
+        Ok(())
+    }
+
     async fn find_bare(&self, table: &str, found: &mut Found) -> Result<Option<(TableName, ViewEntry)>> {
         if self.session.table_exist(table) || found.bare.contains_key(table) {
             return Ok(None);
         }
         if looks_like_file(table) {
-            let registered = external::Registered(self.files.as_ref());
-            let reader: &dyn FileReader = if found.of_view { &registered } else { self.files.as_ref() };
-            let provider = files::open(reader, table, &self.learnt, &self.notes).await?;
-            found.bare.insert(table.to_owned(), provider);
+            self.find_file(table, found).await?;
             return Ok(None);
         }
         if let Some(provider) = self.lent(LENT_SCHEMA, table) {

@@ -29,6 +29,9 @@ async fn external_tables_that_were_registered_are_read_and_what_they_read_cannot
     for sql in [
         format!("select * from '{}'", path.display()),
         "select * from 'store://in/x.csv'".to_owned(),
+        format!("select * from read_csv('{}')", path.display()),
+        format!("select * from read_csv(['{}'], header => true)", path.display()),
+        format!("create view public.peek as select * from read_csv('{}')", path.display()),
         format!("copy raw.people to '{}'", path.display()),
         format!("copy raw.people from '{}'", path.display()),
         format!("create external table ext.other stored as csv location '{}'", path.display()),
@@ -60,6 +63,7 @@ async fn within_a_folder_that_is_allowed_files_are_read_written_and_made_tables(
     client.batch_execute("create external table ext.given stored as csv location 'in.csv'").await.unwrap();
     assert_eq!(rows(&client, "select count(*), max(name) from ext.made").await, "3|bob");
     assert_eq!(rows(&client, "select a from ext.given").await, "1");
+    assert_eq!(rows(&client, "select a from read_csv('in.csv', header => true)").await, "1");
     client.batch_execute("create table public.t (a bigint); copy public.t from 'in.csv'").await.unwrap();
     assert_eq!(rows(&client, "select a from public.t").await, "1");
     let outside = server.sandbox.path().join("outside");
@@ -68,6 +72,7 @@ async fn within_a_folder_that_is_allowed_files_are_read_written_and_made_tables(
     for name in names {
         for sql in [
             format!("select * from '{name}'"),
+            format!("select * from read_csv('{name}')"),
             format!("copy public.t to '{name}'"),
             format!("copy public.t from '{name}'"),
             format!("create external table ext.bad stored as csv location '{name}'"),

@@ -71,7 +71,7 @@ impl Dialect {
             return Err(Error::data(format!(
                 "{address}: line {line} has {width} fields; a table has at most {most} columns"
             ))
-            .hint("is the delimiter right? Say it with --delimiter"));
+            .hint("is the delimiter right? Say it with --delimiter, in SQL with read_csv(…, delimiter => ';')"));
         }
         let rest = &text[end..];
         let header = match options.header {
@@ -271,7 +271,7 @@ fn unique_names(address: &str, line: u64, header: &[Vec<u8>]) -> Result<(Vec<Str
             return Err(Error::data(format!(
                 "{address}: line {line}: the name of column {number} ('{shown}') is not valid UTF-8"
             ))
-            .hint("if the file is in Latin-1, add --encoding latin-1"));
+            .hint("if the file is in Latin-1, add --encoding latin-1, in SQL read_csv(…, encoding => 'latin-1')"));
         };
         let name = name.trim();
         names.push(if name.is_empty() { format!("column_{}", index + 1) } else { name.to_owned() });

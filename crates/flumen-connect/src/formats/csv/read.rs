@@ -188,7 +188,7 @@ impl Reading {
         let opened = shared.layout.marks.walk(text, |_, _| true).unwrap_or(0);
         let line = self.line + memchr::memchr_iter(b'\n', &text[..opened]).count() as u64;
         Error::data(format!("{}: the quote that opens on line {line} is never closed", shared.address))
-            .hint("double the quotes inside the value, or read the file without quotes: --quote none")
+            .hint("double the quotes inside the value, or read the file without quotes: --quote none, in SQL read_csv(…, quote => 'none')")
     }
 }
 

@@ -195,7 +195,7 @@ fn bytes_that_are_no_text() {
         "x.csv",
         b"gr\xf6sse,b\n2,1\n",
         &plain,
-        "x.csv: line 1: the name of column 1 ('gr\u{fffd}sse') is not valid UTF-8 [if the file is in Latin-1, add --encoding latin-1]",
+        "x.csv: line 1: the name of column 1 ('gr\u{fffd}sse') is not valid UTF-8 [if the file is in Latin-1, add --encoding latin-1, in SQL read_csv(…, encoding => 'latin-1')]",
     );
 }
 
@@ -216,7 +216,7 @@ fn a_quote_that_is_never_closed() {
     );
     check(
         "a,b\n1,\"x\n\"\n2,\"y\n3,z\n4,zz\n",
-        "x.csv: the quote that opens on line 4 is never closed [double the quotes inside the value, or read the file without quotes: --quote none]",
+        "x.csv: the quote that opens on line 4 is never closed [double the quotes inside the value, or read the file without quotes: --quote none, in SQL read_csv(…, quote => 'none')]",
     );
     let long = format!("a,b\n1,x\n2,\"{}", "y,z\n".repeat(5 << 20));
     let input = open("x.csv", long.as_bytes(), &ReadOptions::default(), 1 << 20).unwrap();

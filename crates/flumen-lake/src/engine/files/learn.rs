@@ -17,13 +17,13 @@ pub(in super::super) struct TooNarrow(pub Arc<FileTable>);
 
 impl fmt::Display for TooNarrow {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the types of the columns of {} are guesses from samples", self.0.address)
+        write!(f, "the types of the columns of {} are guesses from samples", self.0.key)
     }
 }
 
 impl std::error::Error for TooNarrow {}
 
-/// The types of columns of text files, by the files' name in queries and the column. Types only grow.
+/// The types of columns of text files, by what tells the files from others and the column. Types only grow.
 #[derive(Default)]
 pub(in super::super) struct Learnt(Mutex<HashMap<String, HashMap<String, DataType>>>);
 
@@ -31,7 +31,7 @@ impl Learnt {
     /// `table` with the types that are known to hold.
     pub fn applied_to(&self, table: FileTable) -> FileTable {
         let known = lock(&self.0);
-        let Some(known) = known.get(&table.address) else { return table };
+        let Some(known) = known.get(&table.key) else { return table };
         let wider = |field: &Arc<arrow::datatypes::Field>| match known.get(field.name()) {
             Some(learnt) => join(learnt, field.data_type()),
             None => field.data_type().clone(),
@@ -76,7 +76,7 @@ impl Learnt {
             return Ok(false);
         }
         let mut known = lock(&self.0);
-        let known = known.entry(table.address.clone()).or_default();
+        let known = known.entry(table.key.clone()).or_default();
         known.extend(columns.iter().zip(types).map(|(at, data_type)| (fields[*at].name().clone(), data_type)));
         Ok(true)
     }
@@ -99,22 +99,17 @@ impl Notes {
         lock(&self.0).warnings.extend(inputs.iter().flat_map(|input| input.warnings()));
     }
 
-    /// Keeps a sentence.
-    pub fn add(&self, sentence: String) {
-        lock(&self.0).warnings.push(sentence);
-    }
-
     /// Keeps a reading, to be asked in the end.
     pub fn reading(&self, splits: &Arc<dyn Splits>) {
         lock(&self.0).readings.push(Arc::clone(splits));
     }
 
-    /// Forgets what was noted.
-    /// One sentence about what a statement did not do.
-    pub fn say(&self, text: &str) {
-        lock(&self.0).warnings.push(text.to_owned());
+    /// Keeps a sentence.
+    pub fn say(&self, sentence: impl Into<String>) {
+        lock(&self.0).warnings.push(sentence.into());
     }
 
+    /// Forgets what was noted.
     pub fn clear(&self) {
         *lock(&self.0) = Noted::default();
     }

@@ -22,11 +22,17 @@ use super::{Text, Written, filled, travelling};
 /// Makes the functions known to `registry`.
 pub(super) fn register(registry: &mut dyn FunctionRegistry) -> DataFusionResult<()> {
     datafusion_functions_json::register_all(registry)?;
-    registry.register_udf(Arc::new(ScalarUDF::new_from_impl(ToJson {
-        signature: Signature::any(1, Volatility::Immutable),
-    })))?;
+    for name in [TO_JSON, JSON_KEY] {
+        let signature = Signature::any(1, Volatility::Immutable);
+        registry.register_udf(Arc::new(ScalarUDF::new_from_impl(ToJson { name, signature })))?;
+    }
     Ok(())
 }
+
+/// Any value as JSON. Null is null.
+const TO_JSON: &str = "to_json";
+/// A text as the key of a JSON object, which cannot be null.
+const JSON_KEY: &str = "json_key";
 
 pub(super) const WRITTEN: &[Written] = &[
     Written {
@@ -57,7 +63,7 @@ pub(super) const WRITTEN: &[Written] = &[
         names: &["json_array_length", "jsonb_array_length"],
         arguments: 1..=1,
         usage: "json_array_length(json)",
-        sql: Text::Same("CAST(json_length($1) AS BIGINT)"),
+        sql: Text::Same("CAST(cardinality(json_get_array($1)) AS BIGINT)"),
     },
     Written {
         names: &["json_array_elements", "jsonb_array_elements"],
@@ -111,7 +117,7 @@ fn object(given: &[Expr]) -> Result<String> {
             .hint("write json_build_object('key', value, …)"));
     }
     let pair =
-        |(at, value): (usize, &Expr)| format!("to_json(CAST(${} AS VARCHAR)), ':', {}", at, as_json(at + 1, value));
+        |(at, value): (usize, &Expr)| format!("{JSON_KEY}(CAST(${} AS VARCHAR)), ':', {}", at, as_json(at + 1, value));
     let pairs = given.iter().enumerate().filter(|(at, _)| at % 2 == 1).map(pair);
     Ok(format!("concat('{{', {}, '}}')", pairs.collect::<Vec<_>>().join(", ',', ")))
 }
@@ -230,12 +236,15 @@ pub(super) fn aggregate(name: &str, call: &Function) -> Result<Option<Expr>> {
     let (element, begin, end) = match (name.replace("jsonb", "json").as_str(), given.as_slice()) {
         ("json_agg", [value]) => (as_json(1, value), '[', ']'),
         ("json_object_agg", [_, value]) => {
-            (format!("concat(to_json(CAST($1 AS VARCHAR)), ':', {})", as_json(2, value)), '{', '}')
+            let pair = format!("concat({JSON_KEY}(CAST($1 AS VARCHAR)), ':', {})", as_json(2, value));
+            // Arguments are computed before rows are left out, whose keys may be null.
+            (if call.filter.is_some() { format!("CASE WHEN $3 THEN {pair} END") } else { pair }, '{', '}')
         }
         ("json_agg", _) => return Err(wrongly_called(name, "json_agg(x)")),
         ("json_object_agg", _) => return Err(wrongly_called(name, "json_object_agg(key, value)")),
         _ => return Ok(None),
     };
+    let given: Vec<Expr> = given.into_iter().chain(call.filter.as_deref().cloned()).collect();
     let listed = listed(filled(&element, &given)?);
     // Without rows there is no list, and the whole is null.
     filled(&format!("('{begin}' || array_to_string($1, ',') || '{end}')"), &[listed]).map(Some)
@@ -245,15 +254,16 @@ fn wrongly_called(name: &str, usage: &str) -> Error {
     Error::invalid(format!("{name} is called in a way that it does not have")).hint(format!("write {usage}"))
 }
 
-/// `to_json(x)`: any value as JSON. Null is null.
+/// [`TO_JSON`] and [`JSON_KEY`].
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct ToJson {
+    name: &'static str,
     signature: Signature,
 }
 
 impl ScalarUDFImpl for ToJson {
     fn name(&self) -> &str {
-        "to_json"
+        self.name
     }
 
     fn signature(&self) -> &Signature {
@@ -268,8 +278,14 @@ impl ScalarUDFImpl for ToJson {
         let one = args.args.iter().all(|arg| matches!(arg, ColumnarValue::Scalar(_)));
         let arrays = ColumnarValue::values_to_arrays(&args.args)?;
         let [values] = arrays.as_slice() else {
-            return Err(travelling(Error::internal("to_json has one argument")));
+            return Err(travelling(Error::internal(format!("{} has one argument", self.name))));
         };
+        if self.name == JSON_KEY && values.null_count() > 0 {
+            return Err(travelling(
+                Error::invalid("a key of a JSON object cannot be null")
+                    .hint("leave such rows out, or coalesce the key"),
+            ));
+        }
         let made: ArrayRef = Arc::new(written(values)?);
         if one {
             return Ok(ColumnarValue::Scalar(ScalarValue::try_from_array(&made, 0)?));

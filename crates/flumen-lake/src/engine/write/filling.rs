@@ -14,6 +14,7 @@ use super::{Statement, TARGET, name_of};
 use crate::engine::columns::{self, Assigned, quoted};
 use crate::engine::defaults::ColumnDefault;
 use crate::engine::functions::{self, postgres};
+use crate::engine::labels;
 use crate::engine::lake_table::LakeTable;
 
 /// The column that numbers the rows of an insert in the order in which it gives them.
@@ -54,6 +55,7 @@ impl Given {
             return Ok(Self { query, names: Vec::new(), numbered: false, empty: true });
         };
         let mut given = Self { query: source.as_ref().clone(), names, numbered: false, empty: false };
+        labels::alias_placed(&mut given.query);
         given.spell_values(draft)?;
         given.number(draft);
         Ok(given)
