@@ -1,8 +1,10 @@
 //! What Flumen adds to DataFusion's planning. Every rule leaves the answer as it is; each has a file of its own, and one line
 //! here.
 
+mod adjacent_groups;
 mod average;
 mod cheap_first;
+mod conditions;
 mod decimals;
 mod early_rows;
 mod estimate;
@@ -54,6 +56,9 @@ pub(super) fn physical() -> Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>> {
     // After joins have told scans what they look for.
     before(&mut rules, "SanityCheckPlan", Arc::new(early_rows::EarlyRows));
     before(&mut rules, "SanityCheckPlan", Arc::new(wanted_rows::WantedRows));
+    // When nobody asks any more what conditions say, or looks for aggregates.
+    rules.push(Arc::new(conditions::Conditions));
+    rules.push(Arc::new(adjacent_groups::AdjacentGroups));
     rules
 }
 

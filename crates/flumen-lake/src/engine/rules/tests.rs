@@ -514,3 +514,58 @@ async fn rows_that_a_join_does_not_want_are_not_grouped_where_conditions_stand_b
         assert!(!plan.contains("WantedRowsExec"), "{plan}");
     }
 }
+
+/// `rows` rows in two partitions whose keys lie together: four of each, and those that are null; or apart.
+fn keyed(rows: usize, together: bool) -> MemTable {
+    let key = |row: usize| {
+        let group = if together { row / 4 } else { row * 7919 % (rows / 4) };
+        (group >= 50).then_some(group as i64)
+    };
+    let columns: Vec<(&str, ArrayRef)> = vec![
+        ("k", Arc::new((0..rows).map(key).collect::<Int64Array>())),
+        (
+            "t",
+            Arc::new(
+                (0..rows)
+                    .map(|row| key(row).map(|key| format!("a key of some length {key}")))
+                    .collect::<StringViewArray>(),
+            ),
+        ),
+        ("v", Arc::new(Int64Array::from(numbers(5, rows, 90)))),
+    ];
+    let batch =
+        RecordBatch::try_from_iter_with_nullable(columns.into_iter().map(|(name, column)| (name, column, true)));
+    let batch = batch.unwrap();
+    let batch = &batch;
+    let half = |start: usize| {
+        (start..start + rows / 2).step_by(5000).map(move |at| batch.slice(at, 5000.min(start + rows / 2 - at)))
+    };
+    let partitions = [0, rows / 2].map(|start| half(start).collect());
+    MemTable::try_new(batch.schema(), partitions.to_vec()).unwrap()
+}
+
+#[tokio::test]
+async fn groups_that_lie_together_need_no_table() {
+    let both = Both::new();
+    for (name, together) in [("together", true), ("apart", false)] {
+        for context in [&both.plain, &both.ours] {
+            context.register_table(name, Arc::new(keyed(160_000, together))).unwrap();
+        }
+    }
+    let queries = [
+        "select k, sum(v), count(*), min(v), max(t), count(v) filter (where v > 40) from T group by k",
+        "select t, k + 1 as next, avg(v), count(distinct v) from T where v <> 3 group by t, k + 1",
+        "select sum(s), count(*) from (select k, sum(v) as s from T group by k having count(*) > 1)",
+        "select k from T group by k order by k limit 7",
+        "select distinct t from T",
+    ];
+    for sql in queries {
+        for (name, adjacent) in [("together", true), ("apart", false)] {
+            let sql = sql.replace('T', name);
+            both.check(&sql, "AggregateExec").await;
+            let found = measured(&both.ours, &sql, "adjacent_groups").await;
+            assert!(found > 0 || !adjacent || sql.contains("limit"), "{sql}: {found}");
+            assert!(found == 0 || adjacent, "{sql}: {found}");
+        }
+    }
+}
