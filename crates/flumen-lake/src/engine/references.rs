@@ -45,7 +45,7 @@ enum Reference {
     History(String),
     Changes(String, u64, Option<u64>),
     Files(Option<String>),
-    Read(Vec<String>, ReadOptions),
+    Read(Vec<String>, Box<ReadOptions>),
     Environment(String, TableName),
 }
 
@@ -176,7 +176,7 @@ fn of_version(name: &ObjectName, version: &TableVersion) -> Result<Reference> {
 fn of_function(name: &ObjectName, args: &[&FunctionArg]) -> Result<Option<Reference>> {
     let function = name_of(name)?;
     if let Some((addresses, options)) = files::of_call(&function, args)? {
-        return Ok(Some(Reference::Read(addresses, options)));
+        return Ok(Some(Reference::Read(addresses, Box::new(options))));
     }
     let args: Vec<&Expr> = args
         .iter()

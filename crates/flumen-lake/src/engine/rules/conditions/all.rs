@@ -240,7 +240,7 @@ mod tests {
     }
 
     fn some(random: &mut Random, schema: &Schema) -> Arc<dyn PhysicalExpr> {
-        let op = [Op::Eq, Op::NotEq, Op::Lt, Op::LtEq, Op::Gt, Op::GtEq][random.below(6) as usize];
+        let op = *random.pick(&[Op::Eq, Op::NotEq, Op::Lt, Op::LtEq, Op::Gt, Op::GtEq]);
         let number = random.below(10) as i64;
         let compared = |name: &str, value: ScalarValue| -> Arc<dyn PhysicalExpr> {
             Arc::new(BinaryExpr::new(col(name, schema).unwrap(), op, lit(value)))
