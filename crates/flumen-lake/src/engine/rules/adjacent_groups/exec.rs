@@ -64,6 +64,8 @@ struct Grouping {
     keys: Vec<Arc<dyn PhysicalExpr>>,
     aggregated: Vec<Aggregated>,
     together: BatchCoalescer,
+    /// There are no more rows: some streams break when they are asked again.
+    ended: bool,
     baseline: BaselineMetrics,
     adjacent: Count,
 }
@@ -132,15 +134,16 @@ impl Grouping {
                 self.adjacent.add(batch.num_rows());
                 return Ok(Some(batch.record_output(&self.baseline)));
             }
+            if self.ended {
+                return Ok(None);
+            }
             let Some(batch) = input.next().await.transpose()? else {
-                if self.together.is_empty() {
-                    return Ok(None);
-                }
+                self.ended = true;
                 self.together.finish_buffered_batch()?;
                 continue;
             };
-            let timer = self.baseline.elapsed_compute().clone();
-            let _time = timer.timer();
+            let time = self.baseline.elapsed_compute().clone();
+            let _time = time.timer();
             if batch.num_rows() > 0 {
                 let grouped = self.grouped(&batch)?;
                 self.together.push_batch(grouped)?;
@@ -256,6 +259,7 @@ impl ExecutionPlan for AdjacentGroupsExec {
             keys: aggregate.group_expr().input_exprs(),
             aggregated: aggregated.collect::<Result<_>>()?,
             together: BatchCoalescer::new(self.schema(), rows),
+            ended: false,
             baseline: BaselineMetrics::new(&self.metrics, partition),
             adjacent: MetricBuilder::new(&self.metrics).counter("adjacent_groups", partition),
         };
