@@ -5,6 +5,7 @@ use flumen_core::error::nearest;
 use flumen_core::{Error, ErrorKind};
 
 use super::files::TooNarrow;
+use super::references;
 
 /// A place in the text of a query. Line and column count from 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -268,6 +269,9 @@ fn planning(message: &str) -> Error {
     let first = sentence(lines.next().unwrap_or(message));
     if let Some(function) = first.strip_prefix("invalid function '").and_then(|rest| rest.split('\'').next()) {
         let made = Error::not_found(format!("there is no function '{function}'"));
+        if references::is_function(function) {
+            return made.hint(format!("it gives a table: select … from {function}(…)"));
+        }
         let suggested = message.split("Did you mean '").nth(1).and_then(|rest| rest.split('\'').next());
         return match suggested.filter(|right| nearest(function, [*right]).is_some()) {
             Some(right) => made.hint(format!("did you mean '{right}'?")),

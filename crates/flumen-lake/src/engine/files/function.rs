@@ -3,6 +3,7 @@
 use datafusion::sql::sqlparser::ast::{
     BinaryOperator, Expr, FunctionArg, FunctionArgExpr, ObjectName, UnaryOperator, Value, ValueWithSpan,
 };
+use flumen_core::error::nearest;
 use flumen_core::read::{FileReader, ReadOptions};
 use flumen_core::{Error, Result};
 
@@ -30,9 +31,20 @@ pub(in super::super) fn reads_files(function: &str) -> bool {
 
 /// The addresses and options of a call; none if `function` does not read files.
 ///
-/// Errors: `Invalid` for what is neither an address nor an option.
+/// Errors: `Invalid` for what is neither an address nor an option; `NotFound` for another function that should read something.
 pub(in super::super) fn of_call(function: &str, args: &[&FunctionArg]) -> Result<Option<(Vec<String>, ReadOptions)>> {
-    let Some((_, format)) = FUNCTIONS.iter().find(|(name, _)| *name == function) else { return Ok(None) };
+    let Some((_, format)) = FUNCTIONS.iter().find(|(name, _)| *name == function) else {
+        if !function.starts_with("read_") {
+            return Ok(None);
+        }
+        let error = Error::not_found(format!("there is no function '{function}'"));
+        return Err(match nearest(function, FUNCTIONS.iter().map(|(name, _)| *name)) {
+            Some(near) => error.hint(format!("did you mean '{near}'?")),
+            None => {
+                error.hint("files are read by read_csv, read_json, read_parquet, read_avro, read_arrow and read_excel")
+            }
+        });
+    };
     let usage = || {
         Error::invalid(format!("{function} wants a file, and options by name")).hint(format!(
             "write: from {function}('data/*.{format}'{})",
@@ -168,6 +180,7 @@ mod tests {
     fn what_is_wrong_is_said() {
         check("read_csv()", "read_csv wants a file, and options by name");
         check("read_csv('a.csv', 'b.csv')", "read_csv wants a file, and options by name");
+        check("read_cvs('a.csv')", "there is no function 'read_cvs'");
         check("read_csv(a)", "read_csv wants a file, and options by name");
         check("read_csv('a.csv', delim => a + 1)", "'a + 1' is no value of the option 'delim'");
         check("read_csv('a.csv', colour => 'red')", "files have no option 'colour'");
