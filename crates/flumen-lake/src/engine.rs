@@ -45,6 +45,7 @@ mod labels;
 mod lake_table;
 pub mod memory;
 mod names;
+mod once;
 mod pivot;
 mod pivot_values;
 pub mod prepare;

@@ -1,27 +1,25 @@
 //! What a server of sessions asks of an engine beyond running statements: what a statement will answer, and rows of its
 //! own as a table.
 
-use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 
 use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
 use datafusion::catalog::streaming::StreamingTable;
 use datafusion::catalog::{SchemaProvider as _, TableProvider};
 use datafusion::common::DataFusionError;
-use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::logical_expr::function::WindowUDFFieldArgs;
 use datafusion::logical_expr::{Documentation, ReturnFieldArgs, ScalarUDF, Signature, TypeSignature};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
-use datafusion::physical_plan::streaming::PartitionStream;
 use flumen_core::dataset::TableName;
 use flumen_core::sql::{Answer, BatchStream, SqlEngine as _};
 use flumen_core::{Error, Result};
-use futures::{StreamExt as _, TryStreamExt as _};
+use futures::TryStreamExt as _;
 
 use super::columns::{self, quoted};
 use super::commands::parts;
 use super::defaults::ColumnDefault;
 use super::labels::{self, Labels};
+use super::once::Once;
 use super::tables::{LentTables, Tables};
 use super::write::{self, insert, returning};
 use super::{Engine, errors, functions, references, shapes, statements, unviewed};
@@ -324,7 +322,8 @@ impl Engine {
         batches: BatchStream,
     ) -> Result<Answer> {
         let explained = |error| errors::explain(error, sql);
-        let once = Once { schema: Arc::clone(&schema), batches: Mutex::new(Some(batches)) };
+        let batches = batches.map_err(|error| DataFusionError::External(Box::new(error)));
+        let once = Once::new(Box::pin(RecordBatchStreamAdapter::new(Arc::clone(&schema), batches)));
         let table = StreamingTable::try_new(schema, vec![Arc::new(once)]).map_err(explained)?;
         let table: Arc<dyn TableProvider> = Arc::new(table);
         self.tables.session.register_table(name.to_owned(), table).map_err(explained)?;
@@ -383,33 +382,5 @@ impl Drop for Named<'_> {
     fn drop(&mut self) {
         // One that is gone already is gone.
         let _ = self.engine.tables.session.deregister_table(self.name);
-    }
-}
-
-/// Rows that can be read once.
-struct Once {
-    schema: SchemaRef,
-    batches: Mutex<Option<BatchStream>>,
-}
-
-impl fmt::Debug for Once {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Once")
-    }
-}
-
-impl PartitionStream for Once {
-    fn schema(&self) -> &SchemaRef {
-        &self.schema
-    }
-
-    fn execute(&self, _context: Arc<TaskContext>) -> SendableRecordBatchStream {
-        let taken = self.batches.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let batches = taken.unwrap_or_else(|| {
-            let error = Error::internal("rows that can be read once were read twice");
-            futures::stream::once(async { Err(error) }).boxed()
-        });
-        let batches = batches.map_err(|error| DataFusionError::External(Box::new(error)));
-        Box::pin(RecordBatchStreamAdapter::new(Arc::clone(&self.schema), batches))
     }
 }

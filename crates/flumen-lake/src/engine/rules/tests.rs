@@ -554,6 +554,7 @@ async fn groups_that_lie_together_need_no_table() {
     }
     let queries = [
         "select k, sum(v), count(*), min(v), max(t), count(v) filter (where v > 40) from T group by k",
+        "select k, median(v), stddev(v), bool_or(v > 80), bit_xor(v), approx_distinct(v), string_agg(t, ','), min(t) from T group by k",
         "select t, k + 1 as next, avg(v), count(distinct v) from T where v <> 3 group by t, k + 1",
         "select sum(s), count(*) from (select k, sum(v) as s from T group by k having count(*) > 1)",
         "select k from T group by k order by k limit 7",

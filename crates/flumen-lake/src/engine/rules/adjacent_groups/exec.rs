@@ -2,25 +2,28 @@
 
 use std::collections::HashSet;
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
-use datafusion::arrow::array::{ArrayRef, AsArray, BooleanArray, RecordBatch, UInt32Array};
+use datafusion::arrow::array::{RecordBatch, UInt32Array};
 use datafusion::arrow::compute::{BatchCoalescer, partition, take};
 use datafusion::arrow::datatypes::SchemaRef;
+use datafusion::common::cast::as_boolean_array;
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::common::{DataFusionError, Result, ScalarValue, internal_err};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
-use datafusion::logical_expr::{ColumnarValue, EmitTo, GroupsAccumulator};
+use datafusion::logical_expr::{EmitTo, GroupsAccumulator};
 use datafusion::physical_expr::PhysicalExpr;
+use datafusion::physical_expr_common::utils::evaluate_expressions_to_arrays;
 use datafusion::physical_plan::aggregates::AggregateExec;
 use datafusion::physical_plan::execution_plan::{ReplaceChildrenOptions, replace_children_if_necessary};
 use datafusion::physical_plan::metrics::{
     BaselineMetrics, Count, ExecutionPlanMetricsSet, MetricBuilder, MetricsSet, RecordOutput,
 };
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
-use datafusion::physical_plan::streaming::{PartitionStream, StreamingTableExec};
 use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties};
 use futures::{StreamExt, TryStreamExt};
+
+use crate::engine::once::Once;
 
 /// Rows by which it is judged whether equal keys follow each other.
 const SAMPLE_ROWS: usize = 32 << 10;
@@ -70,14 +73,10 @@ struct Grouping {
     adjacent: Count,
 }
 
-fn values(exprs: &[Arc<dyn PhysicalExpr>], batch: &RecordBatch) -> Result<Vec<ArrayRef>> {
-    exprs.iter().map(|expr| expr.evaluate(batch).and_then(|value| value.into_array(batch.num_rows()))).collect()
-}
-
 impl Grouping {
     /// The keys of the parts of groups in `batch`; none where groups are of too few rows for it to pay.
     fn looked_at(&self, batch: &RecordBatch) -> Result<Option<Vec<Vec<ScalarValue>>>> {
-        let keys = values(&self.keys, batch)?;
+        let keys = evaluate_expressions_to_arrays(&self.keys, batch)?;
         let parts = partition(&keys)?.ranges();
         if parts.len() * ROWS_OF_A_GROUP > batch.num_rows() {
             return Ok(None);
@@ -109,7 +108,7 @@ impl Grouping {
 
     /// The parts of groups in `batch`.
     fn grouped(&mut self, batch: &RecordBatch) -> Result<RecordBatch> {
-        let keys = values(&self.keys, batch)?;
+        let keys = evaluate_expressions_to_arrays(&self.keys, batch)?;
         let parts = partition(&keys)?.ranges();
         let firsts = UInt32Array::from_iter_values(parts.iter().map(|part| part.start as u32));
         let mut columns = keys.iter().map(|key| take(key, &firsts, None)).collect::<Result<Vec<_>, _>>()?;
@@ -118,10 +117,10 @@ impl Grouping {
             places.resize(part.end, place);
         }
         for of in &mut self.aggregated {
-            let arguments = values(&of.arguments, batch)?;
-            let filter = of.filter.as_ref().map(|filter| filter.evaluate(batch)).transpose()?;
-            let filter = filter.map(|filter| held(filter, batch.num_rows())).transpose()?;
-            of.accumulator.update_batch(&arguments, &places, filter.as_ref(), parts.len())?;
+            let arguments = evaluate_expressions_to_arrays(&of.arguments, batch)?;
+            let filter = evaluate_expressions_to_arrays(&of.filter, batch)?;
+            let filter = filter.first().map(|filter| as_boolean_array(filter)).transpose()?;
+            of.accumulator.update_batch(&arguments, &places, filter, parts.len())?;
             columns.extend(of.accumulator.state(EmitTo::All)?);
         }
         Ok(RecordBatch::try_new(Arc::clone(&self.schema), columns)?)
@@ -152,54 +151,13 @@ impl Grouping {
     }
 }
 
-fn held(filter: ColumnarValue, rows: usize) -> Result<BooleanArray> {
-    match filter.into_array(rows)?.as_boolean_opt() {
-        Some(held) => Ok(held.clone()),
-        None => internal_err!("a condition is no truth"),
-    }
-}
-
-/// Batches that are there, and those after them.
-#[derive(Debug)]
-struct Again {
-    schema: SchemaRef,
-    batches: Mutex<Option<Batches>>,
-}
-
-struct Batches(SendableRecordBatchStream);
-
-impl fmt::Debug for Batches {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Batches")
-    }
-}
-
-impl PartitionStream for Again {
-    fn schema(&self) -> &SchemaRef {
-        &self.schema
-    }
-
-    fn execute(&self, _: Arc<TaskContext>) -> SendableRecordBatchStream {
-        match self.batches.lock().unwrap_or_else(PoisonError::into_inner).take() {
-            Some(batches) => batches.0,
-            None => {
-                let error = futures::stream::once(async { internal_err!("rows were read twice") });
-                Box::pin(RecordBatchStreamAdapter::new(Arc::clone(&self.schema), error))
-            }
-        }
-    }
-}
-
 /// The work of `hashed` over `batches`.
 fn hashed(
     hashed: &Arc<dyn ExecutionPlan>,
     batches: SendableRecordBatchStream,
     context: Arc<TaskContext>,
 ) -> Result<SendableRecordBatchStream> {
-    let schema = batches.schema();
-    let again = Again { schema: Arc::clone(&schema), batches: Mutex::new(Some(Batches(batches))) };
-    let input = StreamingTableExec::try_new(schema, vec![Arc::new(again)], None, Vec::new(), false, None)?;
-    replace_children_if_necessary(Arc::clone(hashed), vec![Arc::new(input)])?.execute(0, context)
+    replace_children_if_necessary(Arc::clone(hashed), vec![Once::plan(batches)?])?.execute(0, context)
 }
 
 impl DisplayAs for AdjacentGroupsExec {

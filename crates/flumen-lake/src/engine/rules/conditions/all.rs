@@ -5,11 +5,12 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, NullArray, RecordBatch, RecordBatchOptions};
+use arrow::array::{Array, ArrayRef, BooleanArray, NullArray, RecordBatch, RecordBatchOptions};
 use arrow::buffer::{BooleanBuffer, MutableBuffer};
 use arrow::compute::{FilterBuilder, prep_null_mask_filter};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::common::Result;
+use datafusion::common::cast::as_boolean_array;
 use datafusion::logical_expr::{ColumnarValue, Operator};
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::expressions::{BinaryExpr, CastExpr, Column, InListExpr, LikeExpr, Literal};
@@ -145,7 +146,7 @@ impl PhysicalExpr for All {
         for (condition, rest) in self.conditions.iter().zip(&self.rest) {
             let rows = looked_at.num_rows();
             let holds = condition.evaluate(&looked_at)?.into_array(rows)?;
-            let holds = holds.as_boolean();
+            let holds = as_boolean_array(&holds)?;
             let holds = if holds.null_count() == 0 { holds.clone() } else { prep_null_mask_filter(holds) };
             let now = match kept {
                 Some(kept) => &kept & holds.values(),
@@ -216,7 +217,7 @@ impl std::hash::Hash for All {
 
 #[cfg(test)]
 mod tests {
-    use arrow::array::{Decimal128Array, Int64Array, StringViewArray};
+    use arrow::array::{AsArray, Decimal128Array, Int64Array, StringViewArray};
     use datafusion::common::ScalarValue;
     use datafusion::logical_expr::Operator as Op;
     use datafusion::physical_expr::conjunction;

@@ -1,7 +1,7 @@
 //! The operator: it keeps the first rows of each group, and numbers them.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use datafusion::arrow::array::{ArrayRef, RecordBatch, UInt64Array};
 use datafusion::arrow::compute::take_record_batch;
@@ -12,18 +12,19 @@ use datafusion::common::{Result, internal_err};
 use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_expr::{EquivalenceProperties, PhysicalExpr};
+use datafusion::physical_expr_common::utils::evaluate_expressions_to_arrays;
 use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType, ReplaceChildrenOptions};
 use datafusion::physical_plan::metrics::{BaselineMetrics, Count, ExecutionPlanMetricsSet, MetricBuilder, MetricsSet};
 use datafusion::physical_plan::sorts::sort::SortExec;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
-use datafusion::physical_plan::streaming::{PartitionStream, StreamingTableExec};
 use datafusion::physical_plan::{
     DisplayAs, DisplayFormatType, Distribution, ExecutionPlan, ExecutionPlanProperties, PlanProperties,
 };
 use futures::{StreamExt, TryStreamExt};
 
 use super::kept::Kept;
-use super::wanted::{Wanted, evaluated};
+use super::wanted::Wanted;
+use crate::engine::once::Once;
 
 /// Rows after which it shows whether keeping the first ones of each group leaves enough out.
 const PROBE_ROWS: usize = 100_000;
@@ -237,10 +238,9 @@ impl Numbering {
         let kept = self.kept.take_all()?;
         self.reservation.free();
         let rest = futures::stream::iter(kept.into_iter().rev().map(Ok)).chain(input);
-        let rest = Rest { schema: Arc::clone(&input_schema), stream: Mutex::new(Some(rest.boxed())) };
-        let rest = StreamingTableExec::try_new(input_schema, vec![Arc::new(rest)], None, Vec::new(), false, None)?;
+        let rest = Once::plan(Box::pin(RecordBatchStreamAdapter::new(input_schema, rest)))?;
         let Some(sorting) = self.wanted.sorting() else { return internal_err!("groups without keys") };
-        let sorted = SortExec::new(sorting, Arc::new(rest)).execute(0, Arc::clone(&self.context))?;
+        let sorted = SortExec::new(sorting, rest).execute(0, Arc::clone(&self.context))?;
         let mut counter = Counter::new(&self.wanted, sorted.schema().as_ref())?;
         let (schema, metrics) = (self.schema, self.metrics);
         let counted = sorted.map(move |batch| {
@@ -275,7 +275,7 @@ impl Counter {
     }
 
     fn first(&mut self, batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch> {
-        let keys: Vec<ArrayRef> = evaluated(self.keys.iter(), batch)?;
+        let keys: Vec<ArrayRef> = evaluate_expressions_to_arrays(&self.keys, batch)?;
         let rows = self.converter.convert_columns(&keys)?;
         let (mut places, mut numbers) = (Vec::new(), Vec::new());
         for (place, row) in rows.iter().enumerate() {
@@ -291,29 +291,5 @@ impl Counter {
         }
         let kept = take_record_batch(batch, &UInt64Array::from(places))?;
         with_numbers(&kept, numbers, schema)
-    }
-}
-
-/// A stream that can be read once, as a table.
-struct Rest {
-    schema: SchemaRef,
-    stream: Mutex<Option<Batches>>,
-}
-
-impl fmt::Debug for Rest {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Rest")
-    }
-}
-
-impl PartitionStream for Rest {
-    fn schema(&self) -> &SchemaRef {
-        &self.schema
-    }
-
-    fn execute(&self, _: Arc<TaskContext>) -> SendableRecordBatchStream {
-        let stream = self.stream.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let twice = || futures::stream::iter([internal_err!("rows were to be read twice")]).boxed();
-        Box::pin(RecordBatchStreamAdapter::new(Arc::clone(&self.schema), stream.unwrap_or_else(twice)))
     }
 }

@@ -14,10 +14,11 @@ use datafusion::arrow::datatypes::{
 use datafusion::arrow::row::{RowConverter, Rows, SortField};
 use datafusion::common::Result;
 use datafusion::physical_expr::PhysicalExpr;
+use datafusion::physical_expr_common::utils::evaluate_expressions_to_arrays;
 use datafusion::physical_plan::aggregates::group_values::{GroupValues, new_group_values};
 use datafusion::physical_plan::aggregates::order::GroupOrdering;
 
-use super::wanted::{Wanted, evaluated};
+use super::wanted::Wanted;
 
 /// Rows that are held for nothing before they are let go.
 const WASTE_ROWS: usize = 1 << 19;
@@ -127,11 +128,11 @@ impl Kept {
         if batch.num_rows() == 0 {
             return Ok(());
         }
-        let keys = evaluated(self.wanted.keys.iter(), &batch)?;
+        let keys = evaluate_expressions_to_arrays(&self.wanted.keys, &batch)?;
         let mut groups = std::mem::take(&mut self.numbers);
         groups.clear();
         self.groups.intern(&keys, &mut groups)?;
-        let order = evaluated(self.wanted.order.iter().map(|of| &of.expr), &batch)?;
+        let order = evaluate_expressions_to_arrays(self.wanted.order.iter().map(|of| &of.expr), &batch)?;
         let number = u32::try_from(self.batches.len()).unwrap_or(u32::MAX) << 1;
         let (mut values, mut nulls, mut sortable) = (None, None, None);
         match &self.order {
@@ -253,7 +254,7 @@ impl Kept {
             self.held_bytes -= held.bytes;
             let taken = owned(&take_record_batch(&batch, &UInt32Array::from(rows))?)?;
             if let Order::Rows(converter) = &self.order {
-                let order = evaluated(self.wanted.order.iter().map(|of| &of.expr), &taken)?;
+                let order = evaluate_expressions_to_arrays(self.wanted.order.iter().map(|of| &of.expr), &taken)?;
                 held.sortable = Some(converter.convert_columns(&order)?);
             }
             held.bytes = taken.get_array_memory_size() + held.sortable.as_ref().map_or(0, Rows::size);

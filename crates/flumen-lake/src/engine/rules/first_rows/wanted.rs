@@ -2,8 +2,6 @@
 
 use std::sync::Arc;
 
-use datafusion::arrow::array::{ArrayRef, RecordBatch};
-use datafusion::common::Result;
 use datafusion::physical_expr::{LexOrdering, PhysicalExpr, PhysicalSortExpr};
 
 /// Which rows are wanted: the first so many of each group, in an order.
@@ -23,12 +21,4 @@ impl Wanted {
         let keys = self.keys.iter().map(|key| PhysicalSortExpr::new_default(Arc::clone(key)));
         LexOrdering::new(keys.chain(self.order.iter().cloned()))
     }
-}
-
-/// The values of `exprs` for the rows of `batch`.
-pub(super) fn evaluated<'a>(
-    exprs: impl Iterator<Item = &'a Arc<dyn PhysicalExpr>>,
-    batch: &RecordBatch,
-) -> Result<Vec<ArrayRef>> {
-    exprs.map(|expr| expr.evaluate(batch)?.into_array(batch.num_rows())).collect()
 }
