@@ -22,6 +22,7 @@ use flumen_core::observe::{Event, Observer};
 use flumen_core::read::{BadRow, Input};
 use flumen_core::text::{TextOptions, join};
 use flumen_core::write::{LoadSession, Sink, TableState};
+use futures::future::BoxFuture;
 use tokio_util::sync::CancellationToken;
 
 use crate::spool::Spool;
@@ -125,7 +126,11 @@ struct Candidate {
 ///
 /// Errors: `Data` when more rows are bad than `max_bad` (they are in quarantine then, and nothing else was written),
 /// `Cancelled`, and whatever inputs and sink report. After any error the destination is as it was.
-pub async fn ingest(ingest: Ingest, around: Around<'_>) -> Result<Receipt> {
+pub fn ingest(ingest: Ingest, around: Around<'_>) -> BoxFuture<'_, Result<Receipt>> {
+    Box::pin(load(ingest, around))
+}
+
+async fn load(ingest: Ingest, around: Around<'_>) -> Result<Receipt> {
     let started = ingest.started;
     let wrong = ingest.contract.check();
     if !wrong.is_empty() {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use flumen_core::boxed;
 use flumen_core::read::{FileReader, Input, ReadOptions, Source};
 use flumen_core::{Error, Result};
 use flumen_project::connections::{Config, http::plain_client};
@@ -75,6 +76,7 @@ impl Files {
     /// be there.
     ///
     /// Errors: `NotFound` if there is none; those of the stores.
+    #[boxed]
     pub async fn addresses(&self, address: &str) -> Result<Vec<String>> {
         match self.locate(address).await? {
             Located::Stdin => Ok(vec![address.to_owned()]),

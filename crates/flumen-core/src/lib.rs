@@ -23,4 +23,9 @@ pub mod text;
 pub mod user;
 pub mod write;
 
+/// Makes an `async fn` give its future in a box.
+///
+/// Otherwise whoever awaits it in another crate compiles its body again, and those of all that it awaits, and proves again that they
+/// may go to another thread. For functions that other crates call and that do more than a little.
+pub use async_recursion::async_recursion as boxed;
 pub use error::{Error, ErrorKind, Result};

@@ -20,11 +20,13 @@ mod state;
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use flumen_core::boxed;
 use flumen_core::clock::{Clock, Ids};
 use flumen_core::dataset::TableName;
 use flumen_core::limits::COMMIT_TRIES;
 use flumen_core::load::LoadId;
 use flumen_core::{Error, Result};
+use futures::future::BoxFuture;
 use uuid::Uuid;
 
 pub use action::Action;
@@ -39,6 +41,9 @@ use crate::lake::{Lake, QUARANTINE, Table, location_of};
 use log::Log;
 use names::Meaning;
 pub(crate) use names::Place;
+
+/// Says what is to happen to a state of the catalog.
+type Decide<'a> = Box<dyn FnMut(&State) -> Result<Vec<Action>> + Send + 'a>;
 
 /// The catalog of one lake. Cheap to clone; clones share what they have read.
 #[derive(Clone)]
@@ -113,6 +118,7 @@ impl Catalog {
     /// The latest state. One small request where nothing has changed since it was last read.
     ///
     /// Errors: `Data` if the log is broken; `Invalid` if a newer Flumen wrote it; those of the store.
+    #[boxed]
     pub async fn read(&self) -> Result<Arc<State>> {
         let known = self.inner.latest.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let state = self.inner.log.latest(known).await?;
@@ -123,11 +129,13 @@ impl Catalog {
     /// The state at `version`.
     ///
     /// Errors: `NotFound` if there is none, and as [`Catalog::read`].
+    #[boxed]
     pub async fn read_at(&self, version: u64) -> Result<Arc<State>> {
         self.inner.log.at(version).await
     }
 
     /// The commits, the latest first, no more than `limit`.
+    #[boxed]
     pub async fn history(&self, limit: usize) -> Result<Vec<Commit>> {
         let latest = self.read().await?.version;
         let mut commits = Vec::new();
@@ -157,11 +165,16 @@ impl Catalog {
     /// `decide` is asked again if another writer was faster. Where it says nothing, nothing is written.
     ///
     /// Errors: those of `decide`; `Conflict` if others were faster [`COMMIT_TRIES`] times; those of the store.
-    pub async fn change(
-        &self,
-        reason: &str,
-        mut decide: impl FnMut(&State) -> Result<Vec<Action>> + Send,
-    ) -> Result<Arc<State>> {
+    pub fn change<'a>(
+        &'a self,
+        reason: &'a str,
+        decide: impl FnMut(&State) -> Result<Vec<Action>> + Send + 'a,
+    ) -> BoxFuture<'a, Result<Arc<State>>> {
+        self.change_as(reason, Box::new(decide))
+    }
+
+    #[boxed]
+    async fn change_as<'a>(&'a self, reason: &'a str, mut decide: Decide<'a>) -> Result<Arc<State>> {
         let id = self.inner.ids.next();
         for _ in 0..COMMIT_TRIES {
             let state = self.read().await?;
@@ -212,6 +225,7 @@ impl Catalog {
     /// that nothing in the catalog claims.
     ///
     /// Errors: `NotFound` if there is no such environment.
+    #[boxed]
     pub async fn list(&self, state: &State, environment: &str) -> Result<Vec<Listed>> {
         let mut listed: BTreeSet<Listed> = state.known(environment)?;
         if environment == PROD {
@@ -237,6 +251,7 @@ impl Catalog {
     }
 
     /// The namespaces, sorted: those of the catalog, and the folders that tables are in.
+    #[boxed]
     pub async fn namespaces(&self, state: &State) -> Result<Vec<String>> {
         let mut names: BTreeSet<String> = self.lake().namespaces().await?.into_iter().collect();
         names.extend(state.namespaces.keys().cloned());

@@ -12,6 +12,7 @@ use deltalake_core::kernel::Action;
 use deltalake_core::kernel::transaction::TransactionError;
 use deltalake_core::logstore::CommitOrBytes;
 use deltalake_core::table::state::DeltaTableState;
+use flumen_core::boxed;
 use flumen_core::limits::{COMMIT_TRIES, LAKE_CHECKPOINT_COMMITS};
 use flumen_core::{Error, Result};
 use serde_json::{Map, Value, json};
@@ -73,6 +74,7 @@ pub(crate) fn line(action: impl Into<Action>) -> Result<Value> {
 ///
 /// Errors: those of the change; `Conflict` if others were faster [`COMMIT_TRIES`] times; those of the store. After an
 /// `Unavailable` of a store that is not the local disk it is not known whether the version is there, or still comes.
+#[boxed]
 pub(crate) async fn commit(table: &Table, change: &mut dyn Change, note: &Note) -> Result<u64> {
     for _ in 0..COMMIT_TRIES {
         let current = Current::read(table).await?;

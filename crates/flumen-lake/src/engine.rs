@@ -61,6 +61,7 @@ mod system;
 mod tables;
 mod time_travel;
 mod views;
+pub mod visit;
 mod volumes;
 mod write;
 
@@ -80,6 +81,7 @@ use datafusion::execution::session_state::SessionState;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::sql::parser::Statement;
 use datafusion::sql::sqlparser::ast::{DataType as SqlType, ObjectName, Statement as Sql};
+use flumen_core::boxed;
 use flumen_core::clock::{Clock, Ids};
 use flumen_core::database::Databases;
 use flumen_core::dataset::TableName;
@@ -223,6 +225,7 @@ impl Engine {
     }
 
     /// All tables of the lake, sorted.
+    #[boxed]
     pub async fn lake_tables(&self) -> Result<Vec<TableName>> {
         self.tables.list().await
     }
@@ -230,6 +233,7 @@ impl Engine {
     /// The tables of a database, sorted.
     ///
     /// Errors: `NotFound` for a connection that is not there; `Unavailable` when the server does not answer.
+    #[boxed]
     pub async fn database_tables(&self, connection: &str) -> Result<Vec<TableName>> {
         self.tables.database_tables(connection).await
     }
@@ -255,6 +259,7 @@ impl Engine {
     /// The columns of a table, by its name as a query would have it.
     ///
     /// Errors: `NotFound`, with the nearest name.
+    #[boxed]
     pub async fn columns(&self, table: &str) -> Result<SchemaRef> {
         let quoted = table.starts_with(['\'', '"']) || !tables::looks_like_file(table);
         let name = if quoted { table.to_owned() } else { format!("'{}'", table.replace('\'', "''")) };
@@ -271,6 +276,7 @@ impl Engine {
     /// types hold for every value now, and the query may be run again.
     ///
     /// A query does this by itself as long as none of its rows were given out.
+    #[boxed]
     pub async fn learn_types(&self, error: &Error) -> Result<bool> {
         let narrow = std::error::Error::source(error).and_then(|cause| cause.downcast_ref::<TooNarrow>());
         let Some(TooNarrow(table)) = narrow.cloned() else { return Ok(false) };

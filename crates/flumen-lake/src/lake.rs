@@ -11,6 +11,7 @@ use arrow::datatypes::SchemaRef;
 use deltalake_core::kernel::{Add, DeletionVectorDescriptor, EagerSnapshot, Version};
 use deltalake_core::logstore::{LogStoreRef, StorageConfig, default_logstore};
 use deltalake_core::{DeltaTableError, kernel::transaction::TransactionError};
+use flumen_core::boxed;
 use flumen_core::dataset::{LAKE, TableName};
 use flumen_core::limits::LAKE_LISTINGS;
 use flumen_core::{Error, ErrorKind, Result};
@@ -87,11 +88,13 @@ impl Lake {
     }
 
     /// The names of the namespaces, sorted. A lake that is not there yet has none.
+    #[boxed]
     pub async fn namespaces(&self) -> Result<Vec<String>> {
         self.folders_in(&self.prefix).await
     }
 
     /// The folders of a namespace that are Delta tables, sorted, whatever the catalog says about them.
+    #[boxed]
     pub async fn tables(&self, namespace: &str) -> Result<Vec<TableName>> {
         self.tables_in(namespace, |_| false).await
     }
@@ -301,6 +304,7 @@ impl Table {
     /// The number of the latest version, if there is a table here. Far cheaper than a snapshot: no commit is read.
     ///
     /// Errors: those of the store.
+    #[boxed]
     pub async fn latest_version(&self) -> Result<Option<u64>> {
         let log = Path::from("_delta_log");
         let hint =
@@ -374,6 +378,7 @@ impl Table {
     /// The given version, or the latest.
     ///
     /// Errors: as [`Table::snapshot`], and `NotFound` if the table has no such version.
+    #[boxed]
     pub async fn snapshot_at(&self, version: Option<u64>) -> Result<Option<Snapshot>> {
         let exists = self.log.is_delta_table_location().await.map_err(|error| self.error(error))?;
         if !exists {
@@ -601,7 +606,8 @@ impl FileStats {
 }
 
 /// Deletes files of a table; those that are gone already do not matter.
-pub(crate) async fn delete_files(table: &Table, paths: impl IntoIterator<Item = Path>) -> Result<()> {
+#[boxed]
+pub(crate) async fn delete_files(table: &Table, paths: Vec<Path>) -> Result<()> {
     for path in paths {
         match table.store().delete(&path).await {
             Ok(()) | Err(object_store::Error::NotFound { .. }) => {}

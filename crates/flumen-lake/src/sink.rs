@@ -386,7 +386,7 @@ async fn sweep(table: &Table, load: &LoadId, keep: &HashSet<String>) -> Result<(
         Some(snapshot) => known_files(&snapshot).await?,
         None => HashSet::new(),
     };
-    delete_files(table, listed.into_iter().filter(|path| !known.contains(path.as_ref()))).await
+    delete_files(table, listed.into_iter().filter(|path| !known.contains(path.as_ref())).collect()).await
 }
 
 /// The files that the log names: those of the table, and those that were removed and may be wanted by an undo.
@@ -514,7 +514,7 @@ impl LakeSession {
         self.settled = true;
         let paths = self.files.discard();
         let rewritten = self.rewriting.take().map(Rewriting::discard).unwrap_or_default();
-        let removed = delete_files(&self.table, paths.into_iter().chain(rewritten)).await;
+        let removed = delete_files(&self.table, paths.into_iter().chain(rewritten).collect()).await;
         self.lock.take();
         remove_empty_folders(&self.table);
         removed

@@ -13,6 +13,7 @@ pub mod smtp;
 
 use std::path::PathBuf;
 
+use flumen_core::boxed;
 use flumen_core::error::nearest;
 use flumen_core::secret::{MASK, Secret};
 use flumen_core::{Error, Result};
@@ -235,6 +236,7 @@ impl Connection {
     }
 
     /// Tries to reach the system, step by step; the steps end with the first that fails. Must run within tokio.
+    #[boxed]
     pub async fn test(&self) -> Vec<Check> {
         let config = match self.config() {
             Ok(config) => config,

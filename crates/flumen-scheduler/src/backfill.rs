@@ -5,6 +5,7 @@
 use std::collections::HashMap;
 
 use chrono::{DateTime, Utc};
+use flumen_core::boxed;
 use flumen_core::clock::Ids;
 use flumen_core::flow::store::{Advance, Backfill, BackfillState, MetaStore, RunFilter};
 use flumen_core::flow::{Interval, RunRecord, RunState, Signal};
@@ -105,6 +106,7 @@ pub struct Plan {
 ///
 /// Errors: `Invalid` for a flow without intervals, parameters that do not fit, and an order that the flow rules out; those of
 /// the store.
+#[boxed]
 pub async fn plan(
     store: &dyn MetaStore,
     roster: &dyn Roster,
@@ -129,6 +131,7 @@ pub async fn plan(
 /// Makes a backfill: its runs follow.
 ///
 /// Errors: those of [`plan`].
+#[boxed]
 pub async fn create(
     store: &dyn MetaStore,
     roster: &dyn Roster,
@@ -162,6 +165,7 @@ pub async fn create(
 /// The backfill with this id, or whose id is the only one that begins like this.
 ///
 /// Errors: `NotFound`; `Invalid` where several begin like this.
+#[boxed]
 pub async fn find(store: &dyn MetaStore, id: &str) -> Result<Backfill> {
     let mut found: Vec<Backfill> = store.backfills().await?;
     found.retain(|backfill| backfill.id.starts_with(id));
@@ -180,6 +184,7 @@ pub async fn find(store: &dyn MetaStore, id: &str) -> Result<Backfill> {
 /// Makes no more runs for now. Those that there are go on.
 ///
 /// Errors: `NotFound`; `Invalid` where it has ended.
+#[boxed]
 pub async fn pause(store: &dyn MetaStore, id: &str) -> Result<Backfill> {
     turn(store, id, BackfillState::Paused).await
 }
@@ -187,6 +192,7 @@ pub async fn pause(store: &dyn MetaStore, id: &str) -> Result<Backfill> {
 /// Goes on making runs.
 ///
 /// Errors: `NotFound`; `Invalid` where it has ended.
+#[boxed]
 pub async fn resume(store: &dyn MetaStore, id: &str) -> Result<Backfill> {
     turn(store, id, BackfillState::Running).await
 }
@@ -194,6 +200,7 @@ pub async fn resume(store: &dyn MetaStore, id: &str) -> Result<Backfill> {
 /// Makes no more runs, and cancels those that have not ended. Asked again, it does what is left of that.
 ///
 /// Errors: `NotFound`; `Invalid` where it is done.
+#[boxed]
 pub async fn cancel(store: &dyn MetaStore, id: &str, by: &str, now: DateTime<Utc>) -> Result<Backfill> {
     let backfill = turn(store, id, BackfillState::Cancelled).await?;
     close(store, &backfill, by, now).await?;

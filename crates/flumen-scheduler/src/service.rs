@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
+use flumen_core::boxed;
 use flumen_core::clock::Clock;
 use flumen_core::flow::store::{MetaStore, PendingWait, Rung, Wake};
 use flumen_core::flow::{Interval, Notice, RunId, TaskKey};
@@ -136,6 +137,7 @@ impl Scheduler {
     }
 
     /// Works until `stop`, or until the store is closed.
+    #[boxed]
     pub async fn run(&self, stop: &CancellationToken) {
         let mut wakes = self.store.wakes();
         // What came before anybody listened is there to be found.

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use flumen_core::boxed;
 use flumen_core::clock::{Clock, Ids};
 use flumen_core::flow::store::MetaStore;
 use tokio_util::sync::CancellationToken;
@@ -67,6 +68,7 @@ impl Services {
     }
 
     /// Works until `stop`, or until the store is closed.
+    #[boxed]
     pub async fn run(&self, stop: &CancellationToken) {
         let shared = &self.shared;
         tokio::join!(
@@ -82,6 +84,7 @@ impl Services {
     }
 
     /// Works until `stop` on what runs need that there are, and makes none: for a process that lives as long as one run.
+    #[boxed]
     pub async fn run_on_runs(&self, stop: &CancellationToken) {
         let shared = &self.shared;
         tokio::join!(
@@ -94,6 +97,7 @@ impl Services {
     }
 
     /// Works until `stop` as [`run_on_runs`](Self::run_on_runs), and makes the runs of backfills.
+    #[boxed]
     pub async fn run_backfills(&self, stop: &CancellationToken) {
         tokio::join!(self.run_on_runs(stop), self.serve(Backfills::new(Arc::clone(&self.shared)), stop));
     }

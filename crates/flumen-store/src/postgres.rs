@@ -31,6 +31,7 @@ use std::path::PathBuf;
 use std::str::FromStr as _;
 use std::sync::Arc;
 
+use flumen_core::boxed;
 use flumen_core::secret::{ExposeSecret as _, Secret};
 use flumen_core::{Error, Result};
 use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
@@ -111,6 +112,7 @@ impl PostgresStore {
     ///
     /// Errors: `Unavailable` where the server does not answer; `Invalid` for a URL or a name of a schema that is none, where the
     /// server refuses the user, and for a schema that a newer version of Flumen has changed.
+    #[boxed]
     pub async fn open(url: &str, schema: &str) -> Result<Self> {
         // The error says nothing of what is in the URL: there may be a password.
         let options = PgConnectOptions::from_str(url)
@@ -121,6 +123,7 @@ impl PostgresStore {
     /// Like [`open`](Self::open), for those who have the address in parts.
     ///
     /// Errors: as there.
+    #[boxed]
     pub async fn connect(address: &Address, schema: &str) -> Result<Self> {
         Self::start(options(address)?, schema).await
     }

@@ -19,6 +19,7 @@ mod writer;
 use std::path::Path;
 use std::sync::Arc;
 
+use flumen_core::boxed;
 use flumen_core::{Error, Result};
 use rusqlite::params;
 
@@ -39,6 +40,7 @@ impl SqliteStore {
     /// The store in the file at `path`, which is made where it is missing, with its folder, for its owner's eyes only.
     ///
     /// Errors: those of the file system; `Invalid` for a file that a newer version of Flumen has changed.
+    #[boxed]
     pub async fn open(path: &Path) -> Result<Self> {
         let path = path.to_owned();
         let opening = tokio::task::spawn_blocking(move || Self::open_here(&path));
@@ -48,6 +50,7 @@ impl SqliteStore {
     /// Brings the file at `path` to this version, and closes it: all of it is in the one file then.
     ///
     /// Errors: as for [`SqliteStore::open`].
+    #[boxed]
     pub async fn upgrade(path: &Path) -> Result<()> {
         let path = path.to_owned();
         let upgrading = tokio::task::spawn_blocking(move || Self::ready(&path).map(drop));
@@ -80,6 +83,7 @@ impl SqliteStore {
     /// Copies the store to a file that is not there yet, as it is at one moment.
     ///
     /// Errors: those of the disk.
+    #[boxed]
     pub async fn backup(&self, to: &Path) -> Result<()> {
         private(to)?;
         let to = to.to_string_lossy().into_owned();

@@ -33,10 +33,11 @@ use std::collections::HashMap;
 use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use datafusion::sql::sqlparser::ast::{Expr, ObjectName, Query, TableFactor, Visit as _, Visitor};
+use datafusion::sql::sqlparser::ast::{Expr, ObjectName, Query, TableFactor, Visitor};
 use flumen_core::limits;
 use flumen_lake::engine::Engine;
 use flumen_lake::engine::prepare::{LENT_SCHEMA, Lent};
+use flumen_lake::engine::visit;
 use postgres_types::Type;
 
 use crate::Shared;
@@ -266,7 +267,7 @@ struct Seen {
 impl Seen {
     fn of(query: &Query) -> Self {
         let mut seen = Seen::default();
-        let ControlFlow::Continue(()) = query.visit(&mut seen);
+        visit::look_at_query(query, &mut seen);
         seen
     }
 
@@ -367,7 +368,7 @@ impl Seen {
 }
 
 impl Visitor for Seen {
-    type Break = std::convert::Infallible;
+    type Break = ();
 
     fn pre_visit_query(&mut self, query: &Query) -> ControlFlow<Self::Break> {
         let with = query.with.iter().flat_map(|with| &with.cte_tables);

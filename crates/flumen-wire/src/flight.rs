@@ -34,6 +34,7 @@ use base64::Engine as _;
 use base64::alphabet;
 use base64::engine::DecodePaddingMode;
 use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
+use flumen_core::boxed;
 use flumen_core::sql::{Answer, BatchStream, SqlEngine as _};
 use flumen_core::{Error, ErrorKind, limits};
 use flumen_lake::catalog::{Kind, Listed};
@@ -57,6 +58,7 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
 );
 
 /// Serves whoever comes to `listener`, until `stop`.
+#[boxed]
 pub(crate) async fn serve(listener: TcpListener, shared: Arc<Shared>, stop: CancellationToken, held: Held) {
     // What it says about itself is well formed.
     let Ok(info) = info().build() else { return };

@@ -24,6 +24,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use flumen_core::boxed;
 use flumen_core::clock::{Clock, Ids};
 use flumen_core::user::UserStore;
 use flumen_core::{Error, ErrorKind, Result, limits};
@@ -86,6 +87,7 @@ pub(crate) struct Opened {
 
 impl Shared {
     /// Begins a session.
+    #[boxed]
     pub async fn open(
         &self,
         database: &str,
@@ -122,6 +124,7 @@ impl Server {
     /// Opens the doors.
     ///
     /// Errors: `Conflict` for an address that is taken; `Invalid` for one that others reach while there are no users.
+    #[boxed]
     pub async fn bind(settings: ServerSettings) -> Result<Self> {
         let login = Login::new(settings.users, Arc::clone(&settings.ids));
         let open_to_all = login.is_open().await?;
@@ -171,6 +174,7 @@ impl Server {
 
     /// Serves until `stop`. Statements that run then may come to their end for a while; sessions at rest are told and
     /// closed.
+    #[boxed]
     pub async fn serve(self, stop: CancellationToken) {
         // Each connection holds a sender; when all are dropped, all connections are over.
         let (held, mut over) = mpsc::channel(1);

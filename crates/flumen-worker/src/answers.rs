@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use flumen_core::Result;
+use flumen_core::boxed;
 use flumen_core::flow::{Answer, Ask, RunRecord, TaskKey};
 use flumen_flow::definition::ForEachSource;
 use flumen_flow::machine::{Graph, Run};
@@ -15,11 +16,13 @@ use crate::{outputs, templates};
 /// The flow of a run, in the version that the run keeps.
 ///
 /// Errors: `NotFound`; `Invalid` for a version that cannot be read here; those of the store.
+#[boxed]
 pub async fn graph(host: &Host, record: &RunRecord) -> Result<Arc<Graph>> {
     Ok(Arc::clone(&host.library.version(&record.version, &*host.store).await?.graph))
 }
 
 /// The answer to a question about a task; `None` where it has to be asked again, as the store or the lake's root cannot be read.
+#[boxed]
 pub async fn answer(host: &Host, run: &Run, graph: &Graph, key: &TaskKey, ask: Ask) -> Option<Answer> {
     match try_answer(host, run, graph, key, ask).await {
         Ok(answer) => Some(answer),

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use chrono::{DateTime, Utc};
+use flumen_core::boxed;
 use flumen_core::flow::store::Work;
 use flumen_core::task_kind::shape::{Shape, type_name};
 use flumen_core::{Error, Result};
@@ -192,6 +193,7 @@ impl<'a> Attempt<'a> {
     /// variables of the worker.
     ///
     /// Errors: what the task says went wrong.
+    #[boxed]
     pub async fn in_own_process(&self, config: Value) -> Result<OwnProcess> {
         let job = Job {
             kind: self.task.kind.clone(),

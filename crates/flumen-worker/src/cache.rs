@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use flumen_core::Result;
+use flumen_core::boxed;
 use flumen_core::flow::Outcome;
 use flumen_core::task_kind::units::Period;
 use flumen_flow::definition::{Cache, CacheInputs};
@@ -33,6 +34,7 @@ type Inputs = BTreeMap<String, Option<String>>;
 /// Runs an attempt of a task with a cache, unless an earlier output can be used.
 ///
 /// Errors: those of the kind, and of templates.
+#[boxed]
 pub(crate) async fn run(attempt: &Attempt<'_>, kind: &dyn Kind, cache: &Cache) -> Result<Outcome> {
     let shelf = Shelf::of(attempt);
     let parts = parts::of(attempt, kind, cache)?;

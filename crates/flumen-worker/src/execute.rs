@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use chrono::SecondsFormat;
+use flumen_core::boxed;
 use flumen_core::flow::store::{PendingWait, Work};
 use flumen_core::flow::{Failure, Lease, Outcome, Queued, TaskKey, WorkerId};
 use flumen_core::task_kind;
@@ -34,6 +35,7 @@ const PASSED_ON: &[&str] =
 const ERROR_CHARS: usize = 4_000;
 
 /// Runs one attempt to its end. Whatever goes wrong is an outcome too.
+#[boxed]
 pub async fn execute(host: &Arc<Host>, work: &Work, cancel: &CancellationToken) -> Outcome {
     let log = AttemptLog::new(host, work);
     logged(host, work, &log, cancel).await
@@ -43,6 +45,7 @@ pub async fn execute(host: &Arc<Host>, work: &Work, cancel: &CancellationToken) 
 /// last.
 ///
 /// Errors: `Unavailable`, where it could not be looked at: it is to be looked at again; `NotFound`, where the run is not there.
+#[boxed]
 pub async fn look(host: &Arc<Host>, wait: &PendingWait) -> Result<Option<Outcome>> {
     let PendingWait { run, key, number, .. } = wait;
     let tasks = host.store.tasks_of(*run, std::slice::from_ref(&key.task)).await?;

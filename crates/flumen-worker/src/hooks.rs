@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use flumen_core::Result;
+use flumen_core::boxed;
 use flumen_core::flow::store::Work;
 use flumen_core::flow::{Change, Event, Lease, Notice, Occasion, Outcome, Queued, RunRecord, TaskKey};
 use flumen_core::task_kind::units::Period;
@@ -23,6 +24,7 @@ use crate::{failure, templates};
 /// tried again as often as it says; it stops no other, and changes nothing for the run, whose history says so.
 ///
 /// Errors: those of reading the run.
+#[boxed]
 pub async fn deliver(host: &Arc<Host>, notice: &Notice) -> Result<()> {
     let record = host.store.run(notice.run).await?;
     let version = host.library.version(&record.version, &*host.store).await?;

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use flumen_core::boxed;
 use flumen_core::flow::{FlowName, RunId, TaskKey};
 use flumen_core::{Error, ErrorKind, Result};
 use flumen_project::StoreAt;
@@ -38,12 +39,14 @@ impl Kept {
     }
 
     /// Writes a file.
+    #[boxed]
     pub(crate) async fn put(&self, path: &str, content: Bytes) -> Result<()> {
         let at = self.at(path);
         self.store.put(&at, content.into()).await.map(drop).map_err(|error| failed(&at, error))
     }
 
     /// Reads a file; `None` if it is not there.
+    #[boxed]
     pub(crate) async fn get(&self, path: &str) -> Result<Option<Bytes>> {
         let at = self.at(path);
         match self.store.get(&at).await {
@@ -78,6 +81,7 @@ impl Kept {
     /// Removes the logs and outputs of a run.
     ///
     /// Errors: those of the store. What is gone already is none.
+    #[boxed]
     pub async fn forget(&self, run: RunId) -> Result<()> {
         for folder in [log_folder(run), output_folder(run)] {
             let at = self.at(&folder);

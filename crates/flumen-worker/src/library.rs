@@ -8,6 +8,7 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
+use flumen_core::boxed;
 use flumen_core::flow::store::{self, MetaStore, Pool};
 use flumen_core::flow::{FlowName, FlowVersion, TriggerRule};
 use flumen_core::task_kind::is_template;
@@ -162,6 +163,7 @@ impl Library {
     /// these get them: what was kept last holds. What this process has saved is not saved again.
     ///
     /// Errors: those of the files and of the store.
+    #[boxed]
     pub async fn keep(
         &self,
         flow: &Flow,
@@ -218,6 +220,7 @@ impl Library {
     /// The version called `id`.
     ///
     /// Errors: `NotFound`; `Invalid` for one that this version of Flumen cannot read; those of the store.
+    #[boxed]
     pub async fn version(&self, id: &FlowVersion, store: &dyn MetaStore) -> Result<Arc<Version>> {
         if let Some(known) = self.known.lock().unwrap_or_else(PoisonError::into_inner).get(id) {
             return Ok(Arc::clone(known));

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
+use flumen_core::boxed;
 use flumen_core::flow::store::{MetaStore, Work};
 use flumen_core::flow::{RunId, RunRecord, TaskId, TaskKey, TaskRun};
 use flumen_core::task_kind::is_template;
@@ -226,6 +227,7 @@ pub async fn outputs_of(
 }
 
 /// The last run that succeeded, as templates see it.
+#[boxed]
 pub async fn last_success(store: &dyn MetaStore, run: RunId) -> Result<Option<Success>> {
     let last = store.last_success(run).await?;
     Ok(last.map(|last| Success { interval: last.interval, started: last.started.unwrap_or(last.created) }))

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
+use flumen_core::boxed;
 use flumen_core::flow::store::{Claim, Held, Renewal, Wake, Work, WorkerRecord};
 use flumen_core::flow::{Outcome, RunId, WorkerId};
 use flumen_core::{Error, ErrorKind, Result};
@@ -126,11 +127,13 @@ impl Worker {
     /// Tells others that it is there, before it works.
     ///
     /// Errors: those of the store.
+    #[boxed]
     pub async fn announce(&self) -> Result<()> {
         self.host.store.beat(&self.record(false)).await
     }
 
     /// Works until `stop`; then it takes no more, and ends when what it has has ended, or the time for that is over.
+    #[boxed]
     pub async fn run(&self, stop: &CancellationToken) {
         let mut wakes = self.host.store.wakes();
         let mut running: HashMap<Held, Running> = HashMap::new();

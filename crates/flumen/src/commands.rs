@@ -29,6 +29,7 @@ mod var;
 mod why;
 
 use flumen_core::Result;
+use futures::future::LocalBoxFuture;
 
 use crate::context::Context;
 
@@ -77,38 +78,40 @@ impl Command {
 
     /// Does it.
     pub async fn run(self, context: &Context) -> Result<()> {
-        match self {
-            Command::Init(command) => command.run(context).await,
-            Command::Backfill(command) => command.run(context).await,
-            Command::Check(command) => command.run(context).await,
-            Command::Deploy(command) => command.run(context).await,
-            Command::Connection(command) => command.run(context).await,
-            Command::Doctor(command) => command.run(context).await,
-            Command::Ingest(command) => command.run(context).await,
-            Command::Env(command) => command.run(context).await,
-            Command::Lake(command) => command.run(context).await,
-            Command::Load(command) => command.run(context).await,
-            Command::Contract(command) => command.run(context).await,
-            Command::Completion(command) => command.run(context).await,
-            Command::Flow(command) => command.run(context).await,
-            Command::Pool(command) => command.run(context).await,
-            Command::Render(command) => command.run(context).await,
-            Command::Run(command) => command.run(context).await,
-            Command::Schedule(command) => command.run(context).await,
-            Command::Status(command) => command.run(context).await,
-            Command::Store(command) => command.run(context).await,
-            Command::Task(command) => command.run(context).await,
-            Command::Sample(command) => command.run(context).await,
-            Command::Serve(command) => command.run(context).await,
-            Command::Sql(command) => command.run(context).await,
-            Command::User(command) => command.run(context).await,
-            Command::Var(command) => command.run(context).await,
-            Command::Up(command) => command.run(context).await,
-            Command::Scheduler(command) => command.run(context).await,
-            Command::Worker(command) => command.run(context).await,
-            Command::Why(command) => command.run(context).await,
-            Command::OneTask(command) => command.run(context).await,
-        }
+        // One future of a known size in place of one that has room for each.
+        let run: LocalBoxFuture<'_, Result<()>> = match self {
+            Command::Init(command) => Box::pin(command.run(context)),
+            Command::Backfill(command) => Box::pin(command.run(context)),
+            Command::Check(command) => Box::pin(command.run(context)),
+            Command::Deploy(command) => Box::pin(command.run(context)),
+            Command::Connection(command) => Box::pin(command.run(context)),
+            Command::Doctor(command) => Box::pin(command.run(context)),
+            Command::Ingest(command) => Box::pin(command.run(context)),
+            Command::Env(command) => Box::pin(command.run(context)),
+            Command::Lake(command) => Box::pin(command.run(context)),
+            Command::Load(command) => Box::pin(command.run(context)),
+            Command::Contract(command) => Box::pin(command.run(context)),
+            Command::Completion(command) => Box::pin(command.run(context)),
+            Command::Flow(command) => Box::pin(command.run(context)),
+            Command::Pool(command) => Box::pin(command.run(context)),
+            Command::Render(command) => Box::pin(command.run(context)),
+            Command::Run(command) => Box::pin(command.run(context)),
+            Command::Schedule(command) => Box::pin(command.run(context)),
+            Command::Status(command) => Box::pin(command.run(context)),
+            Command::Store(command) => Box::pin(command.run(context)),
+            Command::Task(command) => Box::pin(command.run(context)),
+            Command::Sample(command) => Box::pin(command.run(context)),
+            Command::Serve(command) => Box::pin(command.run(context)),
+            Command::Sql(command) => Box::pin(command.run(context)),
+            Command::User(command) => Box::pin(command.run(context)),
+            Command::Var(command) => Box::pin(command.run(context)),
+            Command::Up(command) => Box::pin(command.run(context)),
+            Command::Scheduler(command) => Box::pin(command.run(context)),
+            Command::Worker(command) => Box::pin(command.run(context)),
+            Command::Why(command) => Box::pin(command.run(context)),
+            Command::OneTask(command) => Box::pin(command.run(context)),
+        };
+        run.await
     }
 }
 

@@ -7,6 +7,7 @@
 use std::io;
 use std::path::Path as FsPath;
 
+use flumen_core::boxed;
 use flumen_core::dataset::TableName;
 use flumen_core::limits::LAKE_COPIES;
 use flumen_core::load::Fence;
@@ -36,6 +37,7 @@ pub struct Copied {
 
 impl Catalog {
     /// Gives `environment` a copy of `version` of `table` for its own, under `name`.
+    #[boxed]
     pub(super) async fn copy_for(
         &self,
         environment: &str,

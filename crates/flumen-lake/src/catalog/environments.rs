@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use flumen_core::boxed;
 use flumen_core::dataset::{LAKE, TableName};
 use flumen_core::limits::LAKE_LISTINGS;
 use flumen_core::{Error, Result};
@@ -77,6 +78,7 @@ impl Catalog {
     /// environment may be named: those of connections.
     ///
     /// Errors: `Conflict` if the name is taken; `Invalid` if it is no name.
+    #[boxed]
     pub async fn create_environment(&self, name: &str, from: &str, reserved: &[String]) -> Result<usize> {
         check_name(name, reserved)?;
         let state = self.read().await?;
@@ -139,6 +141,7 @@ impl Catalog {
     /// Forgets the environment `name`. Its own tables stay on the disk until vacuum finds that nobody may want them back.
     ///
     /// Errors: `NotFound` if there is none; `Invalid` for `prod`.
+    #[boxed]
     pub async fn drop_environment(&self, name: &str) -> Result<()> {
         if name == PROD {
             return Err(Error::invalid(format!(
@@ -172,6 +175,7 @@ impl Catalog {
     /// How `second` differs from `first`, by name.
     ///
     /// Errors: `NotFound` if there is no such environment.
+    #[boxed]
     pub async fn diff_environments(&self, first: &str, second: &str) -> Result<Vec<Difference>> {
         let state = self.read().await?;
         let (left, right) = (self.pins(&state, first).await?, self.pins(&state, second).await?);
@@ -208,6 +212,7 @@ impl Catalog {
     /// has published. With `force` also where `prod` has changed since the environment was made.
     ///
     /// Errors: `Conflict`, naming every table that has changed, and nothing is published.
+    #[boxed]
     pub async fn publish(&self, name: &str, force: bool) -> Result<Vec<Published>> {
         let state = self.read().await?;
         let Some(environment) = state.environment(name)? else {
@@ -289,6 +294,7 @@ impl Catalog {
     /// Pins `name` in `environment` to `version` (the latest, if none), or lets it float. Gives the version.
     ///
     /// Errors: `NotFound` if there is no such table or version; `Invalid` if it is no table, or the environment's own.
+    #[boxed]
     pub async fn pin(&self, environment: &str, name: &TableName, version: Option<u64>) -> Result<u64> {
         let state = self.read().await?;
         let Some(Located::Table { table, .. }) = self.locate(&state, environment, name)? else {
@@ -311,6 +317,7 @@ impl Catalog {
     /// Lets `name` float in `prod`.
     ///
     /// Errors: `NotFound` if there is no such table.
+    #[boxed]
     pub async fn unpin(&self, name: &TableName) -> Result<()> {
         self.edit(PROD, name, &format!("unpin {name}"), |entry| {
             let Entry::Table(table) = entry else { return Err(not_there(name)) };

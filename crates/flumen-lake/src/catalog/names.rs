@@ -2,8 +2,10 @@
 
 use std::collections::{BTreeSet, HashMap};
 
+use flumen_core::boxed;
 use flumen_core::dataset::TableName;
 use flumen_core::{Error, Result};
+use futures::future::BoxFuture;
 use uuid::Uuid;
 
 use super::action::Action;
@@ -13,6 +15,9 @@ use super::state::{
 };
 use super::{Catalog, Listed, Located};
 use crate::lake::{QUARANTINE, Table, location_of};
+
+/// Changes what is said about a name.
+type Edit<'a> = Box<dyn FnMut(&mut Entry) -> Result<()> + Send + 'a>;
 
 /// What a name means, as far as the catalog knows.
 #[derive(Debug, Clone, PartialEq)]
@@ -300,6 +305,7 @@ impl Catalog {
     /// a new table gets its place.
     ///
     /// Errors: `Invalid` if `name` is a view or an external table, or is pinned in `prod`.
+    #[boxed]
     pub async fn writable(&self, environment: &str, name: &TableName) -> Result<Writable> {
         let state = self.read().await?;
         let plain = |table| Writable { table, copied: None };
@@ -346,6 +352,7 @@ impl Catalog {
     }
 
     /// Whether `name` means something that is there.
+    #[boxed]
     pub async fn exists(&self, state: &State, environment: &str, name: &TableName) -> Result<bool> {
         Ok(match self.locate(state, environment, name)? {
             None => false,
@@ -357,6 +364,7 @@ impl Catalog {
     /// Gives tables, views and external tables other names, all in one commit.
     ///
     /// Errors: `NotFound` if one is not there; `Conflict` if a name is taken.
+    #[boxed]
     pub async fn rename(&self, environment: &str, pairs: &[(TableName, TableName)]) -> Result<()> {
         let state = self.read().await?;
         let mut unregistered = HashMap::new();
@@ -387,6 +395,7 @@ impl Catalog {
     /// them back.
     ///
     /// Errors: `NotFound` if one is not there.
+    #[boxed]
     pub async fn drop_entries(&self, environment: &str, names: &[TableName]) -> Result<()> {
         let state = self.read().await?;
         let mut unregistered = HashMap::new();
@@ -410,6 +419,7 @@ impl Catalog {
     /// Brings back what was dropped last under `name`, as `to`, into the environment it was in.
     ///
     /// Errors: `NotFound` if nothing was dropped under that name, or it is vacuumed; `Conflict` if `to` is taken.
+    #[boxed]
     pub async fn undrop(&self, name: &TableName, to: &TableName) -> Result<String> {
         let state = self.read().await?;
         let find = |state: &State| -> Result<Dropped> {
@@ -441,12 +451,23 @@ impl Catalog {
     /// Changes what is said about `name`: a table that has no entry yet gets one.
     ///
     /// Errors: `NotFound` if it is not there, and those of `edit`.
-    pub async fn edit(
-        &self,
-        environment: &str,
-        name: &TableName,
-        reason: &str,
-        mut edit: impl FnMut(&mut Entry) -> Result<()> + Send,
+    pub fn edit<'a>(
+        &'a self,
+        environment: &'a str,
+        name: &'a TableName,
+        reason: &'a str,
+        edit: impl FnMut(&mut Entry) -> Result<()> + Send + 'a,
+    ) -> BoxFuture<'a, Result<()>> {
+        self.edit_as(environment, name, reason, Box::new(edit))
+    }
+
+    #[boxed]
+    async fn edit_as<'a>(
+        &'a self,
+        environment: &'a str,
+        name: &'a TableName,
+        reason: &'a str,
+        mut edit: Edit<'a>,
     ) -> Result<()> {
         let state = self.read().await?;
         let unregistered = self.unregistered(&state, environment, name).await?;

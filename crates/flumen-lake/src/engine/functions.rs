@@ -35,7 +35,7 @@ use datafusion::sql::sqlparser::ast::{
 };
 use flumen_core::{Error, Result};
 
-use super::statements;
+use super::{statements, visit};
 
 /// Makes the functions known to `state`.
 pub(super) fn register(state: &mut SessionState) -> datafusion::common::Result<()> {
@@ -99,16 +99,9 @@ pub(super) fn written() -> impl Iterator<Item = (&'static str, &'static str)> {
 /// Errors: `Invalid` for a call with too few or too many arguments.
 pub(super) fn rewrite(statement: &mut Statement) -> Result<()> {
     match statement {
-        Statement::Statement(inner) => broken(inner.visit(&mut Rewriter)),
+        Statement::Statement(inner) => visit::try_change(inner.as_mut(), &mut Rewriter),
         Statement::Explain(explain) => rewrite(&mut explain.statement),
         _ => Ok(()),
-    }
-}
-
-fn broken(flow: ControlFlow<Error>) -> Result<()> {
-    match flow {
-        ControlFlow::Break(error) => Err(error),
-        ControlFlow::Continue(()) => Ok(()),
     }
 }
 
@@ -188,7 +181,7 @@ pub(super) fn filled(text: &str, given: &[Expr]) -> Result<Expr> {
 
 /// Puts `given` in the places of `$1`, `$2`, … in `made`.
 pub(super) fn fill(made: &mut impl VisitMut, given: &[Expr]) {
-    let _: ControlFlow<()> = made.visit(&mut Filler { given });
+    visit::change(made, &mut Filler { given });
 }
 
 struct Filler<'a> {

@@ -9,9 +9,10 @@ use std::ops::ControlFlow;
 use arrow::datatypes::SchemaRef;
 use datafusion::sql::parser::Statement;
 use datafusion::sql::sqlparser::ast::{
-    ExcludeSelectItem, Expr, Ident, ObjectNamePart, Query, Select, SelectItem, SetExpr, Statement as Sql, VisitMut,
-    VisitorMut,
+    ExcludeSelectItem, Expr, Ident, ObjectNamePart, Query, Select, SelectItem, SetExpr, Statement as Sql, VisitorMut,
 };
+
+use super::visit;
 
 /// Gives the names in `statement` the spelling of the columns of `schemas`.
 pub(super) fn respell(statement: &mut Statement, schemas: &[SchemaRef]) {
@@ -31,9 +32,9 @@ pub(super) fn respell(statement: &mut Statement, schemas: &[SchemaRef]) {
     }
     let Some(inner) = inner_of(statement) else { return };
     let mut left_out = LeftOut { exact: &exact, spellings: &spellings };
-    let _: ControlFlow<()> = inner.visit(&mut left_out);
+    visit::change(inner, &mut left_out);
     let mut aliases = Aliases::default();
-    let _: ControlFlow<()> = inner.visit(&mut aliases);
+    visit::change(inner, &mut aliases);
     // An alias in quotes, such as a pivot has, is found like a column, where it has one meaning.
     for (lower, spelling) in aliases.quoted {
         if !aliases.plain.contains(&lower) && !spellings.contains_key(&lower) && !exact.contains(&lower) {
@@ -45,7 +46,7 @@ pub(super) fn respell(statement: &mut Statement, schemas: &[SchemaRef]) {
         return;
     }
     let mut speller = Speller { exact, spellings, aliases: aliases.names };
-    let _: ControlFlow<()> = inner.visit(&mut speller);
+    visit::change(inner, &mut speller);
 }
 
 fn inner_of(statement: &mut Statement) -> Option<&mut Sql> {

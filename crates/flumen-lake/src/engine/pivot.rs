@@ -8,13 +8,12 @@ use std::ops::ControlFlow;
 use datafusion::sql::parser::Statement;
 use datafusion::sql::sqlparser::ast::{
     ExcludeSelectItem, Expr, ExprWithAlias, Ident, NullInclusion, ObjectName, ObjectNamePart, PivotValueSource, Query,
-    Select, SelectItem, SetExpr, Statement as Sql, TableAlias, TableFactor, Value, Visit, VisitMut, Visitor,
-    VisitorMut,
+    Select, SelectItem, SetExpr, Statement as Sql, TableAlias, TableFactor, Value, Visitor, VisitorMut,
 };
 use flumen_core::{Error, Result};
 
 use super::write::{name_of_ident, refuse};
-use super::{functions, statements};
+use super::{functions, statements, visit};
 
 /// The column that says which of the columns a row is for. No table has one of this name.
 const PLACE: &str = "__place";
@@ -24,10 +23,7 @@ const PLACE: &str = "__place";
 /// Errors: `Invalid` for a form that is not run.
 pub(super) fn rewrite(statement: &mut Statement) -> Result<()> {
     match statement {
-        Statement::Statement(inner) => match inner.visit(&mut Rewriter) {
-            ControlFlow::Break(error) => Err(error),
-            ControlFlow::Continue(()) => Ok(()),
-        },
+        Statement::Statement(inner) => visit::try_change(inner.as_mut(), &mut Rewriter),
         Statement::Explain(explain) => rewrite(&mut explain.statement),
         _ => Ok(()),
     }
@@ -221,7 +217,7 @@ struct Named {
 
 impl Named {
     fn look(&mut self, expr: &Expr) {
-        let _: ControlFlow<()> = expr.visit(self);
+        visit::look(expr, self);
     }
 }
 

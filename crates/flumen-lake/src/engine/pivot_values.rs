@@ -6,12 +6,11 @@ use arrow::array::{Array, ArrayRef, RecordBatch};
 use arrow::util::display::array_value_to_string;
 use datafusion::sql::parser::Statement;
 use datafusion::sql::sqlparser::ast::{
-    Expr, ExprWithAlias, PivotValueSource, Query, Statement as Sql, TableFactor, Value, Visit, VisitMut, Visitor,
-    VisitorMut, With,
+    Expr, ExprWithAlias, PivotValueSource, Query, Statement as Sql, TableFactor, Value, Visitor, VisitorMut, With,
 };
 use flumen_core::{Error, Result};
 
-use super::{Engine, pivot};
+use super::{Engine, pivot, visit};
 
 /// Values that are looked up for one pivot: each becomes a column.
 const VALUES: usize = 1000;
@@ -27,7 +26,7 @@ impl Engine {
         }
         if let Statement::Statement(inner) = inner {
             let mut open = Open::default();
-            let _: ControlFlow<()> = Visit::visit(inner.as_ref(), &mut open);
+            visit::look(inner.as_ref(), &mut open);
             let with = match inner.as_ref() {
                 Sql::Query(query) => query.with.clone(),
                 _ => None,
@@ -37,7 +36,7 @@ impl Engine {
                 found.push(self.pivot_values(sql, &query, with.as_ref()).await?);
             }
             let mut listing = Listing { found: found.into_iter() };
-            let _: ControlFlow<()> = VisitMut::visit(inner.as_mut(), &mut listing);
+            visit::change(inner.as_mut(), &mut listing);
         }
         pivot::rewrite(statement)
     }

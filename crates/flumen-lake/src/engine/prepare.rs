@@ -10,6 +10,7 @@ use datafusion::common::DataFusionError;
 use datafusion::logical_expr::function::WindowUDFFieldArgs;
 use datafusion::logical_expr::{Documentation, ReturnFieldArgs, ScalarUDF, Signature, TypeSignature};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use flumen_core::boxed;
 use flumen_core::dataset::TableName;
 use flumen_core::sql::{Answer, BatchStream, SqlEngine as _};
 use flumen_core::{Error, Result};
@@ -144,6 +145,7 @@ fn forms(
 
 impl Engine {
     /// All namespaces of the lake, sorted.
+    #[boxed]
     pub async fn namespaces(&self) -> Result<Vec<String>> {
         let Some(catalog) = &self.tables.catalog else { return Ok(Vec::new()) };
         let state = self.tables.state(catalog).await?;
@@ -151,11 +153,13 @@ impl Engine {
     }
 
     /// The tables, views and external tables of the lake, sorted.
+    #[boxed]
     pub async fn listed(&self) -> Result<Vec<Listed>> {
         self.tables.listed().await
     }
 
     /// The catalog of the lake as this session sees it; none without a lake.
+    #[boxed]
     pub async fn catalog_state(&self) -> Result<Option<Arc<State>>> {
         match &self.tables.catalog {
             Some(catalog) => self.tables.state(catalog).await.map(Some),
@@ -166,6 +170,7 @@ impl Engine {
     /// What is known about a table of the lake; none if it is not there.
     ///
     /// Errors: those of reading its log.
+    #[boxed]
     pub async fn table_info(&self, name: &TableName) -> Result<Option<TableInfo>> {
         let (entry, mut info) = match self.tables.locate(name).await? {
             None => return Ok(None),
@@ -262,6 +267,7 @@ impl Engine {
     /// What a query, or a change of rows, takes and gives. It is planned and not run.
     ///
     /// Errors: those of [`query`](flumen_core::sql::SqlEngine::query).
+    #[boxed]
     pub async fn describe(&self, sql: &str) -> Result<Description> {
         let mut statement = statements::parse(sql)?;
         references::in_environment(&mut statement, &self.tables.environment());
@@ -314,6 +320,7 @@ impl Engine {
     /// Runs `sql`, in which `name` is a table of this session with the rows of `batches`. They can be read once.
     ///
     /// Errors: those of [`query`](flumen_core::sql::SqlEngine::query).
+    #[boxed]
     pub async fn query_with_rows(
         &self,
         sql: &str,

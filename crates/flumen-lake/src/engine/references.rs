@@ -15,7 +15,7 @@ use datafusion::catalog::TableProvider;
 use datafusion::sql::parser::Statement;
 use datafusion::sql::sqlparser::ast::{
     Expr, FunctionArg, FunctionArgExpr, Ident, ObjectName, ObjectNamePart, TableAlias, TableFactor, TableVersion,
-    Value, Visit, VisitMut, Visitor, VisitorMut,
+    Value, Visitor, VisitorMut,
 };
 use flumen_core::dataset::{LAKE, TableName};
 use flumen_core::read::ReadOptions;
@@ -23,7 +23,7 @@ use flumen_core::{Error, Result};
 
 use super::lake_table::{Contents, LakeTable};
 use super::write::{name_of, name_of_ident};
-use super::{Engine, changes, columns, external, files, time_travel, volumes};
+use super::{Engine, changes, columns, external, files, time_travel, visit, volumes};
 use crate::catalog::PROD;
 use crate::lake::Table;
 
@@ -75,7 +75,7 @@ pub(super) fn in_environment(statement: &mut Statement, environment: &str) {
     }
     match statement {
         Statement::Statement(inner) => {
-            let _: ControlFlow<()> = inner.visit(&mut Names(environment));
+            visit::change(inner.as_mut(), &mut Names(environment));
         }
         Statement::Explain(explain) => in_environment(&mut explain.statement, environment),
         _ => {}
@@ -245,7 +245,7 @@ impl Engine {
         }
         let Statement::Statement(inner) = inner else { return Ok(Vec::new()) };
         let mut firsts = Firsts::default();
-        let _: ControlFlow<()> = Visit::visit(inner.as_ref(), &mut firsts);
+        visit::look(inner.as_ref(), &mut firsts);
         let mut finder = Finder::default();
         if !firsts.0.is_empty()
             && let Some(state) = self.catalog_state().await?
@@ -253,9 +253,7 @@ impl Engine {
             let is_there = |name: &String| name == PROD || state.environments.contains_key(name);
             finder.environments = firsts.0.into_iter().filter(is_there).collect();
         }
-        if let ControlFlow::Break(error) = VisitMut::visit(inner.as_mut(), &mut finder) {
-            return Err(error);
-        }
+        visit::try_change(inner.as_mut(), &mut finder)?;
         let shows_own = columns::names_own(&inner.to_string());
         let mut tables = Vec::new();
         for (number, reference) in finder.found.into_iter().enumerate() {

@@ -6,12 +6,13 @@ use std::ops::ControlFlow;
 use datafusion::sql::parser::Statement;
 use datafusion::sql::sqlparser::ast::{
     Expr, GroupByExpr, Ident, LimitClause, Query, Select, SelectItem, SetExpr, TableAlias, TableAliasColumnDef,
-    TableFactor, TableSample, TableSampleKind, TableSampleUnit, Value, Visit, VisitMut, Visitor, VisitorMut,
+    TableFactor, TableSample, TableSampleKind, TableSampleUnit, Value, Visitor, VisitorMut,
 };
 use flumen_core::{Error, Result};
 
 use super::functions::filled;
 use super::pivot::{derived, select_of, set_table, template};
+use super::visit;
 use super::write::{name_of, refuse};
 
 /// Rewrites what is in `statement`.
@@ -19,10 +20,7 @@ use super::write::{name_of, refuse};
 /// Errors: `Invalid` for a form that is not run.
 pub(super) fn rewrite(statement: &mut Statement) -> Result<()> {
     match statement {
-        Statement::Statement(inner) => match inner.visit(&mut Rewriter) {
-            ControlFlow::Break(error) => Err(error),
-            ControlFlow::Continue(()) => Ok(()),
-        },
+        Statement::Statement(inner) => visit::try_change(inner.as_mut(), &mut Rewriter),
         Statement::Explain(explain) => rewrite(&mut explain.statement),
         _ => Ok(()),
     }
@@ -79,10 +77,8 @@ fn fetched(query: &mut Query) -> Result<()> {
 /// `EXISTS (…)` among the columns of an answer is `(SELECT count(*) …) > 0`. In conditions, DataFusion makes a join of it.
 fn existing(select: &mut Select) -> Result<()> {
     for item in &mut select.projection {
-        if let SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. } = item
-            && let ControlFlow::Break(error) = expr.visit(&mut Existing { depth: 0 })
-        {
-            return Err(error);
+        if let SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. } = item {
+            visit::try_change(expr, &mut Existing { depth: 0 })?;
         }
     }
     Ok(())
@@ -179,7 +175,7 @@ fn within_place<'a>(value: &Expr, query: &'a Query) -> Option<(&'a Select, &'a E
         return None;
     };
     let mut bare = Bare(false);
-    let _: ControlFlow<()> = value.visit(&mut bare);
+    visit::look(value, &mut bare);
     (is_plain(query) && is_ungrouped(select) && !bare.0).then_some((select, own))
 }
 

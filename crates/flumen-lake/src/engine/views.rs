@@ -7,8 +7,7 @@ use datafusion::catalog::SchemaProvider;
 use datafusion::common::TableReference;
 use datafusion::sql::parser::Statement;
 use datafusion::sql::sqlparser::ast::{
-    CreateView, Ident, ObjectName, ObjectNamePart, Query, Statement as Sql, TableAlias, TableFactor, VisitMut,
-    VisitorMut,
+    CreateView, Ident, ObjectName, ObjectNamePart, Query, Statement as Sql, TableAlias, TableFactor, VisitorMut,
 };
 use flumen_core::dataset::{LAKE, TableName};
 use flumen_core::read::FileReader;
@@ -16,7 +15,7 @@ use flumen_core::sql::Answer;
 use flumen_core::{Error, Result};
 
 use super::write::{name_of_ident, refuse};
-use super::{Engine, errors, files, labels, references, system, tables, unviewed};
+use super::{Engine, errors, files, labels, references, system, tables, unviewed, visit};
 use crate::catalog::{About, Entry, ViewEntry, columns_of};
 
 impl Engine {
@@ -105,9 +104,7 @@ impl Engine {
             reads.push(name);
         }
         let mut qualifier = Qualifier { bare, files, reader: self.tables.files.as_ref() };
-        if let ControlFlow::Break(error) = query.visit(&mut qualifier) {
-            return Err(error);
-        }
+        visit::try_change(query, &mut qualifier)?;
         reads.sort();
         reads.dedup();
         Ok(reads)

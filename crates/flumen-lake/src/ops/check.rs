@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 
+use flumen_core::boxed;
 use flumen_core::dataset::TableName;
 use flumen_core::{Error, Result};
 use futures::TryStreamExt;
@@ -75,6 +76,7 @@ impl Report {
 /// Checks the lake of `catalog`.
 ///
 /// Errors: only those of the store itself; what cannot be understood is a finding.
+#[boxed]
 pub async fn check(catalog: &Catalog, options: &CheckOptions) -> Result<Report> {
     let mut report = Report::default();
     let state = match catalog.read().await {

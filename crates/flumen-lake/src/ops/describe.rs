@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
 use deltalake_core::kernel::StructType;
+use flumen_core::boxed;
 use flumen_core::dataset::TableName;
 use flumen_core::load::Drift;
 use flumen_core::write::LedgerEntry;
@@ -114,6 +115,7 @@ pub struct LoadDescription {
 /// Describes what `name` is in `environment`, at `version` or as its readers see it.
 ///
 /// Errors: `NotFound` if there is no such table; `Invalid` if it is a view or an external table.
+#[boxed]
 pub async fn describe(
     catalog: &Catalog,
     environment: &str,
@@ -334,6 +336,7 @@ fn counted(entry: &TableEntry, version: u64, column: &str) -> Option<u64> {
 /// Keeps how many distinct values the columns of `version` of `name` have, for [`describe`] to tell.
 ///
 /// Errors: those of the catalog.
+#[boxed]
 pub async fn keep_distinct(
     catalog: &Catalog,
     environment: &str,
@@ -406,6 +409,7 @@ pub struct FilesDiff {
 /// How `right` differs from `left`.
 ///
 /// Errors: those of the logs.
+#[boxed]
 pub async fn diff(left: &Snapshot, right: &Snapshot) -> Result<TableDiff> {
     let (left_files, right_files) = (left.files()?, right.files()?);
     let same = left.table().location() == right.table().location();
@@ -462,6 +466,7 @@ impl Snapshot {
 /// The table that `name` means in `environment`, at `version` or as its readers see it.
 ///
 /// Errors: `NotFound` if there is none; `Invalid` if it is a view or an external table.
+#[boxed]
 pub async fn snapshot(
     catalog: &Catalog,
     environment: &str,

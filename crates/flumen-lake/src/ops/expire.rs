@@ -5,6 +5,7 @@ use std::sync::Arc;
 use arrow::datatypes::DataType;
 use async_trait::async_trait;
 use chrono::{DateTime, TimeDelta, Utc};
+use flumen_core::boxed;
 use flumen_core::load::{Fence, LoadId};
 use flumen_core::{Error, Result};
 use serde::Serialize;
@@ -29,6 +30,7 @@ pub struct Expired {
 /// Deletes the rows of `table` whose `column` is more than `keep_s` seconds ago.
 ///
 /// Errors: `Invalid` if there is no such column, or it holds no dates or times.
+#[boxed]
 pub async fn expire(catalog: &Catalog, table: &Table, column: &str, keep_s: u64) -> Result<Expired> {
     let snapshot = table.snapshot().await?;
     let Some(snapshot) = snapshot else { return Ok(Expired::default()) };

@@ -3,6 +3,7 @@
 use chrono::{DateTime, Utc};
 use deltalake_core::kernel::Action;
 use flumen_core::Result;
+use flumen_core::boxed;
 use futures::{StreamExt, TryStreamExt};
 use serde::Serialize;
 use serde_json::Value;
@@ -39,6 +40,7 @@ pub struct Happened {
 /// The versions of `table` that its log still has, the latest first, no more than `limit`.
 ///
 /// Errors: those of the log.
+#[boxed]
 pub async fn history(table: &Table, limit: usize) -> Result<Vec<Happened>> {
     let Some(latest) = table.latest_version().await? else { return Ok(Vec::new()) };
     let table = table.clone();

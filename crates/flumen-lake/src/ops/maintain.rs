@@ -3,6 +3,7 @@
 //! very many of them.
 
 use flumen_core::Result;
+use flumen_core::boxed;
 use flumen_core::limits::{MAINTAIN_QUIET, MAINTAIN_SMALL_FILES, OPTIMIZE_BIN_BYTES};
 use serde::Serialize;
 
@@ -32,6 +33,7 @@ pub struct Maintained {
 /// Looks after the whole lake once, rewriting no more than `budget_bytes`. Gives the tables to which something was done.
 ///
 /// Errors: those of the catalog. What goes wrong with one table is told beside what was done to the others.
+#[boxed]
 pub async fn maintain(catalog: &Catalog, budget_bytes: u64) -> Result<Vec<Maintained>> {
     let state = catalog.read().await?;
     let mut left = budget_bytes;

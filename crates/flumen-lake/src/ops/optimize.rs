@@ -17,6 +17,7 @@ use datafusion::logical_expr::Expr;
 use datafusion::physical_plan::stream::RecordBatchReceiverStream;
 use datafusion::physical_plan::streaming::PartitionStream;
 use datafusion::prelude::{SessionConfig, SessionContext};
+use flumen_core::boxed;
 use flumen_core::limits::{LAKE_FILE_BYTES, OPTIMIZE_BIN_BYTES, OPTIMIZE_MEMORY_BYTES};
 use flumen_core::load::{Fence, LOAD_COLUMN, LoadId};
 use flumen_core::write::BatchWriter;
@@ -63,6 +64,7 @@ pub struct Optimized {
 /// Optimizes `table`.
 ///
 /// Errors: `NotFound` if there is no table; `Invalid` if it cannot be written to, or has no such column.
+#[boxed]
 pub async fn optimize(catalog: &Catalog, table: &Table, options: &OptimizeOptions) -> Result<Optimized> {
     let snapshot = table.snapshot().await?;
     let snapshot = snapshot.ok_or_else(|| Error::not_found(format!("there is no table '{}'", table.address())))?;

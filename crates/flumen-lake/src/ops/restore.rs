@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use async_trait::async_trait;
 use deltalake_core::kernel::{Add, Transaction};
+use flumen_core::boxed;
 use flumen_core::{Error, Result};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
@@ -31,6 +32,7 @@ pub struct Restored {
 /// Makes `table` what it was at version `to`.
 ///
 /// Errors: `NotFound` if there is no such version; `Conflict` if its files were vacuumed.
+#[boxed]
 pub async fn restore(catalog: &Catalog, table: &Table, to: u64) -> Result<Restored> {
     let at = catalog.clock().now();
     let entries = Map::from_iter([(RESTORES_KEY.to_owned(), json!(to)), ("isBlindAppend".to_owned(), json!(false))]);

@@ -99,7 +99,7 @@ impl Rewriting {
         }
         if let Some((_, outcome)) = self.last.take() {
             let made = outcome.added.iter().filter(|file| !source.iter().any(|of| of.path == file.path));
-            delete_files(table, made.map(|file| file_path(&file.path)).collect::<Vec<_>>()).await?;
+            delete_files(table, made.map(|file| file_path(&file.path)).collect()).await?;
         }
         let Some(operation) = self.operation.take() else {
             return Err(Error::internal("an operation was lost when it failed"));

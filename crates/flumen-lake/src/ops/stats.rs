@@ -9,6 +9,7 @@ use datafusion::catalog::streaming::StreamingTable;
 use datafusion::functions_aggregate::expr_fn::approx_distinct;
 use datafusion::logical_expr::{Expr, cast};
 use datafusion::prelude::SessionContext;
+use flumen_core::boxed;
 use flumen_core::{Error, Result};
 
 use super::optimize::Source;
@@ -17,6 +18,7 @@ use crate::lake::Snapshot;
 /// About how many different values each column has; columns with lists and the like are left out.
 ///
 /// Errors: those of reading the files.
+#[boxed]
 pub async fn distinct(snapshot: &Snapshot) -> Result<BTreeMap<String, u64>> {
     let table = snapshot.table().clone();
     let schema = snapshot.schema();

@@ -13,6 +13,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use chrono::{DateTime, Utc};
 use deltalake_core::table::state::DeltaTableState;
+use flumen_core::boxed;
 use flumen_core::dataset::TableName;
 use flumen_core::limits::{LAKE_RETENTION, ORPHAN_AGE};
 use flumen_core::{Error, Result};
@@ -61,6 +62,7 @@ impl Vacuumed {
 /// Vacuums the lake of `catalog`.
 ///
 /// Errors: those of the first log that cannot be read; what was removed before stays removed.
+#[boxed]
 pub async fn vacuum(catalog: &Catalog, options: &VacuumOptions) -> Result<Vec<Vacuumed>> {
     let state = catalog.read().await?;
     let now = catalog.clock().now();
@@ -132,7 +134,7 @@ impl Run<'_> {
         for (what, files) in [("removed rows", expired), ("orphans", orphans)] {
             done.extend(Vacuumed::of(table.address(), what, &files));
             if !self.options.dry_run {
-                delete_files(&table, files.into_iter().map(|file| file.location)).await?;
+                delete_files(&table, files.into_iter().map(|file| file.location).collect()).await?;
             }
         }
         if !self.options.dry_run {
@@ -245,7 +247,7 @@ impl Run<'_> {
             });
             done.extend(Vacuumed::of(format!("lake.{name}"), "volume", &files));
             if !self.options.dry_run {
-                delete_files(&place, files.into_iter().map(|file| file.location)).await?;
+                delete_files(&place, files.into_iter().map(|file| file.location).collect()).await?;
             }
         }
         Ok(done)
@@ -329,7 +331,7 @@ pub(crate) async fn list(table: &Table) -> Result<Vec<ObjectMeta>> {
 }
 
 async fn delete_folder(table: &Table, files: &[ObjectMeta]) -> Result<()> {
-    delete_files(table, files.iter().map(|file| file.location.clone())).await?;
+    delete_files(table, files.iter().map(|file| file.location.clone()).collect()).await?;
     if let Some(folder) = table.folder() {
         // Empty folders, and what a listing does not show.
         match std::fs::remove_dir_all(folder) {

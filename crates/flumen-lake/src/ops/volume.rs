@@ -6,18 +6,22 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path as FsPath;
 
+use flumen_core::boxed;
 use flumen_core::dataset::TableName;
 use flumen_core::limits::UPLOAD_PART_BYTES;
 use flumen_core::load::LoadId;
 use flumen_core::{Error, Result};
-use futures::TryStreamExt;
 use futures::stream::BoxStream;
+use futures::{StreamExt, TryStreamExt};
 use object_store::ObjectStoreExt;
 use object_store::path::Path;
 use tokio::io::AsyncReadExt;
 
 use crate::catalog::{About, Action, Catalog, PROD, State, Volume, VolumeFile};
 use crate::lake::{Table, delete_files, location_of};
+
+/// Changes what people say about a thing.
+pub type Say<'a> = &'a (dyn Fn(&mut About) + Sync);
 
 /// The checksum of what `hasher` has seen, as the catalog keeps it.
 pub(crate) fn checksum(hasher: &blake3::Hasher) -> String {
@@ -50,6 +54,7 @@ impl Catalog {
     /// Puts local files into the volume `name`, which is made if it is not there: all are seen at once.
     ///
     /// Errors: `Conflict` if a table has that name; `Invalid` for a path that is none; those of the disk and the store.
+    #[boxed]
     pub async fn put_files(
         &self,
         name: &TableName,
@@ -92,7 +97,7 @@ impl Catalog {
             replaced = put.iter().map(|(_, file)| file.object.clone()).collect();
         }
         // What stays behind is swept by vacuum.
-        let _ = delete_files(&place, replaced.into_iter().map(Path::from)).await;
+        let _ = delete_files(&place, replaced.into_iter().map(Path::from).collect()).await;
         told?;
         Ok(put.into_iter().map(|(_, file)| file).collect())
     }
@@ -148,6 +153,7 @@ impl Catalog {
     /// The bytes of a file of a volume.
     ///
     /// Errors: `NotFound` if there is no such volume or file.
+    #[boxed]
     pub async fn get_file(
         &self,
         name: &TableName,
@@ -160,18 +166,19 @@ impl Catalog {
         let found = place.store().get(&Path::from(file.object.as_str())).await;
         let found = found.map_err(|error| place.store_error(error))?;
         let stream = found.into_stream().map_err(move |error| place.store_error(error));
-        Ok((file.clone(), Box::pin(stream)))
+        Ok((file.clone(), stream.boxed()))
     }
 
     /// Changes what people say about files of a volume: one, or with a path that ends with a slash all below it; with none, about
     /// the volume. Gives what is said now, with the paths.
     ///
     /// Errors: `NotFound` if there is no such volume or file.
-    pub async fn describe_files(
-        &self,
-        name: &TableName,
-        path: &str,
-        say: impl Fn(&mut About) + Send + Sync,
+    #[boxed]
+    pub async fn describe_files<'a>(
+        &'a self,
+        name: &'a TableName,
+        path: &'a str,
+        say: Say<'a>,
     ) -> Result<Vec<(String, About)>> {
         let mut said: Vec<(String, About)> = Vec::new();
         self.change(&format!("describe {name}/{path}"), |state| {
@@ -200,6 +207,7 @@ impl Catalog {
     /// Takes files out of a volume: one, or with a path that ends with a slash (or none) all below it. Gives their paths.
     ///
     /// Errors: `NotFound` if there is no such volume or file.
+    #[boxed]
     pub async fn remove_files(&self, name: &TableName, path: &str) -> Result<Vec<String>> {
         let below = |known: &str| path.is_empty() || known == path || path.ends_with('/') && known.starts_with(path);
         let mut gone: Vec<(String, String)> = Vec::new();
@@ -220,7 +228,7 @@ impl Catalog {
             Ok(gone.iter().map(remove).collect())
         })
         .await?;
-        let _ = delete_files(&place, gone.iter().map(|(_, object)| Path::from(object.as_str()))).await;
+        let _ = delete_files(&place, gone.iter().map(|(_, object)| Path::from(object.as_str())).collect()).await;
         Ok(gone.into_iter().map(|(path, _)| path).collect())
     }
 }

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use flumen_core::boxed;
 use flumen_core::secret::{ExposeSecret as _, Secret};
 use flumen_core::{Error, ErrorKind, Result};
 use tokio_postgres::Client;
@@ -232,6 +233,7 @@ impl PostgresConfig {
     ///
     /// Errors: `Unavailable` when nothing answers, `Invalid` for a wrong user, password or TLS mode, `NotFound` for a
     /// database that is not there; each with its remedy.
+    #[boxed]
     pub async fn connect(&self) -> Result<Client> {
         let (client, connection) =
             self.to_driver().connect(self.tls()?).await.map_err(|error| self.connect_error(error))?;
@@ -348,6 +350,7 @@ impl PostgresConfig {
     }
 
     /// Connects, and asks who is there.
+    #[boxed]
     pub(super) async fn test(&self) -> Vec<Check> {
         let what = format!("connect to {}", self.address());
         let client = match self.connect().await {

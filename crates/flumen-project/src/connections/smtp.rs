@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use flumen_core::boxed;
 use flumen_core::limits::READ_TIMEOUT;
 use flumen_core::secret::{ExposeSecret as _, Secret};
 use flumen_core::{Error, ErrorKind, Result};
@@ -118,6 +119,7 @@ impl SmtpConfig {
     ///
     /// Errors: `Invalid` for an address that is none, and what the server refuses for good; `Unavailable` where it cannot be
     /// reached, or refuses for now.
+    #[boxed]
     pub async fn send(&self, mail: &Mail) -> Result<()> {
         let message = self.message(mail)?;
         self.transport()?.send(message).await.map(drop).map_err(|error| self.failed(error))

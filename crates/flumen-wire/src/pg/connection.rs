@@ -6,6 +6,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use flumen_core::boxed;
 use flumen_lake::engine::Engine;
 use tokio::time::Sleep;
 use tokio_util::sync::CancellationToken;
@@ -92,6 +93,7 @@ impl Connection {
     }
 
     /// Serves the client until it leaves, or has to.
+    #[boxed]
     pub async fn serve(&mut self) {
         for name in REPORTED {
             let value = self.settings().get(name).unwrap_or_default();

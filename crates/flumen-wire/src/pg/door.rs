@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
+use flumen_core::boxed;
 use flumen_core::limits;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
@@ -20,6 +21,7 @@ use crate::{Held, Opened, Shared};
 const TLS_HANDSHAKE: u8 = 0x16;
 
 /// Serves whoever comes to `listener`, until `stop`. Sessions that are open go on.
+#[boxed]
 pub(crate) async fn serve(listener: TcpListener, shared: Arc<Shared>, stop: CancellationToken, held: Held) {
     loop {
         let accepted = tokio::select! {

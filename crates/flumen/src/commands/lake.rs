@@ -18,6 +18,7 @@ mod undrop;
 mod vacuum;
 
 use flumen_core::Result;
+use futures::future::LocalBoxFuture;
 
 use crate::context::Context;
 
@@ -55,27 +56,28 @@ enum Action {
 impl LakeCommand {
     /// Does it.
     pub async fn run(self, context: &Context) -> Result<()> {
-        match self.action {
-            Action::List(command) => command.run(context).await,
-            Action::Describe(command) => command.run(context).await,
-            Action::History(command) => command.run(context).await,
-            Action::Diff(command) => command.run(context).await,
-            Action::Restore(command) => command.run(context).await,
-            Action::Rename(command) => command.run(context).await,
-            Action::Drop(command) => command.run(context).await,
-            Action::Undrop(command) => command.run(context).await,
-            Action::Tag(command) => command.run(context).await,
-            Action::Optimize(command) => command.run(context).await,
-            Action::Maintain(command) => command.run(context).await,
-            Action::Vacuum(command) => command.run(context).await,
-            Action::Check(command) => command.run(context).await,
-            Action::Stats(command) => command.run(context).await,
-            Action::Export(command) => command.run(context).await,
-            Action::Put(command) => command.run(context).await,
-            Action::Get(command) => command.run(context).await,
-            Action::Ls(command) => command.run(context).await,
-            Action::Rm(command) => command.run(context).await,
-        }
+        let run: LocalBoxFuture<'_, Result<()>> = match self.action {
+            Action::List(command) => Box::pin(command.run(context)),
+            Action::Describe(command) => Box::pin(command.run(context)),
+            Action::History(command) => Box::pin(command.run(context)),
+            Action::Diff(command) => Box::pin(command.run(context)),
+            Action::Restore(command) => Box::pin(command.run(context)),
+            Action::Rename(command) => Box::pin(command.run(context)),
+            Action::Drop(command) => Box::pin(command.run(context)),
+            Action::Undrop(command) => Box::pin(command.run(context)),
+            Action::Tag(command) => Box::pin(command.run(context)),
+            Action::Optimize(command) => Box::pin(command.run(context)),
+            Action::Maintain(command) => Box::pin(command.run(context)),
+            Action::Vacuum(command) => Box::pin(command.run(context)),
+            Action::Check(command) => Box::pin(command.run(context)),
+            Action::Stats(command) => Box::pin(command.run(context)),
+            Action::Export(command) => Box::pin(command.run(context)),
+            Action::Put(command) => Box::pin(command.run(context)),
+            Action::Get(command) => Box::pin(command.run(context)),
+            Action::Ls(command) => Box::pin(command.run(context)),
+            Action::Rm(command) => Box::pin(command.run(context)),
+        };
+        run.await
     }
 }
 

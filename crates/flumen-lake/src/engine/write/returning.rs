@@ -19,7 +19,7 @@ use super::draft::Draft;
 use super::{Statement, TARGET, name_of_ident};
 use crate::engine::labels::{self, Labels};
 use crate::engine::lake_table::{Contents, LakeTable};
-use crate::engine::{Engine, columns, statements};
+use crate::engine::{Engine, columns, statements, visit};
 use crate::lake::DataFile;
 
 /// What a statement did to its table.
@@ -124,7 +124,7 @@ impl VisitorMut for Names<'_> {
 impl Names<'_> {
     /// Spells the columns in `part` so.
     pub fn spell(&mut self, part: &mut impl VisitMut) {
-        let _: ControlFlow<()> = part.visit(self);
+        visit::change(part, self);
     }
 }
 

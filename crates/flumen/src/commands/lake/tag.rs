@@ -98,7 +98,7 @@ impl TagCommand {
             .hint("files have tags, a description and an owner"));
         }
         let name = lake_table(volume)?;
-        let said = destination::catalog(context)?.describe_files(&name, path, |about| self.say(about)).await?;
+        let said = destination::catalog(context)?.describe_files(&name, path, &|about| self.say(about)).await?;
         if context.output.json {
             let shown = said.iter().map(|(path, about)| json!({ "volume": volume, "path": path, "about": about }));
             return context.output.json(&shown.collect::<Vec<_>>());
