@@ -73,7 +73,7 @@ use arrow::array::{Array, RecordBatch};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use async_trait::async_trait;
 use datafusion::catalog::{MemorySchemaProvider, SchemaProvider, TableProvider};
-use datafusion::common::TableReference;
+use datafusion::common::{DataFusionError, TableReference};
 use datafusion::datasource::ViewTable;
 use datafusion::execution::context::SessionContext;
 use datafusion::execution::memory_pool::MemoryLimit;
@@ -528,7 +528,7 @@ impl Engine {
         functions::rewrite(&mut statement)?;
         shapes::rewrite(&mut statement)?;
         let context = self.context_for(sql, &mut statement, references, &[]).await?;
-        let plan = context.state().statement_to_plan(statement).await.map_err(explained)?;
+        let plan = plan_of(&context, statement).await.map_err(explained)?;
         if keeps_state || commands::counts(&done).is_some() {
             let frame = context.execute_logical_plan(plan).await.map_err(explained)?;
             if keeps_state {
@@ -540,6 +540,22 @@ impl Engine {
         }
         let answer = answer_of(context, plan, &labels, sql).await?;
         Ok(Answer { done, ..answer })
+    }
+}
+
+/// Plans `statement`. An alias that a star beside it has as a column is told from it.
+async fn plan_of(context: &SessionContext, mut statement: Statement) -> Result<LogicalPlan, DataFusionError> {
+    loop {
+        let kept = labels::has_alias_beside_star(&statement).then(|| statement.clone());
+        let error = match context.state().statement_to_plan(statement).await {
+            Err(error) => error,
+            planned => return planned,
+        };
+        let (Some(mut kept), Some(name)) = (kept, errors::meant_twice(&error)) else { return Err(error) };
+        if !labels::alias_again(&mut kept, name) {
+            return Err(error);
+        }
+        statement = kept;
     }
 }
 

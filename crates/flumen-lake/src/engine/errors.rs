@@ -208,6 +208,20 @@ fn syntax(message: &str) -> Error {
     Error::invalid(message)
 }
 
+/// The name that `error` says means two columns.
+pub(super) fn meant_twice(error: &DataFusionError) -> Option<&str> {
+    match error.find_root() {
+        DataFusionError::SchemaError(schema, _) => match schema.as_ref() {
+            SchemaError::AmbiguousReference { field } => Some(field.name()),
+            SchemaError::DuplicateUnqualifiedField { name } | SchemaError::DuplicateQualifiedField { name, .. } => {
+                Some(name)
+            }
+            SchemaError::FieldNotFound { .. } => None,
+        },
+        _ => None,
+    }
+}
+
 fn schema_error(error: &SchemaError) -> Error {
     match error {
         // What stands for the query within `x in (select …)`.
@@ -237,7 +251,10 @@ fn schema_error(error: &SchemaError) -> Error {
         }
         SchemaError::AmbiguousReference { field } => {
             Error::invalid(format!("the column '{}' is in several of the tables", field.name()))
-                .hint(format!("write which one is meant: table.{}", field.name()))
+                .hint(format!(
+                    "write which one is meant: table.{0}; beside a star that has it as well: * exclude ({0})",
+                    field.name()
+                ))
         }
         SchemaError::DuplicateUnqualifiedField { name } | SchemaError::DuplicateQualifiedField { name, .. } => {
             Error::invalid(format!("the column '{name}' would be there twice")).hint("rename one with 'as'")

@@ -5,11 +5,17 @@
 //! same would collide, they become aliases in the outermost select, before it is planned.
 
 use std::collections::HashSet;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use datafusion::sql::parser::Statement;
-use datafusion::sql::sqlparser::ast::{Expr, Ident, Query, Select, SelectItem, SetExpr, Statement as Sql};
+use datafusion::sql::sqlparser::ast::{
+    Expr, Ident, OrderBy, OrderByKind, Query, Select, SelectItem, SetExpr, Statement as Sql, VisitorMut,
+};
+
+use super::names::inner_of;
+use super::visit;
 
 /// The names that a query's text gives to the columns of its answer.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -39,7 +45,7 @@ impl Labels {
         for item in &select.projection {
             let label = match column_name(item) {
                 // It gets a name of its own beside the star.
-                Some(text) if starred => Some(Label::Written { text, column: None }),
+                Some(_) if starred => Some(Label::Planned),
                 _ => label(item),
             };
             match (label, &mut labels.last) {
@@ -70,7 +76,7 @@ impl Labels {
                 Some(Label::Written { text, column }) if column.as_deref() != Some(&field.name().to_lowercase()) => {
                     text
                 }
-                _ => field.name(),
+                _ => shown(field.name()),
             };
             let name = free(name, &mut taken);
             if name == *field.name() { Arc::clone(field) } else { Arc::new(Field::clone(field).with_name(name)) }
@@ -82,8 +88,8 @@ impl Labels {
 
 /// Makes labels into aliases, where the names have a life of their own and where they would collide.
 pub(super) fn alias(statement: &mut Statement) {
-    let Statement::Statement(inner) = statement else { return };
-    let (query, kept) = match inner.as_mut() {
+    let Some(inner) = inner_of(statement) else { return };
+    let (query, kept) = match inner {
         Sql::Query(query) => (query, false),
         Sql::CreateTable(create) => match &mut create.query {
             Some(query) => (query, true),
@@ -141,19 +147,86 @@ fn alias_query(query: &mut Query, kept: bool) {
     }
 }
 
-/// How columns are called for the planner that a star beside them may stand for as well.
+/// How the names begin by which the planner knows columns that a star beside them may stand for as well. Their place follows, and
+/// their own names.
 const AGAIN: &str = "_flumen_again_";
+
+fn again(place: usize, name: &str) -> Ident {
+    Ident::with_quote('"', format!("{AGAIN}{place}_{name}"))
+}
+
+/// The own name of a column that the planner calls `name`.
+fn shown(name: &str) -> &str {
+    name.strip_prefix(AGAIN).and_then(|rest| rest.split_once('_')).map_or(name, |(_, own)| own)
+}
 
 /// Gives the columns beside a star names of their own: the planner takes no name twice, and the star may have them too.
 fn again_beside_star(select: &mut Select) {
-    for (number, item) in select.projection.iter_mut().enumerate() {
-        if column_name(item).is_some()
+    for (place, item) in select.projection.iter_mut().enumerate() {
+        if let Some(name) = column_name(item)
             && let SelectItem::UnnamedExpr(expr) = &*item
         {
-            let alias = Ident::with_quote('"', format!("{AGAIN}{number}"));
-            *item = SelectItem::ExprWithAlias { expr: expr.clone(), alias };
+            *item = SelectItem::ExprWithAlias { expr: expr.clone(), alias: again(place, &name) };
         }
     }
+}
+
+/// Whether `statement` is a query in which an alias may be the name of a column that a star beside it stands for.
+pub(super) fn has_alias_beside_star(statement: &Statement) -> bool {
+    let inner = match statement {
+        Statement::Statement(inner) => inner,
+        Statement::Explain(explain) => return has_alias_beside_star(&explain.statement),
+        _ => return false,
+    };
+    let Sql::Query(query) = inner.as_ref() else { return false };
+    let is_alias = |item: &SelectItem| matches!(item, SelectItem::ExprWithAlias { .. });
+    outermost(query).is_some_and(|select| has_star(select) && select.projection.iter().any(is_alias))
+}
+
+/// Gives what is called `name` beside a star another name for the planner, in the order of the rows too, where a name means what the
+/// answer calls so. Gives whether there was such a thing.
+pub(super) fn alias_again(statement: &mut Statement, name: &str) -> bool {
+    let Some(Sql::Query(query)) = inner_of(statement) else { return false };
+    let Some(select) = outermost_mut(query).filter(|select| has_star(select)) else { return false };
+    let called = |ident: &Ident| folded(ident) == name;
+    let aliases = select.projection.iter_mut().enumerate().filter_map(|(place, item)| match item {
+        SelectItem::ExprWithAlias { alias, .. } if called(alias) => Some((place, alias)),
+        _ => None,
+    });
+    let mut renamed = None;
+    for (place, alias) in aliases {
+        *alias = again(place, name);
+        renamed = Some(alias.clone());
+    }
+    let Some(renamed) = renamed else { return false };
+    if let Some(OrderBy { kind: OrderByKind::Expressions(terms), .. }) = &mut query.order_by {
+        let mut renaming = Renaming { called: name, renamed };
+        terms.iter_mut().for_each(|term| visit::change(&mut term.expr, &mut renaming));
+    }
+    true
+}
+
+struct Renaming<'a> {
+    called: &'a str,
+    renamed: Ident,
+}
+
+impl VisitorMut for Renaming<'_> {
+    type Break = ();
+
+    fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
+        if let Expr::Identifier(ident) = expr
+            && folded(ident) == self.called
+        {
+            *ident = self.renamed.clone();
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+/// An identifier as it is meant: in lower case where it stands without quotes.
+fn folded(ident: &Ident) -> String {
+    if ident.quote_style.is_some() { ident.value.clone() } else { ident.value.to_lowercase() }
 }
 
 fn has_star(select: &Select) -> bool {
@@ -168,7 +241,7 @@ fn column_name(item: &SelectItem) -> Option<String> {
         SelectItem::UnnamedExpr(Expr::CompoundIdentifier(parts)) => parts.last()?,
         _ => return None,
     };
-    Some(if ident.quote_style.is_some() { ident.value.clone() } else { ident.value.to_lowercase() })
+    Some(folded(ident))
 }
 
 /// A column of a table, as it is written: the same twice is one name twice.
@@ -288,7 +361,7 @@ mod tests {
     fn columns_around_a_star_are_placed() {
         check("select 1, *, 2 from t", "Int64(1)|a|b|Int64(2)", "1|a|b|2");
         check("select *, 2, t.* from t", "a|Int64(2)|b", "a|Int64(2)|b");
-        check("select *, ID, t.\"B\" from t", "id|B|_flumen_again_1|_flumen_again_2", "id|B|id_2|B_2");
+        check("select *, ID, t.\"B\" from t", "id|B|_flumen_again_1_id|_flumen_again_2_B", "id|B|id_2|B_2");
         check("select unnest(s), 2 from t", "x|y|Int64(2)", "x|y|2");
         check("select 1, 2", "x", "x");
         check("values (1)", "column1", "column1");
@@ -311,7 +384,7 @@ mod tests {
         assert_eq!(aliased("SELECT id, id, id FROM t"), "SELECT id, id AS \"id_2\", id AS \"id_3\" FROM t");
         assert_eq!(aliased("SELECT 1 AS a, 2 AS a"), "SELECT 1 AS a, 2 AS \"a_2\"");
         assert_eq!(aliased("SELECT t.a, t.a, u.a FROM t, u"), "SELECT t.a, t.a AS \"a_2\", u.a FROM t, u");
-        assert_eq!(aliased("SELECT *, id FROM t"), "SELECT *, id AS \"_flumen_again_1\" FROM t");
+        assert_eq!(aliased("SELECT *, id FROM t"), "SELECT *, id AS \"_flumen_again_1_id\" FROM t");
         assert_eq!(
             aliased("CREATE VIEW v AS SELECT t.*, u.id FROM t, u"),
             "CREATE VIEW v AS SELECT t.*, u.id FROM t, u"

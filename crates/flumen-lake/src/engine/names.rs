@@ -49,7 +49,8 @@ pub(super) fn respell(statement: &mut Statement, schemas: &[SchemaRef]) {
     visit::change(inner, &mut speller);
 }
 
-fn inner_of(statement: &mut Statement) -> Option<&mut Sql> {
+/// What `statement` is, or explains.
+pub(super) fn inner_of(statement: &mut Statement) -> Option<&mut Sql> {
     match statement {
         Statement::Statement(inner) => Some(inner),
         Statement::Explain(explain) => inner_of(&mut explain.statement),

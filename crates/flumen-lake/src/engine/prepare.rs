@@ -23,7 +23,7 @@ use super::labels::{self, Labels};
 use super::once::Once;
 use super::tables::{LentTables, Tables};
 use super::write::{self, insert, returning};
-use super::{Engine, errors, functions, references, shapes, statements, unviewed};
+use super::{Engine, errors, functions, plan_of, references, shapes, statements, unviewed};
 use crate::catalog::{Entry, Kind, Listed, Located, State, TableEntry, schema_of};
 use crate::constraints::CONSTRAINT_PREFIX;
 use datafusion::sql::parser::Statement;
@@ -304,7 +304,7 @@ impl Engine {
         functions::rewrite(&mut statement)?;
         shapes::rewrite(&mut statement)?;
         let context = self.context_for(sql, &mut statement, references, &[]).await?;
-        let plan = context.state().statement_to_plan(statement).await.map_err(explained)?;
+        let plan = plan_of(&context, statement).await.map_err(explained)?;
         let mut parameters = Vec::new();
         for (name, data_type) in plan.get_parameter_types().map_err(explained)? {
             let number = name.trim_start_matches('$').parse::<usize>().ok().and_then(|number| number.checked_sub(1));

@@ -16,6 +16,8 @@ async fn columns_are_called_as_they_were_written() {
         ("with c as (select max(fare) from 'trips.csv') select *, 1 from c", "max(trips.csv.fare)|1"),
         ("select a.zone, b.zone from 'trips.csv' a, 'trips.csv' b", "zone|zone_2"),
         ("select 1, 1", "1|1_2"),
+        ("select *, fare * 2 as fare from 'trips.csv'", "zone|fare|fare_2"),
+        ("select 1 as fare, *, fare * 2 as Zone, 'x' as \"X\" from 'trips.csv'", "fare|zone|fare_2|zone_2|X"),
         ("values (1, 2)", "column1|column2"),
         (
             "select 'x'::text, date_trunc('month', date '2019-01-02')",
