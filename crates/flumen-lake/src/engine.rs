@@ -41,6 +41,7 @@ mod files;
 mod follow;
 mod functions;
 mod known;
+mod known_files;
 mod labels;
 mod lake_table;
 pub mod memory;

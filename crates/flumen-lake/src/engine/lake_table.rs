@@ -30,6 +30,7 @@ use parquet::arrow::RowNumber;
 use url::Url;
 
 use super::columns;
+use super::known_files::KnownFiles;
 use super::statistics;
 use crate::lake::{DataFile, Snapshot, Table, file_path};
 
@@ -210,7 +211,10 @@ impl TableProvider for LakeTable {
         let runtime = session.runtime_env();
         let known = runtime.cache_manager.get_file_metadata_cache();
         let reader = CachedParquetFileReaderFactory::new(runtime.object_store(&self.store)?, known);
-        let source = source.with_parquet_file_reader_factory(Arc::new(reader));
+        let source = match self.store.as_str().starts_with("file:") {
+            true => source.with_parquet_file_reader_factory(Arc::new(KnownFiles(reader))),
+            false => source.with_parquet_file_reader_factory(Arc::new(reader)),
+        };
         let scan = FileScanConfigBuilder::new(self.store.clone(), Arc::new(source))
             .with_file_groups(groups)
             .with_statistics(statistics)
