@@ -57,9 +57,9 @@ mod tests {
     use super::*;
     use arrow::array::{Int64Array, RecordBatch};
     use datafusion::execution::cache::cache_manager::CacheManager;
+    use object_store::ObjectStoreExt;
     use object_store::memory::InMemory;
     use object_store::path::Path;
-    use object_store::ObjectStoreExt;
     use parquet::arrow::ArrowWriter;
     use parquet::file::metadata::PageIndexPolicy;
 

@@ -15,7 +15,9 @@ use datafusion::common::stats::Precision;
 use datafusion::common::{ColumnStatistics, Result as DataFusionResult, ScalarValue, Statistics};
 use datafusion::datasource::listing::PartitionedFile;
 use datafusion::datasource::physical_plan::parquet::CachedParquetFileReaderFactory;
-use datafusion::datasource::physical_plan::{FileGroup, FileScanConfigBuilder, ParquetSource};
+use datafusion::datasource::physical_plan::{
+    FileGroup, FileScanConfigBuilder, ParquetFileReaderFactory, ParquetSource,
+};
 use datafusion::datasource::source::DataSourceExec;
 use datafusion::datasource::table_schema::TableSchema;
 use datafusion::execution::object_store::ObjectStoreUrl;
@@ -211,10 +213,10 @@ impl TableProvider for LakeTable {
         let runtime = session.runtime_env();
         let known = runtime.cache_manager.get_file_metadata_cache();
         let reader = CachedParquetFileReaderFactory::new(runtime.object_store(&self.store)?, known);
-        let source = match self.store.as_str().starts_with("file:") {
-            true => source.with_parquet_file_reader_factory(Arc::new(KnownFiles(reader))),
-            false => source.with_parquet_file_reader_factory(Arc::new(reader)),
-        };
+        let near = self.store.as_str().starts_with("file:");
+        let reader: Arc<dyn ParquetFileReaderFactory> =
+            if near { Arc::new(KnownFiles(reader)) } else { Arc::new(reader) };
+        let source = source.with_parquet_file_reader_factory(reader);
         let scan = FileScanConfigBuilder::new(self.store.clone(), Arc::new(source))
             .with_file_groups(groups)
             .with_statistics(statistics)
