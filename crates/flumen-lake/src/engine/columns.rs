@@ -11,8 +11,8 @@ use crate::types;
 
 /// What the columns that Flumen adds to a table begin with.
 const OWN_PREFIX: &str = "_flumen_";
-/// How names go on that begin so, and are those of tables within one query.
-const OTHER_NAMES: &[&str] = &["reference_", "target", "source", "session"];
+/// How names go on that begin so, and are those of tables and columns within one query.
+const OTHER_NAMES: &[&str] = &["reference_", "target", "source", "session", "again_"];
 
 /// Whether `name` is a column that Flumen adds: shown only to who asks for it by name.
 pub(super) fn is_own(name: &str) -> bool {

@@ -28,6 +28,11 @@ fn folders_give_columns_and_files_have_options() {
 }
 
 #[test]
+fn a_star_leaves_out_what_a_load_adds() {
+    check_transcript("sql_star");
+}
+
+#[test]
 fn a_closed_pipe_ends_quietly() {
     // `true` reads nothing; the script is far larger than a pipe holds.
     let ran = Sandbox::new().sh("flumen completion bash | true; flumen completion zsh | head -1");
