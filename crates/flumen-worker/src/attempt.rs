@@ -158,7 +158,7 @@ impl<'a> Attempt<'a> {
             masks: self.masks.clone(),
             timeout: None,
             cancel: self.cancel,
-            watchdog: self.host.watchdog.as_ref(),
+            watchdog: self.host.watchdog.as_deref(),
         }
     }
 

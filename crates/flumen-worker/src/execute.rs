@@ -34,9 +34,10 @@ const PASSED_ON: &[&str] =
 /// The longest error that is kept with a task run; the whole of it is in the log.
 const ERROR_CHARS: usize = 4_000;
 
-/// Runs one attempt to its end. Whatever goes wrong is an outcome too.
+/// Runs one attempt to its end. Whatever goes wrong is an outcome too, but that the store is away: it is waited for.
 #[boxed]
 pub async fn execute(host: &Arc<Host>, work: &Work, cancel: &CancellationToken) -> Outcome {
+    let host = &host.patient(cancel);
     let log = AttemptLog::new(host, work);
     logged(host, work, &log, cancel).await
 }

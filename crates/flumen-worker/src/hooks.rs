@@ -126,6 +126,8 @@ async fn one(host: &Arc<Host>, record: &RunRecord, version: &Arc<Version>, hook:
         },
         run: record.clone(),
     };
+    // A store that is away for a while is no failure of the hook. Who stops the scheduler does not wait for it.
+    let host = &host.patient(&CancellationToken::new());
     let log = AttemptLog::new(host, &work);
     let trying = async {
         let mut last = None;

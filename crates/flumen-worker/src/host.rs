@@ -17,7 +17,8 @@ use crate::log::Stream;
 use crate::python::Interpreters;
 use crate::watchdog::Watchdog;
 
-/// What all attempts of a worker share.
+/// What all attempts of a worker share. Clones share it too.
+#[derive(Clone)]
 pub struct Host {
     /// The project.
     pub project: Arc<Project>,
@@ -38,9 +39,9 @@ pub struct Host {
     /// This program: it runs tasks in processes of their own.
     pub binary: PathBuf,
     /// Interpreters that are kept warm.
-    pub interpreters: Interpreters,
+    pub interpreters: Arc<Interpreters>,
     /// Ends what tasks started when the worker is killed.
-    pub watchdog: Option<Watchdog>,
+    pub watchdog: Option<Arc<Watchdog>>,
     /// Who watches.
     pub watcher: Arc<dyn Watcher>,
     /// Where the present comes from.

@@ -1,6 +1,7 @@
 //! Executes task runs.
 //!
-//! - `worker.rs`: the lease loop; `execute.rs`: from a claimed task run to the outcome of its attempt.
+//! - `worker.rs`: the lease loop; `execute.rs`: from a claimed task run to the outcome of its attempt;
+//!   `patient.rs`: the store as attempts see it.
 //! - `kinds.rs`: the kinds of tasks, a file each; `attempt.rs`: what a kind is given.
 //! - `library.rs`: flows in the versions that runs keep; `project_flows.rs`: those of the project as they are now;
 //!   `circles.rs`: those that start themselves.
@@ -32,6 +33,7 @@ pub mod library;
 pub mod log;
 pub mod logs;
 pub mod outputs;
+mod patient;
 pub mod presence;
 pub mod process;
 pub mod project_flows;

@@ -22,7 +22,6 @@ use flumen_worker::kept::Kept;
 use flumen_worker::library::{Library, Version};
 use flumen_worker::log::Stream;
 use flumen_worker::project_flows::ProjectFlows;
-use flumen_worker::python::Interpreters;
 use flumen_worker::{execute, kinds};
 use serde_json::{Map, Value};
 use tokio_util::sync::CancellationToken;
@@ -158,7 +157,7 @@ impl Fixture {
             keeps_runs: false,
             use_cache: true,
             binary: folder.path().join("flumen"),
-            interpreters: Interpreters::default(),
+            interpreters: Arc::default(),
             watchdog: None,
             watcher: Arc::clone(&seen) as Arc<dyn Watcher>,
             clock: Arc::clone(&clock) as Arc<dyn Clock>,

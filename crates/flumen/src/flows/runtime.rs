@@ -20,7 +20,6 @@ use flumen_worker::kept::Kept;
 use flumen_worker::library::{Library, Variant};
 use flumen_worker::log::{Masks, Stream};
 use flumen_worker::project_flows::{ProjectFlows, check_deployment, project_hooks};
-use flumen_worker::python::Interpreters;
 use flumen_worker::templates::secrets_of;
 use flumen_worker::watchdog::Watchdog;
 use flumen_worker::worker::{LEASE, Only, Settings, Worker};
@@ -163,9 +162,9 @@ impl Flowing {
             kept: self.kept.clone(),
             use_cache: !wishes.no_cache,
             keeps_runs: wishes.keeps_runs,
-            watchdog: Some(Watchdog::start(&binary)?),
+            watchdog: Some(Arc::new(Watchdog::start(&binary)?)),
             binary,
-            interpreters: Interpreters::default(),
+            interpreters: Arc::default(),
             watcher,
             clock: Arc::clone(&context.clock),
             ids: Arc::clone(&context.ids),

@@ -113,7 +113,32 @@ async fn a_worker_that_was_cut_off_comes_back_before_its_successor() {
     cut_off(false).await;
 }
 
-/// Two schedulers and three workers over Postgres: some are killed, and Postgres itself goes away and comes back.
+/// A task does not fail because its worker's session with the database ends while its flow is being read: it is read again.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_attempt_waits_for_a_database_that_goes_away() {
+    let database = flumen_testkit::postgres::server().database().await;
+    let settings = format!(
+        "name: away\nconnections:\n  meta: {{ kind: postgres, url: \"{}\" }}\nstore: {{ connection: meta }}\n",
+        database.url
+    );
+    let flow = "flow: short\ntasks:\n  a: { shell: \"echo done\" }\n";
+    let sandbox = project(&[("flumen.yml", &settings), ("flows/short.yml", flow)]);
+    let _scheduler = Server::start(&sandbox, &["scheduler"]);
+    let id = succeed(&sandbox, "flumen run short --detach").stdout;
+    wait_until(|| json(&sandbox, &format!("run show {}", id.trim()))["tasks"][0]["state"] == "queued");
+    database.run("begin; lock table flumen.versions in access exclusive mode").await;
+    let _worker = Server::start(&sandbox, &["worker"]);
+    let other = flumen_testkit::postgres::connect(&database.url).await;
+    let end = "select pg_terminate_backend(pid) from pg_stat_activity
+        where datname = current_database() and wait_event_type = 'Lock' and query like '%from versions%'";
+    while other.query(end, &[]).await.unwrap().is_empty() {}
+    database.run("rollback").await;
+    wait_until(|| json(&sandbox, &format!("run show {}", id.trim()))["state"] != "running");
+    let run = json(&sandbox, &format!("run show {}", id.trim()));
+    assert_eq!((&run["state"], &run["tasks"][0]["attempt"]), (&"success".into(), &1.into()), "{run}");
+}
+
+/// Two schedulers and three workers over Postgres: some are killed, and Postgres itself goes away and comes back, more than once.
 #[tokio::test(flavor = "multi_thread")]
 async fn many_processes_share_a_database_that_goes_away() {
     let postgres = flumen_testkit::postgres::Server::start().expect("Postgres starts");
@@ -145,9 +170,11 @@ tasks:
     workers[0].kill();
     schedulers[0].kill();
     workers[0] = worker();
-    wait_until(|| ended(4));
-    postgres.stop();
-    postgres.restart();
+    for some in [4, 6, 8, 10] {
+        wait_until(|| ended(some));
+        postgres.stop();
+        postgres.restart();
+    }
     wait_until(|| ended(12));
     let runs = json(&sandbox, "run list -n 0");
     assert_eq!(runs.as_array().unwrap().len(), 12);
