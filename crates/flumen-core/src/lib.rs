@@ -21,6 +21,7 @@ pub mod task_kind;
 pub mod testkit;
 pub mod text;
 pub mod user;
+pub mod words;
 pub mod write;
 
 /// Makes an `async fn` give its future in a box.

@@ -18,7 +18,7 @@ use flumen_project::Project;
 use flumen_project::connections::postgres::PostgresConfig;
 
 use crate::context::Context;
-use crate::output::{bytes, count};
+use crate::output::{bytes, counted};
 
 /// What the command line says about a destination, besides its address.
 #[derive(Debug, Clone)]
@@ -127,9 +127,9 @@ pub fn catalog(context: &Context) -> Result<Catalog> {
 
 /// Tells that a table was copied because it is about to be written to.
 pub fn copy_note(address: &str, environment: &str, copied: &Copied) -> String {
-    let (files, size) = (count(copied.files), bytes(copied.bytes));
+    let (files, size) = (counted(copied.files, "file"), bytes(copied.bytes));
     let how = if copied.linked { "as links, which take no space of their own" } else { "within the store" };
-    format!("{address} has a copy of its own in '{environment}' now: {files} files, {size}, {how}")
+    format!("{address} has a copy of its own in '{environment}' now: {files}, {size}, {how}")
 }
 
 /// The folder or the bucket of the lake of `project`.

@@ -5,6 +5,7 @@ use std::fmt;
 use std::io::{self, IsTerminal as _, Write as _};
 use std::time::Duration;
 
+pub use flumen_core::words::{count, counted};
 use flumen_core::{Error, ErrorKind, Result};
 use serde::Serialize;
 use unicode_width::UnicodeWidthStr as _;
@@ -259,24 +260,6 @@ impl Table {
     }
 }
 
-/// `1369765` as `1,369,765`.
-pub fn count(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
-
-/// So many rows: `1 row`, `1,369,765 rows`.
-pub fn rows(number: u64) -> String {
-    if number == 1 { "1 row".to_owned() } else { format!("{} rows", count(number)) }
-}
-
 /// Bytes in the unit that fits: `812 B`, `1.4 MB`. Units of a thousand, as disks and networks are sold.
 pub fn bytes(number: u64) -> String {
     const UNITS: [&str; 6] = ["kB", "MB", "GB", "TB", "PB", "EB"];
@@ -313,17 +296,6 @@ pub fn duration(duration: Duration) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn counts_have_separators() {
-        let texts: Vec<String> = [0, 12, 999, 1000, 1_369_765, u64::MAX].into_iter().map(count).collect();
-        assert_eq!(texts, ["0", "12", "999", "1,000", "1,369,765", "18,446,744,073,709,551,615"]);
-    }
-
-    #[test]
-    fn one_row_is_one() {
-        assert_eq!([0, 1, 2_000].map(rows), ["0 rows", "1 row", "2,000 rows"]);
-    }
 
     #[test]
     fn what_programs_print_leaves_the_terminal_as_it_is() {

@@ -46,7 +46,7 @@ async fn merge_updates_adds_and_deletes() {
     assert_eq!(error.message(), "postgres table public.t: the key id = 7 is there 2 times in the rows to load");
     let null = batch(vec![("id", Arc::new(Int64Array::from(vec![None, Some(8)]))), ("name", texts(&["a", "b"]))]);
     let error = load(&sink, "e", merge(), vec![null]).await.unwrap_err();
-    assert_eq!(error.message(), "postgres table public.t: 1 rows have no key, for example id = null");
+    assert_eq!(error.message(), "postgres table public.t: no key in 1 row, for example id = null");
     assert_eq!(db.show("select count(*) from t").await, "4");
     assert_eq!(db.show(LEFT).await, "0");
 }

@@ -43,14 +43,6 @@ pub(super) fn spelled(schema: &Schema, name: &str, table: &str) -> Result<String
     })
 }
 
-/// `3 columns`, `1 column`.
-pub(super) fn counted(names: &[String]) -> String {
-    match names.len() {
-        1 => "1 column".to_owned(),
-        count => format!("{count} columns"),
-    }
-}
-
 /// A column of a table that takes its values from the column at `at` of a plan.
 pub(super) struct Assigned {
     pub name: String,

@@ -25,6 +25,7 @@ use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::empty::EmptyExec;
 use flumen_core::dataset::TableName;
+use flumen_core::words::counted;
 use flumen_core::{Error, Result};
 use object_store::ObjectMeta;
 use object_store::path::Path;
@@ -98,7 +99,8 @@ pub(super) struct LakeTable {
 
 impl fmt::Debug for LakeTable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "LakeTable({} version {:?}, {} files)", self.name, self.version, self.files.len())
+        let files = counted(self.files.len() as u64, "file");
+        write!(f, "LakeTable({} version {:?}, {files})", self.name, self.version)
     }
 }
 

@@ -4,6 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use flumen_core::boxed;
 use flumen_core::dataset::TableName;
+use flumen_core::words::counted;
 use flumen_core::{Error, Result};
 use futures::TryStreamExt;
 use object_store::ObjectStoreExt;
@@ -167,11 +168,10 @@ async fn check_site(catalog: &Catalog, site: &Site, options: &CheckOptions, repo
         .map(|(_, size)| *size)
         .collect();
     if !orphans.is_empty() {
-        let (count, size) = (orphans.len(), orphans.iter().sum::<u64>());
-        report.leftover(
-            table.address(),
-            format!("{count} files of {size} bytes are of no version: a load left them, or is running"),
-        );
+        let (files, bytes) = (counted(orphans.len() as u64, "file"), counted(orphans.iter().sum(), "byte"));
+        let are = if orphans.len() == 1 { "is" } else { "are" };
+        let what = format!("{files} of {bytes} {are} of no version: a load left them, or is running");
+        report.leftover(table.address(), what);
     }
     Ok(())
 }
@@ -306,7 +306,7 @@ async fn check_volumes(catalog: &Catalog, state: &State, options: &CheckOptions,
         let known: BTreeSet<&str> = volume.files.values().map(|file| file.object.as_str()).collect();
         let orphans = there.keys().filter(|path| !known.contains(path.as_str())).count();
         if orphans > 0 {
-            report.leftover(format!("lake.{name}"), format!("{orphans} files are of no entry"));
+            report.leftover(format!("lake.{name}"), format!("{} of no entry", counted(orphans as u64, "file")));
         }
     }
     Ok(())

@@ -20,6 +20,7 @@ use datafusion::prelude::{SessionConfig, SessionContext};
 use flumen_core::boxed;
 use flumen_core::limits::{LAKE_FILE_BYTES, OPTIMIZE_BIN_BYTES, OPTIMIZE_MEMORY_BYTES};
 use flumen_core::load::{Fence, LOAD_COLUMN, LoadId};
+use flumen_core::words::counted;
 use flumen_core::write::BatchWriter;
 use flumen_core::{Error, Result};
 use futures::StreamExt;
@@ -261,7 +262,7 @@ pub(super) struct Source {
 
 impl std::fmt::Debug for Source {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} files of {}", self.files.len(), self.table.address())
+        write!(f, "{} of {}", counted(self.files.len() as u64, "file"), self.table.address())
     }
 }
 

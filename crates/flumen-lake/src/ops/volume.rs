@@ -10,6 +10,7 @@ use flumen_core::boxed;
 use flumen_core::dataset::TableName;
 use flumen_core::limits::UPLOAD_PART_BYTES;
 use flumen_core::load::LoadId;
+use flumen_core::words::counted;
 use flumen_core::{Error, Result};
 use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
@@ -77,7 +78,7 @@ impl Catalog {
         let mut replaced = Vec::new();
         let reason = match put.as_slice() {
             [(path, _)] => format!("put {name}/{path}"),
-            many => format!("put {} files into {name}", many.len()),
+            many => format!("put {} into {name}", counted(many.len() as u64, "file")),
         };
         let told = self
             .change(&reason, |state| {

@@ -20,7 +20,7 @@ use crate::flows::names::person;
 use crate::flows::roster::ProjectRoster;
 use crate::flows::runtime::{DRAIN, Flowing, Wishes, WorkerOptions, services, worker};
 use crate::flows::{show, situation};
-use crate::output::{Table, count};
+use crate::output::{Table, count, counted};
 
 /// Run a flow for many intervals, as if its schedule had always been there
 #[derive(Debug, clap::Args)]
@@ -133,7 +133,7 @@ impl BackfillCommand {
             return planned(&plan, wish.reprocess, &entry, context);
         }
         let made = backfill::create(store, &*roster, &*context.ids, &entry, &wish, context.clock.now()).await?;
-        context.output.note(format_args!("backfill {}: {} runs", short(&made), count(made.total)));
+        context.output.note(format_args!("backfill {}: {}", short(&made), counted(made.total, "run")));
         if made.total == 0 {
             let plan = backfill::plan(store, &*roster, &entry, &wish, context.clock.now()).await?;
             context.output.note(nothing_to_do(&plan, wish.reprocess));
@@ -270,7 +270,12 @@ fn planned(plan: &backfill::Plan, reprocess: Reprocess, entry: &Entry, context: 
             "first": plan.first.iter().map(one).collect::<Vec<_>>(),
         }));
     }
-    output.line(format_args!("{}: {} intervals, {} runs", entry.label(), count(plan.intervals), count(plan.runs)))?;
+    output.line(format_args!(
+        "{}: {}, {}",
+        entry.label(),
+        counted(plan.intervals, "interval"),
+        counted(plan.runs, "run")
+    ))?;
     if plan.runs == 0 {
         output.note(nothing_to_do(plan, reprocess));
     }
@@ -332,9 +337,9 @@ async fn follow(flowing: &Arc<Flowing>, made: Backfill, only: &Only, context: &C
         let ended = |progress: &Progress| progress.succeeded + progress.failed + progress.cancelled;
         if ended(&now) != ended(&last) {
             context.output.note(format_args!(
-                "{} of {} runs: {} succeeded, {} failed",
+                "{} of {}: {} succeeded, {} failed",
                 count(ended(&now)),
-                count(made.total),
+                counted(made.total, "run"),
                 count(now.succeeded),
                 count(now.failed)
             ));
@@ -370,13 +375,11 @@ fn over(backfill: &Backfill, progress: Progress, context: &Context) -> Result<()
             Err(Error::new(ErrorKind::Cancelled, format!("backfill {} was cancelled", short(backfill))))
         }
         (_, 0) => Ok(()),
-        (_, failed) => {
-            Err(Error::new(ErrorKind::Failed, format!("{} of {} runs failed", count(failed), count(backfill.total)))
-                .hint(format!(
-                    "'flumen run list --backfill {}' shows them; --reprocess failed does them again",
-                    backfill.id
-                )))
-        }
+        (_, failed) => Err(Error::new(
+            ErrorKind::Failed,
+            format!("{} of {} failed", count(failed), counted(backfill.total, "run")),
+        )
+        .hint(format!("'flumen run list --backfill {}' shows them; --reprocess failed does them again", backfill.id))),
     }
 }
 

@@ -9,6 +9,7 @@ use flumen_core::{Error, Result};
 use super::ingest::FormatOptions;
 use crate::context::Context;
 use crate::origin::Origins;
+use crate::output::counted;
 
 /// Contracts: infer one from files, check one
 #[derive(Debug, clap::Args)]
@@ -109,7 +110,11 @@ async fn infer(sources: &[String], output: Option<&Path>, format: &FormatOptions
                     .hint("choose another name, or remove it"));
             }
             std::fs::write(path, text).map_err(|error| Error::io(path.display(), error))?;
-            context.output.note(format_args!("wrote {}: {} columns", path.display(), contract.columns.len()));
+            context.output.note(format_args!(
+                "wrote {}: {}",
+                path.display(),
+                counted(contract.columns.len() as u64, "column")
+            ));
             Ok(())
         }
     }
@@ -139,7 +144,11 @@ fn as_yaml(contract: &Contract) -> String {
 fn check(files: &[PathBuf], context: &Context) -> Result<()> {
     for file in files {
         let contract = read(file, context)?;
-        context.output.note(format_args!("{}: {} columns, no mistakes", file.display(), contract.columns.len()));
+        context.output.note(format_args!(
+            "{}: {}, no mistakes",
+            file.display(),
+            counted(contract.columns.len() as u64, "column")
+        ));
     }
     Ok(())
 }

@@ -81,7 +81,7 @@ impl EnvCommand {
                     return output.json(&json!({ "environment": name, "from": from, "tables": tables }));
                 }
                 output.note(format_args!(
-                    "environment '{name}' has the {} tables and views of '{from}' as they are now; use it with --env {name}",
+                    "environment '{name}' has the tables and views of '{from}' as they are now ({}): use it with --env {name}",
                     count(tables as u64)
                 ));
                 Ok(())

@@ -12,7 +12,7 @@ use serde_json::json;
 use super::ingest::IngestCommand;
 use crate::context::Context;
 use crate::destination::{self, DestinationOptions};
-use crate::output::{Table, bytes, count};
+use crate::output::{Table, bytes, count, counted};
 
 /// Loads: list them, show one, take one back, do one again
 #[derive(Debug, clap::Args)]
@@ -252,9 +252,9 @@ async fn undo(ledger: &Ledger, entry: &LedgerEntry, context: &Context) -> Result
     }
     let version = committed.version.map(|version| format!(" (version {version})")).unwrap_or_default();
     context.output.note(format_args!(
-        "load {} of {} rows is taken back from {}{version}",
+        "load {} of {} is taken back from {}{version}",
         load.short(),
-        count(entry.record.rows_written),
+        counted(entry.record.rows_written, "row"),
         ledger.dataset
     ));
     Ok(())

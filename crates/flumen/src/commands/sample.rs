@@ -14,7 +14,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
 use crate::context::Context;
-use crate::output::{self, Table};
+use crate::output::{self, Table, counted};
 use crate::sample_server::{SampleServer, Shelf};
 
 /// How often a progress bar moves.
@@ -258,8 +258,8 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + '
 }
 
 fn line(name: &str, written: &Written, took: Duration) -> String {
-    let (rows, bytes) = (output::count(written.rows), output::bytes(written.bytes));
-    format!("{name}: {rows} rows, {bytes}, {}", output::duration(took))
+    let (rows, bytes) = (counted(written.rows, "row"), output::bytes(written.bytes));
+    format!("{name}: {rows}, {bytes}, {}", output::duration(took))
 }
 
 /// What `--json` prints.

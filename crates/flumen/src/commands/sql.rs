@@ -17,7 +17,7 @@ use futures::StreamExt as _;
 use crate::context::Context;
 use crate::destination;
 use crate::memory;
-use crate::output::{count, duration};
+use crate::output::{counted, duration};
 use crate::render::{Format, Renderer, Style, Written};
 use crate::repl;
 
@@ -211,15 +211,14 @@ impl<'a> Session<'a> {
             && written.more
         {
             self.context.output.note(format!(
-                "the first {} rows are shown; there are more (--max-rows 0 shows all, --format csv writes all)",
-                written.rows
+                "only the first {} shown: there are more (--max-rows 0 shows all, --format csv writes all)",
+                counted(written.rows, "row")
             ));
         }
         if self.timing {
             let took = (self.context.clock.now() - began).to_std().unwrap_or_default().as_secs_f64();
             let rows = match written {
-                Some(Written { rows: 1, .. }) => "1 row, ".to_owned(),
-                Some(written) => format!("{} rows, ", count(written.rows)),
+                Some(written) => format!("{}, ", counted(written.rows, "row")),
                 None => String::new(),
             };
             self.context.output.note(format!("({rows}{took:.3} s)"));
@@ -250,8 +249,7 @@ impl<'a> Session<'a> {
             // A person wants to see that anything was done, a log only what was.
             if let Some(done) = answer.done.filter(|done| self.timing || done.rows.is_some()) {
                 self.context.output.note(match done.rows {
-                    Some(1) => format!("{}, 1 row", done.command),
-                    Some(rows) => format!("{}, {} rows", done.command, count(rows)),
+                    Some(rows) => format!("{}, {}", done.command, counted(rows, "row")),
                     None => done.command.to_owned(),
                 });
             }

@@ -17,7 +17,7 @@ use super::names::person;
 use super::runtime::Flowing;
 use super::{show, situation};
 use crate::context::Context;
-use crate::output::{Color, count, duration, paint, printable, rows};
+use crate::output::{Color, counted, duration, paint, printable};
 
 /// Events that are read at once.
 const EVENTS: usize = 1_000;
@@ -234,7 +234,7 @@ impl<'a> View<'a> {
         let number = |name: &str| output.as_ref()?.get(name)?.as_u64();
         Ok(match (number("rows"), number("files"), number("files_skipped")) {
             (Some(0), Some(0), Some(1..)) => Some("left out, loaded already".to_owned()),
-            (Some(written), ..) => Some(rows(written)),
+            (Some(written), ..) => Some(counted(written, "row")),
             _ => None,
         })
     }
@@ -246,7 +246,8 @@ impl<'a> View<'a> {
         let from = lines.len().saturating_sub(LOG_LINES);
         if from > 0 {
             self.note(&format!(
-                "    … {from} lines before; all of them: flumen run logs {}/{key}",
+                "    … {} before; all of them: flumen run logs {}/{key}",
+                counted(from as u64, "line"),
                 show::short(self.run)
             ));
         }
@@ -311,7 +312,7 @@ impl<'a> View<'a> {
         }
         let took = record.started.zip(record.ended).map(|(began, ended)| (ended - began).to_std().unwrap_or_default());
         let took = took.map(|took| format!(" in {}", duration(took))).unwrap_or_default();
-        let tasks = if self.total == 1 { "1 task".to_owned() } else { format!("{} tasks", count(self.total as u64)) };
+        let tasks = counted(self.total as u64, "task");
         match record.state {
             RunState::Success => self.note(&format!("{} succeeded{took}: {tasks}", record.flow)),
             _ => self.note(&format!("{} {}{took}: {}", record.flow, record.state, record.cause)),

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use super::rows;
 use crate::commands::sql;
 use crate::context::Context;
-use crate::output::count;
+use crate::output::{count, counted};
 
 /// Mistakes that the error of a task names.
 const NAMED: usize = 5;
@@ -63,7 +63,7 @@ pub(super) async fn run(job: &Job, context: &Context) -> Result<Done> {
         if rows > 0 {
             failed.push(format!(
                 "the query that should be empty gives {}, such as {}",
-                crate::output::rows(rows),
+                counted(rows, "row"),
                 first.first().unwrap_or(&Value::Null)
             ));
         } else {
@@ -127,12 +127,12 @@ fn rules(fields: &Fields, end: DateTime<Utc>) -> Result<Vec<Rule>> {
 
 fn column_rules(name: &str, rule: &ColumnRule, rules: &mut Vec<Rule>) -> Result<()> {
     let column = quoted(name);
-    let counted = |condition: &str| format!("coalesce(sum(case when {condition} then 1 else 0 end), 0)");
+    let number_of = |condition: &str| format!("coalesce(sum(case when {condition} then 1 else 0 end), 0)");
     let mut add = |measured: String, holds: String, says: String| {
         rules.push(Rule { measured, holds, says: format!("column {name}: {says}") });
     };
     if let Some(most) = rule.nulls {
-        let nulls = counted(&format!("{column} is null"));
+        let nulls = number_of(&format!("{column} is null"));
         add(nulls.clone(), format!("{nulls} <= {most}"), format!("{{}} nulls, at most {most} are allowed"));
     }
     if rule.unique == Some(true) {
@@ -158,15 +158,15 @@ fn column_rules(name: &str, rule: &ColumnRule, rules: &mut Vec<Rule>) -> Result<
     if let Some(among) = &rule.among {
         let list = among.iter().map(literal).collect::<Result<Vec<_>>>()?.join(", ");
         let others = match list.as_str() {
-            "" => counted(&format!("{column} is not null")),
-            list => counted(&format!("{column} is not null and {column} not in ({list})")),
+            "" => number_of(&format!("{column} is not null")),
+            list => number_of(&format!("{column} is not null and {column} not in ({list})")),
         };
         add(others.clone(), format!("{others} = 0"), "{} values are none of those that are allowed".to_owned());
     }
     if let Some(pattern) = &rule.matches {
         let pattern_sql = literal(&Value::from(pattern.as_str()))?;
         let others =
-            counted(&format!("{column} is not null and not regexp_like(cast({column} as varchar), {pattern_sql})"));
+            number_of(&format!("{column} is not null and not regexp_like(cast({column} as varchar), {pattern_sql})"));
         add(others.clone(), format!("{others} = 0"), format!("{{}} values do not match {pattern}"));
     }
     Ok(())

@@ -11,6 +11,7 @@ use super::rows::{self, Target};
 use crate::commands::sql;
 use crate::context::Context;
 use crate::destination::{self, DestinationOptions};
+use crate::output::counted;
 
 pub(super) async fn run(job: &Job, context: &Context) -> Result<Done> {
     let fields: Fields = super::fields(job)?;
@@ -30,7 +31,7 @@ pub(super) async fn run(job: &Job, context: &Context) -> Result<Done> {
         partition_by: Vec::new(),
     };
     let (rows, _) = rows::write(answer, target, context).await?;
-    context.output.note(format_args!("{} ← {}", fields.to, crate::output::rows(rows)));
+    context.output.note(format_args!("{} ← {}", fields.to, counted(rows, "row")));
     let mut reads = engine.used_tables();
     reads.extend(fields.table.filter(|table| !reads.contains(table)));
     Ok(Done { output: json!({ "rows": rows, "dataset": fields.to }), reads, writes: vec![fields.to] })

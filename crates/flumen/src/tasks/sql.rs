@@ -18,6 +18,7 @@ use crate::commands::ingest::{FlowLoad, FormatOptions, IngestCommand};
 use crate::commands::sql;
 use crate::context::Context;
 use crate::destination::{self, DestinationOptions};
+use crate::output::counted;
 
 /// Rows of an output, unless the task says otherwise.
 const OUTPUT_ROWS: u64 = 1_000;
@@ -99,7 +100,7 @@ async fn into_table(
         partition_by: partition_by.map(OneOrMore::names).unwrap_or_default(),
     };
     let (rows, version) = rows::write(answer, target, context).await?;
-    context.output.note(format_args!("{into} ← {}", crate::output::rows(rows)));
+    context.output.note(format_args!("{into} ← {}", counted(rows, "row")));
     let output = json!({ "rows": rows, "dataset": into, "version": version });
     Ok(Done { output, reads: Vec::new(), writes: vec![into] })
 }

@@ -173,7 +173,7 @@ async fn names_and_environments_move(cloud: &Cloud) {
     cloud.good("flumen ingest a.csv --to lake.env.t");
     cloud.good("flumen env create dev");
     let said = cloud.good("flumen --env dev ingest b.csv --to lake.env.t").stderr;
-    assert!(said.contains("1 files") && said.contains("within the store"), "{said}");
+    assert!(said.contains("1 file,") && said.contains("within the store"), "{said}");
     assert_eq!(cloud.json("flumen lake describe env.t")["rows"], 1);
     assert_eq!(cloud.json("flumen --env dev lake describe env.t")["rows"], 2);
     cloud.good("flumen env publish dev");

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use flumen_core::read::{RawBatch, Split, Splits};
+use flumen_core::words::counted;
 use flumen_core::{Error, Result, limits};
 
 use super::block::{Block, Layout, Surplus, parse};
@@ -93,26 +94,13 @@ impl Splits for CsvSplits {
             return Vec::new();
         }
         let (address, from) = (&self.shared.address, self.shared.layout.width_from);
-        let rows = if rows == 1 { "1 row has".to_owned() } else { format!("{} rows have", with_commas(rows)) };
+        let (rows, have) = (counted(rows, "row"), if rows == 1 { "has" } else { "have" });
         let more = match (fewest, most) {
-            (1, 1) => "1 more field".to_owned(),
-            (a, b) if a == b => format!("{a} more fields"),
+            (a, b) if a == b => counted(a as u64, "more field"),
             (a, b) => format!("{a} to {b} more fields"),
         };
-        vec![format!("{address}: {rows} {more} than {from}, all empty: dropped")]
+        vec![format!("{address}: {rows} {have} {more} than {from}, all empty: dropped")]
     }
-}
-
-fn with_commas(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::new();
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
 }
 
 impl Reading {

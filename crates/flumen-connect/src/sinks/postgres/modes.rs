@@ -2,6 +2,7 @@
 
 use arrow::datatypes::Field;
 use flumen_core::load::{LOAD_COLUMN, LoadRecord, Mode};
+use flumen_core::words::counted;
 use flumen_core::{Error, Result};
 use tokio_postgres::Transaction;
 
@@ -208,8 +209,9 @@ impl Move<'_> {
         let (count, example): (i64, Option<String>) = (missing.get(0), missing.get(1));
         if count > 0 {
             return Err(Error::data(format!(
-                "{}: {count} rows have no key, for example {}",
+                "{}: no key in {}, for example {}",
                 self.target.name(),
+                counted(count.unsigned_abs(), "row"),
                 example.unwrap_or_default()
             ))
             .hint("a merge needs every key column in every row; mend the file or choose another key"));

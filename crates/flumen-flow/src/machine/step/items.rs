@@ -1,6 +1,7 @@
 //! Tasks that run for each item of a list.
 
 use flumen_core::flow::{Failure, RunState, Stop, StopTo, TaskState};
+use flumen_core::words::counted;
 use serde_json::Value;
 
 use super::Step;
@@ -21,14 +22,15 @@ impl Step<'_> {
             return self.change(at, TaskState::Skipped, "the list that it runs for is empty".to_owned());
         }
         if items.len() > limit as usize {
-            let message = format!("the list that it runs for has {} items; its limit is {limit}", items.len());
+            let message =
+                format!("the list that it runs for has {}; its limit is {limit}", counted(items.len() as u64, "item"));
             self.run.at_mut(at).failure = Some(Failure::lasting(ITEMS, message.clone()));
             return self.change(at, TaskState::Failed, message);
         }
-        let count = items.len();
+        let count = counted(items.len() as u64, "item");
         self.run.at_mut(at).items = Some(items);
         self.run.at_mut(at).failure = None;
-        self.change(at, TaskState::Running, format!("runs for {count} items"));
+        self.change(at, TaskState::Running, format!("runs for {count}"));
         // A task whose list a worker made began with that.
         if self.graph.node(node).map.is_some_and(|map| !map.by_worker) {
             self.watch_length(node);
@@ -41,7 +43,11 @@ impl Step<'_> {
         let count = self.item_count(node);
         let excess = self.run.nodes[node].tally.idle.range(count..).copied().collect::<Vec<_>>();
         for kid in excess {
-            self.change(At::item(node, kid), TaskState::Removed, format!("the list now has {count} items"));
+            self.change(
+                At::item(node, kid),
+                TaskState::Removed,
+                format!("the list now has {}", counted(u64::from(count), "item")),
+            );
         }
         if let Some(stop) = self.stop_of(node) {
             return self.wind_up(node, stop);
@@ -108,15 +114,19 @@ impl Step<'_> {
         let at = At::whole(node);
         let tally = self.run.nodes[node].tally.clone();
         if tally.cancelled > 0 {
-            self.change(at, TaskState::Cancelled, format!("{} of {count} items were cancelled", tally.cancelled));
+            self.change(
+                at,
+                TaskState::Cancelled,
+                format!("{} of {} cancelled", tally.cancelled, counted(u64::from(count), "item")),
+            );
         } else if tally.failed > 0 {
-            let message = format!("{} of {count} items failed", tally.failed);
+            let message = format!("{} of {} failed", tally.failed, counted(u64::from(count), "item"));
             self.run.at_mut(at).failure = Some(Failure::lasting(ITEMS, message.clone()));
             self.change(at, TaskState::Failed, message);
         } else if tally.skipped == count {
-            self.change(at, TaskState::Skipped, format!("all {count} items were skipped"));
+            self.change(at, TaskState::Skipped, format!("{} of {} skipped", count, counted(u64::from(count), "item")));
         } else {
-            self.change(at, TaskState::Success, format!("all {count} items are done"));
+            self.change(at, TaskState::Success, format!("{} of {} done", count, counted(u64::from(count), "item")));
         }
     }
 

@@ -18,6 +18,7 @@ use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::empty::EmptyExec;
 use flumen_core::read::Input;
+use flumen_core::words::counted;
 use flumen_core::{Error, Result};
 use object_store::path::Path;
 use parquet::file::metadata::ParquetMetaDataReader;
@@ -37,7 +38,7 @@ pub(super) struct ParquetFiles {
 
 impl fmt::Debug for ParquetFiles {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "ParquetFiles({} files)", self.files.len())
+        write!(f, "ParquetFiles({})", counted(self.files.len() as u64, "file"))
     }
 }
 

@@ -15,6 +15,7 @@ use datafusion::physical_plan::stream::RecordBatchReceiverStreamBuilder;
 use datafusion::physical_plan::streaming::{PartitionStream, StreamingTableExec};
 use flumen_core::Result;
 use flumen_core::read::{Split, Splits};
+use flumen_core::words::counted;
 
 use super::{FileTable, Reading, TooNarrow};
 
@@ -34,7 +35,7 @@ impl StreamedFiles {
 
 impl fmt::Debug for StreamedFiles {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "StreamedFiles({} files)", self.table.inputs.len())
+        write!(f, "StreamedFiles({})", counted(self.table.inputs.len() as u64, "file"))
     }
 }
 
@@ -134,7 +135,7 @@ struct Partition {
 
 impl fmt::Debug for Partition {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} files", self.scan.table.inputs.len())
+        f.write_str(&counted(self.scan.table.inputs.len() as u64, "file"))
     }
 }
 

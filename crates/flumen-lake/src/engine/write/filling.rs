@@ -7,6 +7,7 @@ use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
 use datafusion::functions_window::expr_fn::row_number;
 use datafusion::logical_expr::{Expr as LogicalExpr, LogicalPlan, LogicalPlanBuilder, cast, lit};
 use datafusion::sql::sqlparser::ast::{Expr, Ident, Insert, Query, SelectItem, SetExpr, Value};
+use flumen_core::words::counted;
 use flumen_core::{Error, Result};
 
 use super::draft::Draft;
@@ -126,9 +127,9 @@ impl Given {
         }
         // A table that has more columns than rows were given for is no guesswork: they are named.
         Err(Error::invalid(format!(
-            "the insert gives {given} {} for {} of {}",
-            if given == 1 { "value" } else { "values" },
-            columns::counted(&self.names),
+            "the insert gives {} for {} of {}",
+            counted(given as u64, "value"),
+            counted(self.names.len() as u64, "column"),
             draft.table().address()
         ))
         .hint(format!(

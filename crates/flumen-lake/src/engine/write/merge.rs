@@ -12,6 +12,7 @@ use datafusion::sql::sqlparser::ast::{
     Assignment, Merge as MergeStatement, MergeAction, MergeClause, MergeClauseKind, MergeInsertExpr, MergeInsertKind,
     TableFactor,
 };
+use flumen_core::words::counted;
 use flumen_core::{Error, Result};
 
 use super::draft::Draft;
@@ -184,9 +185,9 @@ fn inserted(insert: &MergeInsertExpr, draft: &Draft, source: &TableFactor) -> Re
     };
     if values.len() != names.len() {
         return Err(Error::invalid(format!(
-            "the insert gives {} values for {}",
-            values.len(),
-            columns::counted(&names)
+            "the insert gives {} for {}",
+            counted(values.len() as u64, "value"),
+            counted(names.len() as u64, "column")
         )));
     }
     let value = |field: &arrow::datatypes::FieldRef| {

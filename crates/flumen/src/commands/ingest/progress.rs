@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use flumen_core::observe::{Event, Observer};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
-use crate::output::{Output, count};
+use crate::output::{Output, counted};
 
 /// More files than this share one bar.
 const BARS: usize = 8;
@@ -49,7 +49,7 @@ impl Observer for Lines {
             Event::Found(found) => *addresses = found.into_iter().map(|(address, _)| address).collect(),
             Event::Finished { input, rows } => {
                 let address = addresses.get(input).map_or("", String::as_str);
-                self.output.note(format_args!("{}: {} rows", name(address), count(rows)));
+                self.output.note(format_args!("{}: {}", name(address), counted(rows, "row")));
             }
             Event::Skipped { address, why } => self.output.note(format_args!("{}: left out, {why}", name(&address))),
             Event::Note(text) => self.output.note(text),
@@ -99,7 +99,7 @@ impl Observer for Bars {
                     found.iter().map(|(address, size)| self.bar(name(address).to_owned(), *size)).collect()
                 } else {
                     let all: Option<u64> = found.iter().map(|(_, size)| *size).sum();
-                    vec![self.bar(format!("{} files", count(found.len() as u64)), all)]
+                    vec![self.bar(counted(found.len() as u64, "file"), all)]
                 };
             }
             Event::Progress { input, bytes, rows } => {
@@ -121,7 +121,7 @@ impl Observer for Bars {
                 let bar = if bars.len() == seen.len() { bars.get(input) } else { bars.first() };
                 if let Some(bar) = bar {
                     bar.set_position(bytes);
-                    bar.set_message(format!("{} rows", count(rows)));
+                    bar.set_message(counted(rows, "row"));
                 }
             }
             Event::Finished { input, .. } if files.bars.len() == files.seen.len() => {

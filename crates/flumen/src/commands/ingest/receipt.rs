@@ -6,7 +6,7 @@ use flumen_core::contract::type_name;
 use serde_json::json;
 
 use crate::context::Context;
-use crate::output::{Table, bytes, count, duration, rows};
+use crate::output::{Table, bytes, count, counted, duration};
 
 /// Prints the receipt: for a person on standard error, with `--json` on standard output.
 pub fn print(receipt: &Receipt, dry_run: bool, context: &Context) -> Result<()> {
@@ -43,16 +43,13 @@ pub fn print(receipt: &Receipt, dry_run: bool, context: &Context) -> Result<()> 
         return plan(receipt, context);
     }
     let rate = record.rows_read as f64 / took.as_secs_f64().max(1e-3);
-    let files = match record.files.len() {
-        1 => "1 file".to_owned(),
-        n => format!("{} files", count(n as u64)),
-    };
+    let files = counted(record.files.len() as u64, "file");
     let Some(committed) = &receipt.committed else { return Ok(()) };
     let version = committed.version.map(|version| format!(", version {version}")).unwrap_or_default();
     output.note(format_args!(
         "{} ← {} from {files} ({}) in {}: {} rows/s{version}",
         record.dataset,
-        rows(record.rows_written),
+        counted(record.rows_written, "row"),
         bytes(record.bytes_read),
         duration(took),
         count(rate as u64),
@@ -100,8 +97,8 @@ fn plan(receipt: &Receipt, context: &Context) -> Result<()> {
         output.note(format_args!("bad row: {file}, {place}: {}", row.reason));
     }
     output.note(format_args!(
-        "dry run: of {} rows, {} would go to {} ({}), {} to quarantine; nothing was written",
-        count(record.rows_read),
+        "dry run: of {}, {} would go to {} ({}), {} to quarantine; nothing was written",
+        counted(record.rows_read, "row"),
         count(record.rows_written),
         record.dataset,
         record.mode.name(),

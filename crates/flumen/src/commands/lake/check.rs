@@ -6,7 +6,7 @@ use flumen_lake::ops::check::{CheckOptions, Severity, check};
 use crate::commands::env::lake_table;
 use crate::context::Context;
 use crate::destination;
-use crate::output::{Table, count};
+use crate::output::{Table, counted};
 
 /// Look for missing files, broken logs, and what killed programs left behind
 #[derive(Debug, clap::Args)]
@@ -38,9 +38,9 @@ impl CheckCommand {
                 context.output.table(&table)?;
             }
             context.output.note(format_args!(
-                "{} tables and {} files were looked at",
-                count(report.tables),
-                count(report.files)
+                "looked at {} and {}",
+                counted(report.tables, "table"),
+                counted(report.files, "file")
             ));
         }
         if report.is_broken() {

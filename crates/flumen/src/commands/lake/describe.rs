@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::{as_span, versioned};
 use crate::context::Context;
 use crate::destination;
-use crate::output::{Output, Table, bytes, count};
+use crate::output::{Output, Table, bytes, count, counted};
 
 /// Everything about a table: columns, size, freshness, loads, who reads it
 #[derive(Debug, clap::Args)]
@@ -97,7 +97,7 @@ fn heading(table: &Description, output: &Output) -> Result<()> {
     line("version", format!("{}{}", table.version, if table.pinned { " (pinned)" } else { "" }))?;
     line("folder", table.location.clone())?;
     line("rows", table.rows.map_or_else(|| "not known".to_owned(), count))?;
-    line("size", format!("{} in {} files", bytes(table.bytes), count(table.files)))?;
+    line("size", format!("{} in {}", bytes(table.bytes), counted(table.files, "file")))?;
     if !table.partition_by.is_empty() {
         line("partitions", format!("{} by {}", count(table.partitions), table.partition_by.join(", ")))?;
     }

@@ -12,7 +12,7 @@ use tokio::io::AsyncWriteExt as _;
 use crate::commands::env::lake_table;
 use crate::context::Context;
 use crate::destination;
-use crate::output::{Table, bytes, count};
+use crate::output::{Table, bytes, counted};
 
 /// Put files (pictures, logs, archives) into a volume beside the tables
 #[derive(Debug, clap::Args)]
@@ -100,7 +100,11 @@ impl PutCommand {
             return context.output.json(&shown.collect::<Vec<_>>());
         }
         let size = put.iter().map(|file| file.size).sum();
-        context.output.note(format_args!("{} files, {}, are in lake.{volume}", count(put.len() as u64), bytes(size)));
+        context.output.note(format_args!(
+            "put {}, {}, into lake.{volume}",
+            counted(put.len() as u64, "file"),
+            bytes(size)
+        ));
         Ok(())
     }
 }
@@ -209,7 +213,7 @@ impl RmCommand {
         if context.output.json {
             return context.output.json(&json!({ "removed": gone }));
         }
-        context.output.note(format_args!("{} files are gone from lake.{volume}", count(gone.len() as u64)));
+        context.output.note(format_args!("removed {} from lake.{volume}", counted(gone.len() as u64, "file")));
         Ok(())
     }
 }

@@ -6,7 +6,7 @@ use flumen_lake::ops::restore::restore;
 use super::versioned;
 use crate::context::Context;
 use crate::destination;
-use crate::output::count;
+use crate::output::{count, counted};
 
 /// Make a table what it was at an earlier version, as one commit
 #[derive(Debug, clap::Args)]
@@ -33,9 +33,9 @@ impl RestoreCommand {
             return context.output.json(&restored);
         }
         context.output.note(format_args!(
-            "{address} is as it was at version {}: {} files came back, {} went (version {})",
+            "{address} is as it was at version {}: {} came back, {} went (version {})",
             restored.to,
-            count(restored.files_added),
+            counted(restored.files_added, "file"),
             count(restored.files_removed),
             restored.version
         ));
