@@ -12,13 +12,10 @@ use arrow::array::{Array, ArrayRef, RecordBatch, RecordBatchOptions, StringArray
 use arrow::compute::{CastOptions, cast_with_options, take};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use flumen_core::load::{Cursor, FileIdentity};
+use flumen_core::partition::NULL_FOLDER;
 use flumen_core::read::{Input, Misfit, RawBatch, ReadRequest, Split, Splits, WantedColumn};
 use flumen_core::{Error, Result};
 use percent_encoding::percent_decode_str;
-
-/// What stands for null in the name of a folder.
-/// Source: Hive, `hive.exec.default.partition.name`.
-const NULL: &str = "__HIVE_DEFAULT_PARTITION__";
 
 /// `inputs`, each with the columns that its folders give. Those called as in `as_text` are text, as the folders have them.
 pub(crate) fn with_columns(inputs: Vec<Arc<dyn Input>>, as_text: &[String]) -> Vec<Arc<dyn Input>> {
@@ -89,7 +86,7 @@ fn said_by(address: &str) -> Vec<(String, Option<String>)> {
         let (Some(name), Some(value)) = (decoded(name), decoded(value)) else { continue };
         let is_new = said.iter().all(|(known, _)| !known.eq_ignore_ascii_case(&name));
         if !name.is_empty() && is_new {
-            said.push((name, (value != NULL).then_some(value)));
+            said.push((name, (value != NULL_FOLDER).then_some(value)));
         }
     }
     said

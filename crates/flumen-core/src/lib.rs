@@ -13,6 +13,7 @@ pub mod flow;
 pub mod limits;
 pub mod load;
 pub mod observe;
+pub mod partition;
 pub mod read;
 pub mod secret;
 pub mod sql;

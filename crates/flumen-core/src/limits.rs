@@ -48,8 +48,8 @@ pub const COMMIT_TRIES: usize = 100;
 pub const LAKE_CHECKPOINT_COMMITS: u64 = 50;
 /// Bytes of one row group in the making, encoded, at which a writer ends it.
 pub const ROW_GROUP_BYTES: usize = 48 << 20;
-/// Files of different partitions that one load keeps open at once.
-pub const LAKE_OPEN_FILES: usize = 128;
+/// Files of different partitions that are kept open at once.
+pub const OPEN_PARTITIONS: usize = 128;
 /// Bytes of one part of an upload to an object store.
 pub const UPLOAD_PART_BYTES: usize = 8 << 20;
 /// Folders of a lake that are looked into at once.

@@ -14,7 +14,6 @@ mod convert;
 mod files;
 mod lock;
 mod output;
-mod partition;
 mod quarantine;
 mod schema;
 mod stats;

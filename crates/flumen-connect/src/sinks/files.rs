@@ -1,9 +1,12 @@
-//! Files as a destination: `out/x.parquet`, `x.csv.gz`, `s3://bucket/x.ndjson`, or several at once as `out/*.parquet`.
+//! Files as a destination: `out/x.parquet`, `x.csv.gz`, `s3://bucket/x.ndjson`, or several at once as `out/*.parquet`; these may
+//! lie in folders `column=value`, which stand for the columns that rows are partitioned by.
 //!
 //! A file is written under another name and renamed when it is whole; in an object store it appears when its upload ends. So one
 //! file is replaced as one. Several files cannot be: they end with a manifest that says which belong to the load, and says
 //! that the change was not atomic. Files have no ledger: a load is done as often as it is asked for.
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -14,13 +17,15 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::{DataType, SchemaRef};
 use async_trait::async_trait;
 use flumen_core::load::{Committed, LoadId, LoadRecord, LoadRequest, Mode};
+use flumen_core::partition::{Partition, Partitioning, folder};
 use flumen_core::write::{
     BatchWriter, LedgerEntry, LoadSession, RefusedRows, Sink, TableState, WriteOptions, quarantine_schema,
 };
-use flumen_core::{Error, Result};
+use flumen_core::{Error, Result, limits};
 use flumen_project::durable::{create_folders, sync_folder};
 use flumen_project::store::{object_store_for, store_error};
 use flumen_project::{Environment, Project, StoreAt};
+use object_store::path::Path as StorePath;
 use object_store::{ObjectStoreExt, PutPayload, WriteMultipart};
 use serde::{Deserialize, Serialize};
 use url::Url;
@@ -120,9 +125,19 @@ impl Target {
         self.name.contains('*')
     }
 
-    /// The name of the file with this number.
-    fn file_name(&self, number: usize) -> String {
-        self.name.replace('*', &format!("part-{number:05}"))
+    /// The name of the file with this number, with the folders of its partition.
+    fn file_name(&self, partition: &Partition, number: usize) -> String {
+        let folders = partition.iter().map(|(column, value)| folder(column, value.as_deref(), usize::MAX) + "/");
+        folders.chain([self.name.replace('*', &format!("part-{number:05}"))]).collect()
+    }
+
+    /// The path of a file in a store.
+    fn stored(&self, store: &StoreAt, name: &str) -> Result<StorePath> {
+        let Some((folders, own)) = name.rsplit_once('/') else { return Ok(store.path.clone().join(name)) };
+        // The names of folders are escaped already.
+        let folder = StorePath::parse(format!("{}/{folders}", store.path));
+        let folder = folder.map_err(|error| Error::invalid(format!("{}: {error}", self.address)).caused_by(error))?;
+        Ok(folder.join(own))
     }
 
     /// The name of the quarantine: beside the target, and never taken for a part of it.
@@ -132,16 +147,18 @@ impl Target {
         format!("{stem}{QUARANTINE}")
     }
 
-    /// Begins a file of the load's rows that will be called `name`.
-    fn begin(&self, name: String, request: &LoadRequest) -> Result<Part> {
-        self.begin_as(name, &request.load, &request.schema, &self.encoding)
+    /// Begins a file of rows of the load that will be called `name`.
+    fn begin(&self, name: String, load: &LoadId, schema: &SchemaRef) -> Result<Part> {
+        self.begin_as(name, load, schema, &self.encoding)
     }
 
     fn begin_as(&self, name: String, load: &LoadId, schema: &SchemaRef, encoding: &Encoding) -> Result<Part> {
         let temporary = match &self.place {
             Place::Folder(folder) => {
-                create_folders(folder).map_err(|error| Error::io(folder.display(), error))?;
-                Temporary::Beside(folder.join(format!(".{name}.flumen-{}.tmp", load.short())))
+                let (below, own) = name.rsplit_once('/').unwrap_or(("", &name));
+                let folder = folder.join(below);
+                create_folders(&folder).map_err(|error| Error::io(folder.display(), error))?;
+                Temporary::Beside(folder.join(format!(".{own}.flumen-{}.tmp", load.short())))
             }
             Place::Store(_, spool) => Temporary::Spooled(spool.file(&self.address)?),
         };
@@ -155,12 +172,13 @@ impl Target {
         let bytes = fs::metadata(temporary).map_err(failed)?.len();
         match &self.place {
             Place::Folder(folder) => {
-                fs::rename(temporary, folder.join(name)).map_err(failed)?;
-                sync_folder(folder).map_err(failed)?;
+                let to = folder.join(name);
+                fs::rename(temporary, &to).map_err(failed)?;
+                sync_folder(to.parent().unwrap_or(folder)).map_err(failed)?;
             }
             Place::Store(store, _) => {
                 let refused = |error| store_error(&self.address, error);
-                let upload = store.store.put_multipart(&store.path.clone().join(name)).await.map_err(refused)?;
+                let upload = store.store.put_multipart(&self.stored(store, name)?).await.map_err(refused)?;
                 let mut upload = WriteMultipart::new_with_chunk_size(upload, UPLOAD_BYTES);
                 let mut file = fs::File::open(temporary).map_err(failed)?;
                 loop {
@@ -190,7 +208,7 @@ impl Target {
                 sync_folder(folder).map_err(failed)?;
             }
             Place::Store(store, _) => {
-                let put = store.store.put(&store.path.clone().join(name), PutPayload::from(content)).await;
+                let put = store.store.put(&self.stored(store, name)?, PutPayload::from(content)).await;
                 put.map_err(|error| store_error(&self.address, error))?;
             }
         }
@@ -205,7 +223,7 @@ impl Target {
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
                 Err(error) => return Err(Error::io(folder.join(MANIFEST).display(), error)),
             },
-            Place::Store(store, _) => match store.store.get(&store.path.clone().join(MANIFEST)).await {
+            Place::Store(store, _) => match store.store.get(&self.stored(store, MANIFEST)?).await {
                 Ok(found) => found.bytes().await.map_err(|error| store_error(&self.address, error))?.to_vec(),
                 Err(object_store::Error::NotFound { .. }) => return Ok(Vec::new()),
                 Err(error) => return Err(store_error(&self.address, error)),
@@ -227,7 +245,7 @@ impl Target {
                 }
                 _ => Ok(()),
             },
-            Place::Store(store, _) => match store.store.delete(&store.path.clone().join(name)).await {
+            Place::Store(store, _) => match store.store.delete(&self.stored(store, name)?).await {
                 Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
                 Err(error) => Err(store_error(&self.address, error)),
             },
@@ -297,6 +315,15 @@ impl Part {
         Ok(())
     }
 
+    /// Bytes of rows that are still in memory.
+    fn held_bytes(&self) -> usize {
+        self.encoder.held_bytes()
+    }
+
+    fn end_row_group(&mut self) -> Result<()> {
+        self.encoder.end_row_group()
+    }
+
     fn finish(self) -> Result<Whole> {
         self.encoder.finish()?;
         Ok(Whole { name: self.name, temporary: self.temporary, rows: self.rows })
@@ -336,14 +363,21 @@ impl Sink for FileSink {
             ))
             .hint("give --mode replace"));
         }
-        let before = if self.target.is_several() { self.target.manifest().await? } else { Vec::new() };
-        let single = match self.target.is_several() {
-            true => None,
-            false => Some(Arc::new(Mutex::new(Some(self.target.begin(self.target.name.clone(), &request)?)))),
-        };
+        let is_several = self.target.is_several();
+        if !request.partition_by.is_empty() && !is_several {
+            return Err(Error::invalid(format!("{} is one file, which has no partitions", self.target.address))
+                .hint("write several: out/*.parquet"));
+        }
+        let parted = Partitioning::new(&request.schema, &request.partition_by);
+        let (partitioning, columns) = parted.map_err(|error| error.within(&self.target.address))?;
+        let before = if is_several { self.target.manifest().await? } else { Vec::new() };
+        let begin = || self.target.begin(self.target.name.clone(), &request.load, &columns);
+        let single = if is_several { None } else { Some(Arc::new(Mutex::new(Some(begin()?)))) };
         Ok(Box::new(FileSession {
             target: Arc::clone(&self.target),
-            request: Arc::new(request),
+            load: request.load,
+            partitioning: Arc::new(partitioning),
+            columns,
             single,
             parts: Arc::new(Mutex::new(Vec::new())),
             next: Arc::new(AtomicUsize::new(0)),
@@ -363,7 +397,10 @@ impl Sink for FileSink {
 /// One load into files.
 struct FileSession {
     target: Arc<Target>,
-    request: Arc<LoadRequest>,
+    load: LoadId,
+    partitioning: Arc<Partitioning>,
+    /// The columns that are in the files: those by which rows are partitioned are not.
+    columns: SchemaRef,
     /// The one file that all workers write to.
     single: Option<Arc<Mutex<Option<Part>>>>,
     /// The files that workers have finished.
@@ -380,10 +417,12 @@ impl LoadSession for FileSession {
             Some(single) => Box::new(SharedWriter(Arc::clone(single))),
             None => Box::new(OwnWriter {
                 target: Arc::clone(&self.target),
-                request: Arc::clone(&self.request),
+                load: self.load.clone(),
+                partitioning: Arc::clone(&self.partitioning),
+                columns: Arc::clone(&self.columns),
                 parts: Arc::clone(&self.parts),
                 next: Arc::clone(&self.next),
-                part: None,
+                open: HashMap::new(),
             }),
         })
     }
@@ -393,7 +432,7 @@ impl LoadSession for FileSession {
         if rows.peek().is_none() {
             return Ok(());
         }
-        let (target, load) = (Arc::clone(&self.target), self.request.load.clone());
+        let (target, load) = (Arc::clone(&self.target), self.load.clone());
         let writing = tokio::task::spawn_blocking(move || {
             let name = target.quarantine_name();
             let encoding = Encoding::of_name(&name)?;
@@ -419,7 +458,8 @@ impl LoadSession for FileSession {
         let mut parts = std::mem::take(&mut *lock(&self.parts));
         if parts.is_empty() {
             // No rows: one file that has the columns.
-            parts.push(self.target.begin(self.target.file_name(0), &self.request)?.finish()?);
+            let nowhere: Partition = Arc::from([]);
+            parts.push(self.target.begin(self.target.file_name(&nowhere, 0), &self.load, &self.columns)?.finish()?);
         }
         parts.sort_by(|one, other| one.name.cmp(&other.name));
         let mut manifest = Manifest { load: record.load.clone(), atomic: false, rows: 0, files: Vec::new() };
@@ -457,33 +497,64 @@ impl BatchWriter for SharedWriter {
     }
 }
 
-/// Writes files of its own.
+/// Writes files of its own, one at a time for each partition.
 struct OwnWriter {
     target: Arc<Target>,
-    request: Arc<LoadRequest>,
+    load: LoadId,
+    partitioning: Arc<Partitioning>,
+    columns: SchemaRef,
     parts: Arc<Mutex<Vec<Whole>>>,
     next: Arc<AtomicUsize>,
-    part: Option<Part>,
+    open: HashMap<Partition, Part>,
 }
 
-impl BatchWriter for OwnWriter {
-    fn write(&mut self, batch: &RecordBatch) -> Result<()> {
-        let part = match &mut self.part {
-            Some(part) => part,
-            None => {
+impl OwnWriter {
+    fn write_to(&mut self, partition: Partition, batch: &RecordBatch) -> Result<()> {
+        if !self.open.contains_key(&partition) && self.open.len() >= limits::OPEN_PARTITIONS {
+            self.close_largest()?;
+        }
+        let part = match self.open.entry(partition) {
+            Entry::Occupied(open) => open.into_mut(),
+            Entry::Vacant(new) => {
                 let number = self.next.fetch_add(1, Ordering::Relaxed);
-                self.part.insert(self.target.begin(self.target.file_name(number), &self.request)?)
+                let name = self.target.file_name(new.key(), number);
+                new.insert(self.target.begin(name, &self.load, &self.columns)?)
             }
         };
         part.write(batch)
     }
 
-    fn finish(mut self: Box<Self>) -> Result<()> {
-        if let Some(part) = self.part.take() {
-            let whole = part.finish()?;
-            lock(&self.parts).push(whole);
+    fn close_largest(&mut self) -> Result<()> {
+        let largest = self.open.iter().max_by_key(|(_, part)| part.rows).map(|(partition, _)| partition.clone());
+        let largest = largest.and_then(|partition| self.open.remove(&partition));
+        largest.map_or(Ok(()), |part| self.close(part))
+    }
+
+    fn close(&self, part: Part) -> Result<()> {
+        let whole = part.finish()?;
+        lock(&self.parts).push(whole);
+        Ok(())
+    }
+}
+
+impl BatchWriter for OwnWriter {
+    fn write(&mut self, batch: &RecordBatch) -> Result<()> {
+        if !self.partitioning.is_partitioned() {
+            return self.write_to(Arc::from([]), batch);
+        }
+        for (partition, columns) in self.partitioning.split(batch.columns().to_vec())? {
+            self.write_to(partition, &RecordBatch::try_new(Arc::clone(&self.columns), columns)?)?;
+        }
+        // Rows that are not on the disk yet: those of all partitions together are no more than those of one would be.
+        while self.open.len() > 1 && self.open.values().map(Part::held_bytes).sum::<usize>() > limits::ROW_GROUP_BYTES {
+            let most = self.open.values_mut().max_by_key(|part| part.held_bytes());
+            most.map_or(Ok(()), Part::end_row_group)?;
         }
         Ok(())
+    }
+
+    fn finish(mut self: Box<Self>) -> Result<()> {
+        std::mem::take(&mut self.open).into_values().try_for_each(|part| self.close(part))
     }
 }
 

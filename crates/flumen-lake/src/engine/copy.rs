@@ -13,6 +13,7 @@ use datafusion::sql::sqlparser::ast::{CopySource, CopyTarget, Statement as Sql};
 use flumen_core::load::{Fence, LoadId, LoadRecord, LoadRequest, Mode};
 use flumen_core::read::ReadOptions;
 use flumen_core::sql::Answer;
+use flumen_core::write::WriteOptions;
 use flumen_core::{Error, Result};
 use futures::StreamExt;
 
@@ -26,16 +27,13 @@ impl Engine {
     ///
     /// Errors: those of the query, and of the sink.
     pub(super) async fn copy_to(&self, sql: &str, copy: &CopyToStatement) -> Result<Answer> {
-        let target = copy.target.as_str();
-        self.check_file_access(target)?;
-        if !copy.partitioned_by.is_empty() {
-            return refuse("copy … partitioned by", "write the rows into a table of the lake that is partitioned");
-        }
         let options = copy.options.iter().map(|(key, value)| {
             let value = value.clone().into_string().unwrap_or_else(|| value.to_string());
             (key.clone(), value)
         });
         let options = file_options::writing(copy.stored_as.as_deref(), &options.collect::<Vec<_>>())?;
+        let target = &target_of(copy, &options);
+        self.check_file_access(target)?;
         let destinations = self
             .destinations
             .as_ref()
@@ -52,7 +50,7 @@ impl Engine {
         let streams: Vec<SendableRecordBatchStream> =
             streams.into_iter().map(|stream| plain(stream, &schema)).collect();
         let sink = destinations.sink(target, &options).await?;
-        let request = self.request(&schema, streams.len())?;
+        let request = self.request(&schema, streams.len(), &copy.partitioned_by)?;
         let mut record = LoadRecord::new(request.load.clone(), sink.address(), request.mode.clone(), request.started);
         let session = sink.begin(request).await?;
         match pump(streams, || session.writer(), sql).await {
@@ -69,7 +67,7 @@ impl Engine {
         }
     }
 
-    fn request(&self, schema: &SchemaRef, writers: usize) -> Result<LoadRequest> {
+    fn request(&self, schema: &SchemaRef, writers: usize, partition_by: &[String]) -> Result<LoadRequest> {
         if let Some(field) = schema.fields().iter().find(|field| field.data_type() == &DataType::Null) {
             return Err(Error::invalid(format!(
                 "the column '{}' is nothing but null, so it has no type",
@@ -86,7 +84,7 @@ impl Engine {
             fence: Fence(0),
             started: self.writers.clock.now(),
             writers,
-            partition_by: Vec::new(),
+            partition_by: partition_by.to_vec(),
             indexes: Vec::new(),
             primary_key: Vec::new(),
         })
@@ -158,6 +156,18 @@ impl Engine {
             ));
         }
         Ok((headless, None))
+    }
+}
+
+/// Where the rows of `copy` go. With folders for partitions, what is named is the folder above them, unless it is a pattern.
+fn target_of(copy: &CopyToStatement, options: &WriteOptions) -> String {
+    let target = &copy.target;
+    let is_files = !target.contains('*') && (target.contains('/') || !target.contains('.'));
+    match &options.format {
+        Some(format) if !copy.partitioned_by.is_empty() && is_files => {
+            format!("{}/*.{format}", target.trim_end_matches('/'))
+        }
+        _ => target.clone(),
     }
 }
 

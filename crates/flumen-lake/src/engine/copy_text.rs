@@ -11,6 +11,9 @@ use flumen_core::{Error, Result};
 use super::dialect::FlumenDialect;
 use super::statements;
 
+/// The option that names the columns by which files are put into folders.
+const PARTITION_BY: &str = "partition_by";
+
 /// Words and values.
 pub(super) type Options = Vec<(String, String)>;
 
@@ -61,8 +64,11 @@ fn copied_to(source: &str, file: &str, options: Options) -> Option<Statement> {
     };
     let Statement::Statement(parsed) = statements::parse_any(&query).ok()? else { return None };
     let Sql::Query(query) = *parsed else { return None };
+    let (by, options): (Options, Options) = options.into_iter().partition(|(key, _)| key == PARTITION_BY);
     let options = options.into_iter().map(|(key, value)| (key, Value::SingleQuotedString(value))).collect();
-    let (target, partitioned_by, stored_as) = (file.to_owned(), Vec::new(), None);
+    let columns = by.iter().flat_map(|(_, names)| names.split(','));
+    let partitioned_by = columns.map(|name| name.trim().trim_matches('"').to_owned()).collect();
+    let (target, stored_as) = (file.to_owned(), None);
     Some(Statement::CopyTo(CopyToStatement {
         source: CopyToSource::Query(query),
         target,
@@ -112,6 +118,10 @@ fn options(tokens: &[&Token]) -> Result<Options> {
                 let format = rest.next().and_then(value).ok_or_else(|| unknown("stored as"))?;
                 found.push(("format".to_owned(), format));
             }
+            "partitioned" if rest.next_if(|next| is(next, "by")).is_some() => match rest.next() {
+                Some(Token::LParen) => found.push((PARTITION_BY.to_owned(), inside(&mut rest))),
+                _ => return Err(unknown("partitioned by")),
+            },
             "delimiter" | "delimiters" | "null" | "quote" | "escape" | "encoding" => {
                 let _ = rest.next_if(|next| is(next, "as"));
                 let given = rest.next().and_then(value).ok_or_else(|| unknown(&word))?;
@@ -139,13 +149,18 @@ fn listed<'a>(rest: &mut std::iter::Peekable<impl Iterator<Item = &'a Token>>, f
         let given = match rest.peek() {
             None | Some(Token::Comma | Token::RParen) => "true".to_owned(),
             Some(Token::LParen) => {
-                let inside = rest.by_ref().take_while(|next| !matches!(next, Token::RParen));
-                inside.skip(1).map(ToString::to_string).collect()
+                rest.next();
+                inside(rest)
             }
             Some(_) => rest.next().and_then(value).ok_or_else(|| unknown(&key))?,
         };
         found.push((key.to_lowercase(), given));
     }
+}
+
+/// The text up to the parenthesis that ends it.
+fn inside<'a>(rest: &mut impl Iterator<Item = &'a Token>) -> String {
+    rest.take_while(|next| !matches!(next, Token::RParen)).map(ToString::to_string).collect()
 }
 
 /// The text of a word, a name, a text or a number.
@@ -178,7 +193,8 @@ mod tests {
             Some(Ok(Statement::CopyTo(copy))) => {
                 let options =
                     copy.options.into_iter().map(|(key, value)| (key, value.into_string().unwrap_or_default()));
-                format!("{} > {}: {}", copy.source, copy.target, shown(options.collect()))
+                let by = copy.partitioned_by.iter().map(|column| format!(" by {column}")).collect::<String>();
+                format!("{} > {}: {}{by}", copy.source, copy.target, shown(options.collect()))
             }
             Some(Ok(Statement::Statement(inner))) => match *inner {
                 Sql::Copy { source, target, values, .. } => {
@@ -225,6 +241,20 @@ mod tests {
             "copy t from 'x' (date_format '%d/%m/%Y', skip_lines 2);",
             "t 0 < 'x': date_format=%d/%m/%Y skip_lines=2",
         );
+    }
+
+    #[test]
+    fn folders_are_by_columns() {
+        check(
+            "copy t to 'x' (format csv, partition_by (year, \"Month\"))",
+            "(SELECT * FROM t) > x: format=csv by year by Month",
+        );
+        check("copy t to 'x' (partition_by year, header)", "(SELECT * FROM t) > x: header=true by year");
+        check(
+            "copy t to 'x' stored as parquet partitioned by (a, b)",
+            "(SELECT * FROM t) > x: format=parquet by a by b",
+        );
+        check("copy t to 'x' partitioned by a", "'partitioned by' is not understood behind the file of copy");
     }
 
     #[test]

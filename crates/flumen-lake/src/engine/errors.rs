@@ -250,7 +250,7 @@ fn schema_error(error: &SchemaError) -> Error {
                 .hint(made.remedy().unwrap_or("see the table's columns with \\d"))
         }
         SchemaError::AmbiguousReference { field } => {
-            Error::invalid(format!("the column '{}' is in several of the tables", field.name()))
+            Error::invalid(format!("'{}' could be any of several columns", field.name()))
                 .hint(format!(
                     "write which one is meant: table.{0}; beside a star that has it as well: * exclude ({0})",
                     field.name()

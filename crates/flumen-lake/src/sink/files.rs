@@ -10,8 +10,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arrow::array::{Array, ArrayRef, RecordBatch};
 use arrow::datatypes::SchemaRef;
-use flumen_core::limits::{LAKE_FILE_BYTES, LAKE_OPEN_FILES, ROW_GROUP_BYTES, ROW_GROUP_ROWS};
+use flumen_core::limits::{LAKE_FILE_BYTES, OPEN_PARTITIONS, ROW_GROUP_BYTES, ROW_GROUP_ROWS};
 use flumen_core::load::{LoadId, ROW_COLUMN};
+use flumen_core::partition::{Partition, Partitioning, folder};
 use flumen_core::write::BatchWriter;
 use flumen_core::{Error, Result};
 use object_store::path::Path;
@@ -28,13 +29,12 @@ use uuid::Uuid;
 
 use super::convert::Conversion;
 use super::output::{Output, Syncing, local_path};
-use super::partition::{Partition, Partitioning};
 use super::stats::delta_stats;
 use crate::constraints::Constraints;
 use crate::lake::{LOAD_FOLDER, Table, file_path};
 use flumen_project::durable::sync_folder;
 
-/// Bytes of a column's name, or of its value, in the name of a partition's folder.
+/// Bytes of a column's name, or of its value, in the name of a partition's folder: what counts is the value in the log.
 const PARTITION_NAME_BYTES: usize = 110;
 
 /// A data file that is complete, but that no commit names yet.
@@ -176,7 +176,7 @@ impl LoadFiles {
         let mut path = self.folder.clone();
         for (column, value) in partition.iter() {
             path.push('/');
-            path.push_str(&partition_folder(column, value.as_deref()));
+            path.push_str(&folder(column, value.as_deref(), PARTITION_NAME_BYTES));
         }
         let path = file_path(&format!("{path}/{}-{number:05}.parquet", self.attempt.simple()));
         locked(&self.state).begun.push(path.clone());
@@ -211,7 +211,7 @@ impl LoadFiles {
         if file.writer.bytes_written() >= LAKE_FILE_BYTES {
             return self.close(partition, file);
         }
-        if open.len() >= LAKE_OPEN_FILES {
+        if open.len() >= OPEN_PARTITIONS {
             let largest = open.iter().max_by_key(|(_, file)| file.writer.bytes_written());
             if let Some((largest, file)) =
                 largest.map(|(largest, _)| largest.clone()).and_then(|largest| open.remove_entry(&largest))
@@ -311,23 +311,11 @@ fn io_error(place: &str, error: std::io::Error) -> Error {
     }
 }
 
-/// `column=value` as Hive, Spark and Polars spell it: what a file system or an object store might not like is written as `%20`.
-/// A value too long for a name is cut: what counts is the value in the log.
-fn partition_folder(column: &str, value: Option<&str>) -> String {
-    let escaped = |text: &str| {
-        let mut escaped = String::with_capacity(text.len());
-        for byte in text.bytes() {
-            if escaped.len() >= PARTITION_NAME_BYTES {
-                break;
-            }
-            match byte {
-                b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' => escaped.push(char::from(byte)),
-                _ => escaped.push_str(&format!("%{byte:02X}")),
-            }
-        }
-        escaped
-    };
-    format!("{}={}", escaped(column), value.map_or_else(|| "__HIVE_DEFAULT_PARTITION__".to_owned(), escaped))
+/// `partition` as Delta has it, to which an empty text is null.
+fn of_delta(partition: &Partition) -> Partition {
+    let value =
+        |(name, value): &(String, Option<String>)| (name.clone(), value.clone().filter(|text| !text.is_empty()));
+    partition.iter().map(value).collect()
 }
 
 fn properties() -> WriterProperties {
@@ -427,7 +415,7 @@ impl BatchWriter for Writer {
             constraints.check(&self.files.conversion.schema, &columns).map_err(within)?;
         }
         for (partition, columns) in self.files.partitioning.split(columns).map_err(within)? {
-            self.encode(partition, &columns)?;
+            self.encode(of_delta(&partition), &columns)?;
         }
         self.flush_large()
     }

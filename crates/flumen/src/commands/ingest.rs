@@ -99,7 +99,7 @@ pub struct IngestCommand {
     #[serde(skip)]
     pub threads: Option<usize>,
 
-    /// Lake: partition columns of a new table
+    /// Partition columns of a new lake table, or of files (out/*.parquet)
     #[arg(long, value_name = "COLUMNS", value_delimiter = ',', help_heading = "Destination")]
     pub partition_by: Vec<String>,
     /// Lake: encode Parquet files again, also where they could be taken over as they are

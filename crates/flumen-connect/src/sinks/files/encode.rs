@@ -215,6 +215,20 @@ impl Encoder {
         self.writer.write(batch).map_err(|error| named(error, &self.address, &self.trouble))
     }
 
+    /// Bytes of encoded rows that wait in memory for their row group to end.
+    pub(super) fn held_bytes(&self) -> usize {
+        match &self.writer {
+            Writer::Parquet(writer) => writer.memory_size(),
+            Writer::Csv(..) | Writer::Ndjson(_) | Writer::Arrow(_) => 0,
+        }
+    }
+
+    /// Ends the row group, in formats that have such.
+    pub(super) fn end_row_group(&mut self) -> Result<()> {
+        let Writer::Parquet(writer) = &mut self.writer else { return Ok(()) };
+        writer.flush().map_err(|error| named(parquet_error(error), &self.address, &self.trouble))
+    }
+
     /// Ends the file.
     pub(super) fn finish(self) -> Result<()> {
         let Self { writer, address, trouble } = self;

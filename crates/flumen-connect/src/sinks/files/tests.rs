@@ -2,6 +2,7 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, Int64Array, StringArray, TimestampMicrosecondArray};
 use flumen_core::load::Fence;
+use object_store::ObjectStore as _;
 use object_store::memory::InMemory;
 use object_store::path::Path as StorePath;
 
@@ -141,6 +142,87 @@ async fn several_files_end_with_a_manifest() {
     // A smaller load leaves none of the larger one's files.
     write(&sink, 1).await;
     assert_eq!(names(&out), "_manifest.json part-00000.parquet");
+}
+
+/// Writes rows by two writers into folders for the values of `name`, and commits.
+async fn write_folders(sink: &FileSink, batch: &RecordBatch) {
+    let partitioned = LoadRequest { partition_by: vec!["NAME".to_owned()], ..request(Mode::Replace) };
+    let session = sink.begin(partitioned).await.unwrap();
+    for _ in 0..2 {
+        let mut writes = session.writer().unwrap();
+        writes.write(batch).unwrap();
+        writes.finish().unwrap();
+    }
+    session.commit(&record()).await.unwrap();
+}
+
+#[tokio::test]
+async fn rows_go_to_the_folders_of_their_values() {
+    let dir = tempfile::tempdir().unwrap();
+    let sink = file_sink(&format!("{}/out/*.csv", dir.path().display()));
+    write_folders(&sink, &rows()).await;
+    let out = dir.path().join("out");
+    assert_eq!(names(&out), "_manifest.json name=a%2Cb name=c");
+    let files = names(&out.join("name=c"));
+    let (first, second) = files.split_once(' ').unwrap();
+    for name in [first, second] {
+        let text = fs::read_to_string(out.join("name=c").join(name)).unwrap();
+        assert_eq!(text, "id,at\n,1970-01-01 00:00:01.500\n");
+    }
+    // What they hold is what was written, the columns of the folders behind the others.
+    let pattern = format!("{}/**/*.csv", out.display());
+    let files = crate::sources::Files::new();
+    let inputs = flumen_core::read::FileReader::open(&files, &pattern, &Default::default()).await.unwrap();
+    let columns: Vec<String> = inputs[0].schema().fields().iter().map(|field| field.name().clone()).collect();
+    assert_eq!((inputs.len(), columns.join(" ")), (4, "id at name".to_owned()));
+    // Files of values that are there no more go.
+    write_folders(&sink, &rows().slice(0, 1)).await;
+    assert_eq!((names(&out.join("name=c")).as_str(), names(&out.join("name=a%2Cb")).split(' ').count()), ("", 2));
+    let one = file_sink(&format!("{}/x.csv", dir.path().display()));
+    let partitioned = LoadRequest { partition_by: vec!["name".to_owned()], ..request(Mode::Replace) };
+    let error = one.begin(partitioned.clone()).await.err().unwrap();
+    assert!(error.message().ends_with("x.csv is one file, which has no partitions"), "{error}");
+    let wrong = LoadRequest { partition_by: vec!["nmae".to_owned()], ..partitioned };
+    assert!(sink.begin(wrong).await.err().unwrap().remedy().unwrap().contains("name"));
+}
+
+#[tokio::test]
+async fn a_writer_keeps_few_files_open() {
+    let dir = tempfile::tempdir().unwrap();
+    let sink = file_sink(&format!("{}/out/*.parquet", dir.path().display()));
+    let count = limits::OPEN_PARTITIONS as i64 + 2;
+    let columns: [(&str, ArrayRef); 2] = [
+        ("id", Arc::new(Int64Array::from_iter_values(0..count))),
+        ("name", Arc::new(StringArray::from_iter_values((0..count).map(|number| number.to_string())))),
+    ];
+    let batch = RecordBatch::try_from_iter(columns).unwrap();
+    let many = LoadRequest { schema: batch.schema(), partition_by: vec!["name".to_owned()], ..request(Mode::Replace) };
+    let session = sink.begin(many).await.unwrap();
+    let mut writes = session.writer().unwrap();
+    writes.write(&batch).unwrap();
+    writes.write(&batch).unwrap();
+    writes.finish().unwrap();
+    session.commit(&record()).await.unwrap();
+    let manifest: Manifest = serde_json::from_slice(&fs::read(dir.path().join("out").join(MANIFEST)).unwrap()).unwrap();
+    assert_eq!(manifest.rows, 2 * count as u64);
+    assert!(manifest.files.len() > count as usize, "some were closed to make room, and others begun");
+}
+
+#[tokio::test]
+async fn a_store_has_the_folders_too() {
+    let store = Arc::new(InMemory::new());
+    let at = StoreAt {
+        url: "s3://bucket/out".parse().unwrap(),
+        store: Arc::clone(&store) as Arc<dyn object_store::ObjectStore>,
+        path: StorePath::from("out"),
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let place = Place::Store(at, Spool::within(dir.path()));
+    let sink = FileSink::at("s3://bucket/out/*.csv", place, "*.csv", Encoding::of_name("x.csv").unwrap());
+    write_folders(&sink, &rows()).await;
+    let folder = StorePath::parse("out/name=a%2Cb").unwrap();
+    let listed = store.list_with_delimiter(Some(&folder)).await.unwrap();
+    assert_eq!(listed.objects.len(), 2);
 }
 
 #[tokio::test]

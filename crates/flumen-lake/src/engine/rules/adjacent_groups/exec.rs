@@ -162,10 +162,11 @@ fn hashed(
 
 impl DisplayAs for AdjacentGroupsExec {
     fn fmt_as(&self, form: DisplayFormatType, f: &mut fmt::Formatter) -> fmt::Result {
-        f.write_str("AdjacentGroupsExec, or ")?;
-        match self.hashed.downcast_ref::<AggregateExec>() {
-            Some(aggregate) => aggregate.fmt_as(form, f),
-            None => Ok(()),
+        let Some(aggregate) = self.hashed.downcast_ref::<AggregateExec>() else { return Ok(()) };
+        aggregate.fmt_as(form, f)?;
+        match form {
+            DisplayFormatType::TreeRender => writeln!(f, "adjacent=as seen"),
+            _ => f.write_str(", adjacent=[as seen]"),
         }
     }
 }

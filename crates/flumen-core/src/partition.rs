@@ -1,20 +1,20 @@
-//! Splits rows by the values of the partition columns, which stand in the log and not in the files.
+//! Splits rows by the values of the partition columns, which stand in the names of folders, or in a log, and not in the files.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use crate::error::{Error, Result};
 use arrow::array::{ArrayRef, UInt32Array};
 use arrow::compute::take;
 use arrow::datatypes::{DataType, Schema, SchemaRef};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
-use flumen_core::{Error, Result};
 
-/// The values of the partition columns, by column, as Delta writes them.
-pub(crate) type Partition = Arc<[(String, Option<String>)]>;
+/// The values of the partition columns, by column, as Hive and Delta write them; `None` for null.
+pub type Partition = Arc<[(String, Option<String>)]>;
 
 /// Which columns divide the rows.
 #[derive(Debug)]
-pub(crate) struct Partitioning {
+pub struct Partitioning {
     /// Name and place of each partition column, in the table's order.
     by: Vec<(String, usize)>,
     /// The places of the others.
@@ -26,7 +26,7 @@ impl Partitioning {
     /// the files.
     ///
     /// Errors: `Invalid` if such a column is not there, cannot divide rows, or if none is left.
-    pub(crate) fn new(schema: &SchemaRef, partition_by: &[String]) -> Result<(Self, SchemaRef)> {
+    pub fn new(schema: &SchemaRef, partition_by: &[String]) -> Result<(Self, SchemaRef)> {
         let mut by = Vec::new();
         for name in partition_by {
             let wanted = name.to_lowercase();
@@ -39,7 +39,7 @@ impl Partitioning {
             let field = schema.field(place);
             if field.data_type().is_nested() || *field.data_type() == DataType::Binary {
                 return Err(Error::invalid(format!(
-                    "the column '{name}' ({}) cannot partition a table",
+                    "the column '{name}' ({}) cannot partition rows",
                     field.data_type()
                 ))
                 .hint("partition by a column of text, numbers, dates or truth values"));
@@ -49,19 +49,19 @@ impl Partitioning {
         let kept: Vec<usize> =
             (0..schema.fields().len()).filter(|place| !by.iter().any(|(_, partition)| partition == place)).collect();
         if kept.is_empty() {
-            return Err(Error::invalid("the table has no column beside those it is partitioned by"));
+            return Err(Error::invalid("there is no column beside those to partition by"));
         }
         let columns = Arc::new(Schema::new(kept.iter().map(|place| schema.field(*place).clone()).collect::<Vec<_>>()));
         Ok((Self { by, kept }, columns))
     }
 
     /// Whether there are partitions at all.
-    pub(crate) fn is_partitioned(&self) -> bool {
+    pub fn is_partitioned(&self) -> bool {
         !self.by.is_empty()
     }
 
     /// The rows of each partition, without the partition columns.
-    pub(crate) fn split(&self, columns: Vec<ArrayRef>) -> Result<Vec<(Partition, Vec<ArrayRef>)>> {
+    pub fn split(&self, columns: Vec<ArrayRef>) -> Result<Vec<(Partition, Vec<ArrayRef>)>> {
         if self.by.is_empty() {
             return Ok(vec![(Arc::from([]), columns)]);
         }
@@ -87,13 +87,36 @@ impl Partitioning {
     }
 }
 
+/// What stands for null in the name of a folder.
+/// Source: Hive, `hive.exec.default.partition.name`.
+pub const NULL_FOLDER: &str = "__HIVE_DEFAULT_PARTITION__";
+
+/// `column=value` as Hive, Spark and Polars spell it: what a file system or an object store might not like is written as `%20`.
+/// Name and value are cut where they are longer than `most` bytes.
+pub fn folder(column: &str, value: Option<&str>, most: usize) -> String {
+    let escaped = |text: &str| {
+        let mut escaped = String::with_capacity(text.len());
+        for byte in text.bytes() {
+            if escaped.len() >= most {
+                break;
+            }
+            match byte {
+                b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' => escaped.push(char::from(byte)),
+                _ => escaped.push_str(&format!("%{byte:02X}")),
+            }
+        }
+        escaped
+    };
+    format!("{}={}", escaped(column), value.map_or_else(|| NULL_FOLDER.to_owned(), escaped))
+}
+
 /// The values of one partition column as text.
 struct Keys<'a> {
     column: &'a ArrayRef,
     text: ArrayFormatter<'a>,
 }
 
-/// How Delta writes dates and times as partition values.
+/// How dates and times are written as values of partitions.
 const FORMAT: FormatOptions<'static> = FormatOptions::new()
     .with_timestamp_format(Some("%Y-%m-%d %H:%M:%S%.6f"))
     .with_timestamp_tz_format(Some("%Y-%m-%dT%H:%M:%S%.6fZ"));
@@ -103,12 +126,8 @@ impl<'a> Keys<'a> {
         Ok(Self { column, text: ArrayFormatter::try_new(column.as_ref(), &FORMAT)? })
     }
 
-    /// `None` for null, and for the empty text, which Delta takes for null.
     fn value(&self, row: usize) -> Option<String> {
-        if self.column.is_null(row) {
-            return None;
-        }
-        Some(self.text.value(row).to_string()).filter(|text| !text.is_empty())
+        self.column.is_valid(row).then(|| self.text.value(row).to_string())
     }
 }
 
@@ -142,7 +161,7 @@ mod tests {
             split,
             [
                 r#"[("day", None), ("s", Some("b"))] 1"#,
-                r#"[("day", Some("1970-01-01")), ("s", None)] 2"#,
+                r#"[("day", Some("1970-01-01")), ("s", Some(""))] 2"#,
                 r#"[("day", Some("1970-01-02")), ("s", Some("a"))] 1"#,
             ]
         );
