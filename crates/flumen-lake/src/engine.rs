@@ -64,6 +64,7 @@ mod time_travel;
 mod views;
 pub mod visit;
 mod volumes;
+mod whole_rows;
 mod write;
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -544,16 +545,20 @@ impl Engine {
     }
 }
 
-/// Plans `statement`. An alias that a star beside it has as a column is told from it.
+/// Plans `statement`. An alias that a star beside it has as a column is told from it; a table's name in place of a column's is its row.
 async fn plan_of(context: &SessionContext, mut statement: Statement) -> Result<LogicalPlan, DataFusionError> {
     loop {
-        let kept = labels::has_alias_beside_star(&statement).then(|| statement.clone());
+        let mut kept = statement.clone();
         let error = match context.state().statement_to_plan(statement).await {
             Err(error) => error,
             planned => return planned,
         };
-        let (Some(mut kept), Some(name)) = (kept, errors::meant_twice(&error)) else { return Err(error) };
-        if !labels::alias_again(&mut kept, name) {
+        let is_other = match (errors::meant_twice(&error), errors::missing(&error)) {
+            (Some(name), _) => labels::alias_again(&mut kept, name),
+            (_, Some((missing, in_sight))) => whole_rows::written_out(&mut kept, missing, in_sight),
+            _ => false,
+        };
+        if !is_other {
             return Err(error);
         }
         statement = kept;

@@ -1,6 +1,6 @@
 //! DataFusion's errors in our words: the right kind, one sentence, the place in the query, the nearest name.
 
-use datafusion::common::{DataFusionError, SchemaError};
+use datafusion::common::{Column, DataFusionError, SchemaError};
 use flumen_core::error::nearest;
 use flumen_core::{Error, ErrorKind};
 
@@ -217,6 +217,17 @@ pub(super) fn meant_twice(error: &DataFusionError) -> Option<&str> {
                 Some(name)
             }
             SchemaError::FieldNotFound { .. } => None,
+        },
+        _ => None,
+    }
+}
+
+/// The column that `error` says is not there, and those that are.
+pub(super) fn missing(error: &DataFusionError) -> Option<(&Column, &[Column])> {
+    match error.find_root() {
+        DataFusionError::SchemaError(schema, _) => match schema.as_ref() {
+            SchemaError::FieldNotFound { field, valid_fields } => Some((field, valid_fields)),
+            _ => None,
         },
         _ => None,
     }

@@ -171,18 +171,6 @@ fn again_beside_star(select: &mut Select) {
     }
 }
 
-/// Whether `statement` is a query in which an alias may be the name of a column that a star beside it stands for.
-pub(super) fn has_alias_beside_star(statement: &Statement) -> bool {
-    let inner = match statement {
-        Statement::Statement(inner) => inner,
-        Statement::Explain(explain) => return has_alias_beside_star(&explain.statement),
-        _ => return false,
-    };
-    let Sql::Query(query) = inner.as_ref() else { return false };
-    let is_alias = |item: &SelectItem| matches!(item, SelectItem::ExprWithAlias { .. });
-    outermost(query).is_some_and(|select| has_star(select) && select.projection.iter().any(is_alias))
-}
-
 /// Gives what is called `name` beside a star another name for the planner, in the order of the rows too, where a name means what the
 /// answer calls so. Gives whether there was such a thing.
 pub(super) fn alias_again(statement: &mut Statement, name: &str) -> bool {

@@ -71,7 +71,12 @@ pub(super) const WRITTEN: &[Written] = &[
         usage: "json_array_elements(json)",
         sql: Text::Same("unnest(json_get_array($1))"),
     },
-    Written { names: &["to_jsonb"], arguments: 1..=1, usage: "to_json(x)", sql: Text::Same("to_json($1)") },
+    Written {
+        names: &["to_jsonb", "row_to_json"],
+        arguments: 1..=1,
+        usage: "to_json(x)",
+        sql: Text::Same("to_json($1)"),
+    },
     Written {
         names: &["json_build_object", "jsonb_build_object"],
         arguments: 2..=usize::MAX,
