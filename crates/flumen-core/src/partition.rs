@@ -61,9 +61,9 @@ impl Partitioning {
     }
 
     /// The rows of each partition, without the partition columns.
-    pub fn split(&self, columns: Vec<ArrayRef>) -> Result<Vec<(Partition, Vec<ArrayRef>)>> {
+    pub fn split(&self, columns: &[ArrayRef]) -> Result<Vec<(Partition, Vec<ArrayRef>)>> {
         if self.by.is_empty() {
-            return Ok(vec![(Arc::from([]), columns)]);
+            return Ok(vec![(Arc::from([]), columns.to_vec())]);
         }
         let mut rows: HashMap<Vec<Option<String>>, Vec<u32>> = HashMap::new();
         let keys =
@@ -139,8 +139,7 @@ mod tests {
     /// The values and the number of rows of each partition.
     fn split_batch(batch: &RecordBatch, by: &[String]) -> Result<Vec<String>> {
         let (partitioning, _) = Partitioning::new(&batch.schema(), by)?;
-        let columns: Vec<ArrayRef> = batch.columns().to_vec();
-        let parts = partitioning.split(columns)?;
+        let parts = partitioning.split(batch.columns())?;
         let rows = |columns: &[ArrayRef]| columns.first().map_or(0, |column| column.len());
         let mut found: Vec<String> =
             parts.iter().map(|(partition, columns)| format!("{:?} {}", partition.as_ref(), rows(columns))).collect();

@@ -542,7 +542,7 @@ impl BatchWriter for OwnWriter {
         if !self.partitioning.is_partitioned() {
             return self.write_to(Arc::from([]), batch);
         }
-        for (partition, columns) in self.partitioning.split(batch.columns().to_vec())? {
+        for (partition, columns) in self.partitioning.split(batch.columns())? {
             self.write_to(partition, &RecordBatch::try_new(Arc::clone(&self.columns), columns)?)?;
         }
         // Rows that are not on the disk yet: those of all partitions together are no more than those of one would be.

@@ -414,7 +414,7 @@ impl BatchWriter for Writer {
         if let Some(constraints) = &self.files.constraints {
             constraints.check(&self.files.conversion.schema, &columns).map_err(within)?;
         }
-        for (partition, columns) in self.files.partitioning.split(columns).map_err(within)? {
+        for (partition, columns) in self.files.partitioning.split(&columns).map_err(within)? {
             self.encode(of_delta(&partition), &columns)?;
         }
         self.flush_large()
