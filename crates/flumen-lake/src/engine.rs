@@ -23,6 +23,7 @@
 //! - `rules.rs`: what is added to DataFusion's planning.
 //! - `errors.rs`: DataFusion's errors in our words.
 
+mod asked_first;
 mod block;
 mod changes;
 mod columns;

@@ -177,6 +177,10 @@ fn plain(error: DataFusionError) -> Error {
             no_signature(&other.strip_backtrace()).unwrap_or_else(|| Error::invalid("a function is called wrongly"))
         }
         DataFusionError::Plan(message) => planning(message),
+        DataFusionError::NotImplemented(message) if message.contains("does not support logical expression") => {
+            Error::invalid("a query within cannot stand there")
+                .hint("have what it answers as a column first: from (select *, x in (select …) as y from …)")
+        }
         DataFusionError::NotImplemented(message) => {
             Error::invalid(format!("this is not supported: {}", sentence(message)))
         }

@@ -1,5 +1,5 @@
-//! Shapes of queries that DataFusion does not plan, or passes over: samples of a table, `FETCH FIRST`, and `EXISTS` and
-//! `IN (SELECT …)` among the columns of an answer.
+//! Shapes of queries that DataFusion does not plan, or passes over: samples of a table, `FETCH FIRST`, `EXISTS` and
+//! `IN (SELECT …)` among the columns of an answer, and queries within what is aggregated (`asked_first.rs`).
 
 use std::ops::ControlFlow;
 
@@ -10,6 +10,7 @@ use datafusion::sql::sqlparser::ast::{
 };
 use flumen_core::{Error, Result};
 
+use super::asked_first;
 use super::functions::filled;
 use super::pivot::{derived, select_of, set_table, template};
 use super::visit;
@@ -39,7 +40,7 @@ impl VisitorMut for Rewriter {
     }
 
     fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<Error> {
-        match existing(select) {
+        match asked_first::rewrite(select).and_then(|()| existing(select)) {
             Ok(()) => ControlFlow::Continue(()),
             Err(error) => ControlFlow::Break(error),
         }
