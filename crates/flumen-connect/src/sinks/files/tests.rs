@@ -208,16 +208,21 @@ async fn a_writer_keeps_few_files_open() {
     assert!(manifest.files.len() > count as usize, "some were closed to make room, and others begun");
 }
 
-#[tokio::test]
-async fn a_store_has_the_folders_too() {
+/// A folder in a store.
+fn in_store(spool: &Path) -> (Arc<InMemory>, Place) {
     let store = Arc::new(InMemory::new());
     let at = StoreAt {
         url: "s3://bucket/out".parse().unwrap(),
         store: Arc::clone(&store) as Arc<dyn object_store::ObjectStore>,
         path: StorePath::from("out"),
     };
+    (store, Place::Store(at, Spool::within(spool)))
+}
+
+#[tokio::test]
+async fn a_store_has_the_folders_too() {
     let dir = tempfile::tempdir().unwrap();
-    let place = Place::Store(at, Spool::within(dir.path()));
+    let (store, place) = in_store(dir.path());
     let sink = FileSink::at("s3://bucket/out/*.csv", place, "*.csv", Encoding::of_name("x.csv").unwrap());
     write_folders(&sink, &rows()).await;
     let folder = StorePath::parse("out/name=a%2Cb").unwrap();
@@ -227,14 +232,8 @@ async fn a_store_has_the_folders_too() {
 
 #[tokio::test]
 async fn a_store_gets_whole_objects() {
-    let store = Arc::new(InMemory::new());
-    let at = StoreAt {
-        url: "s3://bucket/out".parse().unwrap(),
-        store: Arc::clone(&store) as Arc<dyn object_store::ObjectStore>,
-        path: StorePath::from("out"),
-    };
     let dir = tempfile::tempdir().unwrap();
-    let place = Place::Store(at, Spool::within(dir.path()));
+    let (store, place) = in_store(dir.path());
     let encoding = Encoding::of_name("x.csv").unwrap();
     let sink = FileSink::at("s3://bucket/out/x.csv", place, "x.csv", encoding);
     let committed = write(&sink, 1).await;
