@@ -10,7 +10,8 @@
 //! - `ddl.rs`: those about names; `external.rs`: tables that somebody else keeps.
 //! - `follow.rs`: what is known about columns, after they are renamed.
 //! - `references.rs`, `time_travel.rs`, `changes.rs`: tables as they were, and what changed.
-//! - `functions.rs`, `shapes.rs`, `pivot.rs`, `pivot_values.rs`: what other dialects have, in terms of what DataFusion has.
+//! - `functions.rs`, `shapes.rs`, `asked_first.rs`, `whole_rows.rs`, `pivot.rs`, `pivot_values.rs`: what other dialects have, in terms of
+//!   what DataFusion has.
 //! - `show.rs`, `explain.rs`: statements that tell about tables, settings and plans.
 //! - `tables.rs`: what a table name means.
 //! - `lake_table.rs`, `statistics.rs`: a lake table as plain Parquet files. `known.rs`: those that were read before.
