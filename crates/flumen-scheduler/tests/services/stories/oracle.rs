@@ -128,7 +128,7 @@ impl<'a> Case<'a> {
             return Err(format!("it did not begin with {}", first.at));
         }
         let seen = self.flow.eras.iter().any(|era| is_in_force(era, first.at));
-        if !seen || self.watch.must_by(self.flow.eras[0].span.from).is_some_and(|by| by < first.at) {
+        if !seen || self.watch.must_by(self.flow.eras[0].span.from).is_some_and(|(by, _)| by < first.at) {
             return Err(format!("it was first seen at {}", first.at));
         }
         (self.known, self.moved) = (first.at, first.at);
@@ -289,16 +289,19 @@ impl<'a> Case<'a> {
         let from = self.flow.eras[era].span.from;
         let definition = &self.flow.eras[era].definition;
         for interval in decided {
-            let Some(by) = self.watch.must_by(interval.end.max(from)).filter(|by| *by < step.at) else { continue };
-            let is_live = self.is_live(step, era, interval);
+            let must = self.watch.must_by(interval.end.max(from)).filter(|(by, _)| *by < step.at);
+            let Some((by, who)) = must else { continue };
+            // One that came later leaves to its turn what another one that was there, and came back, cancels others for.
+            let of_who = self.watch.is_live(who, by, &self.flow.eras[era], interval.end);
+            let is_live = [self.is_live(step, era, interval), of_who].iter().all(|live| *live == Maybe::Yes);
             let waits = match (definition.overlap, definition.catchup) {
                 (OnOverlap::Queue, Catchup::All) => self.room.open(by).1 + 1 >= definition.limit + AHEAD,
                 // It may stand behind what was missed, and has its turn when that has.
                 (OnOverlap::CancelRunning, Catchup::All) => {
                     self.room.open(by).1 >= definition.limit
-                        || self.watch.must_by(self.moved).is_none_or(|by| step.at <= by)
+                        || self.watch.must_by(self.moved).is_none_or(|(by, _)| step.at <= by)
                 }
-                (OnOverlap::CancelRunning, _) => is_live != Maybe::Yes && self.room.open(by).1 >= definition.limit,
+                (OnOverlap::CancelRunning, _) => !is_live && self.room.open(by).1 >= definition.limit,
                 _ => false,
             };
             if !waits {

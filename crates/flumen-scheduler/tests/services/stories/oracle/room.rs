@@ -136,7 +136,7 @@ impl Victims {
             }
             if let Some(fell) = fell {
                 let gone = is_cancelled.copied().into_iter().chain(run.ended).min().unwrap_or(facts.end);
-                if watch.must_by(*fell).is_some_and(|by| by < gone) {
+                if watch.must_by(*fell).is_some_and(|(by, _)| by < gone) {
                     return Err(format!("{shown} was to make room at {fell}, and did at {gone}"));
                 }
             }

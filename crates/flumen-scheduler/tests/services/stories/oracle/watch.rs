@@ -45,18 +45,18 @@ impl<'a> Watch<'a> {
         Self { facts, flow, chances }
     }
 
-    /// When what is to be done at `moment` must be done at the latest, if anybody can do it at all.
-    pub fn must_by(&self, moment: Moment) -> Option<Moment> {
-        let of_life = |(life, chances): (&Life, &Vec<Chance>)| {
+    /// When what is to be done at `moment` must be done at the latest, and by which scheduler, if anybody can do it at all.
+    pub fn must_by(&self, moment: Moment) -> Option<(Moment, usize)> {
+        let of_life = |(place, (life, chances)): (usize, (&Life, &Vec<Chance>))| {
             let by = |chance: &Chance| {
                 let from = moment.max(chance.from);
                 let is_lossy = life.lossy.iter().any(|lossy| lossy.meets(from - TRIES, from + TRIES));
                 let by = (from + if is_lossy { TRIES } else { SLACK }).max(chance.awake);
                 (chance.to > by).then_some(by)
             };
-            chances.iter().filter_map(by).min()
+            chances.iter().filter_map(by).min().map(|by| (by, place))
         };
-        self.facts.lives.iter().zip(&self.chances).filter_map(of_life).min()
+        self.facts.lives.iter().zip(&self.chances).enumerate().filter_map(of_life).min()
     }
 
     /// Whether somebody decided, being there and allowed to.
