@@ -3,11 +3,12 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::error::{Error, Result};
 use arrow::array::{ArrayRef, UInt32Array};
 use arrow::compute::take;
 use arrow::datatypes::{DataType, Schema, SchemaRef};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
+
+use crate::error::{Error, Result};
 
 /// The values of the partition columns, by column, as Hive and Delta write them; `None` for null.
 pub type Partition = Arc<[(String, Option<String>)]>;

@@ -1,7 +1,7 @@
 //! Tasks that run for each item of a list.
 
 use flumen_core::flow::{Failure, RunState, Stop, StopTo, TaskState};
-use flumen_core::words::counted;
+use flumen_core::words::{count as shown, counted};
 use serde_json::Value;
 
 use super::Step;
@@ -114,19 +114,15 @@ impl Step<'_> {
         let at = At::whole(node);
         let tally = self.run.nodes[node].tally.clone();
         if tally.cancelled > 0 {
-            self.change(
-                at,
-                TaskState::Cancelled,
-                format!("{} of {} cancelled", tally.cancelled, counted(u64::from(count), "item")),
-            );
+            self.change(at, TaskState::Cancelled, format!("{} cancelled", of(tally.cancelled, count)));
         } else if tally.failed > 0 {
-            let message = format!("{} of {} failed", tally.failed, counted(u64::from(count), "item"));
+            let message = format!("{} failed", of(tally.failed, count));
             self.run.at_mut(at).failure = Some(Failure::lasting(ITEMS, message.clone()));
             self.change(at, TaskState::Failed, message);
         } else if tally.skipped == count {
-            self.change(at, TaskState::Skipped, format!("{} of {} skipped", count, counted(u64::from(count), "item")));
+            self.change(at, TaskState::Skipped, format!("{} skipped", of(count, count)));
         } else {
-            self.change(at, TaskState::Success, format!("{} of {} done", count, counted(u64::from(count), "item")));
+            self.change(at, TaskState::Success, format!("{} done", of(count, count)));
         }
     }
 
@@ -134,4 +130,9 @@ impl Step<'_> {
         let items = self.run.nodes[node].task.items.as_ref().map_or(0, Vec::len);
         u32::try_from(items).unwrap_or(u32::MAX)
     }
+}
+
+/// `2 of 3 items`.
+fn of(some: u32, all: u32) -> String {
+    format!("{} of {}", shown(u64::from(some)), counted(u64::from(all), "item"))
 }
